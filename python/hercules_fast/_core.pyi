@@ -1,0 +1,6 @@
+"""Signatures of the Rust extension, checked against the built module by stubtest."""
+
+from typing import Any
+
+def build_info() -> dict[str, Any]: ...
+def capabilities() -> dict[str, Any]: ...

@@ -1,0 +1,132 @@
+//! One thread pool per process id and thread count, built at first use.
+//!
+//! A rayon pool does not survive `fork`: the child inherits its registry without the threads, and the first
+//! parallel call waits for ever. So the global pool is never touched: pools are kept per process id, a child builds
+//! its own, and the parent's is leaked there (joining threads that do not exist would hang).
+//!
+//! The lock that guards the pools is taken only to look one up. It is keyed by process id too, so that a `fork` in
+//! the middle of a look-up on another thread cannot leave the child with a lock that nobody will release.
+
+use crate::error::{Error, Result};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use std::collections::BTreeMap;
+use std::ptr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+/// Environment variables that set the number of threads, in order of precedence.
+pub const THREAD_VARIABLES: [&str; 2] = ["HERCULES_FAST_NUM_THREADS", "RAYON_NUM_THREADS"];
+
+/// Largest number of threads that a caller may ask for.
+pub const MAX_THREADS: usize = 1024;
+
+struct Pools {
+    pid: u32,
+    by_threads: Mutex<BTreeMap<usize, &'static ThreadPool>>,
+}
+
+static POOLS: AtomicPtr<Pools> = AtomicPtr::new(ptr::null_mut());
+
+/// The pools of this process: those of a parent are left behind, on purpose.
+fn pools() -> &'static Pools {
+    let pid = std::process::id();
+    let seen = POOLS.load(Ordering::Acquire);
+    if !seen.is_null() {
+        // SAFETY: non-null values of POOLS come from Box::leak below and are never freed.
+        let pools = unsafe { &*seen };
+        if pools.pid == pid {
+            return pools;
+        }
+    }
+    let fresh = Box::into_raw(Box::new(Pools { pid, by_threads: Mutex::new(BTreeMap::new()) }));
+    match POOLS.compare_exchange(seen, fresh, Ordering::AcqRel, Ordering::Acquire) {
+        // SAFETY: `fresh` was just leaked from a Box and is now owned by POOLS for the life of the process.
+        Ok(_) => unsafe { &*fresh },
+        Err(winner) => {
+            // SAFETY: the exchange failed, so nobody else has seen `fresh`; `winner` was leaked by the thread that won.
+            unsafe {
+                drop(Box::from_raw(fresh));
+                &*winner
+            }
+        }
+    }
+}
+
+/// Number of threads to use: the argument, else the environment, else what this process may use
+/// (`available_parallelism` heeds affinity and cgroup limits).
+pub fn resolve_threads(requested: Option<usize>) -> Result<usize> {
+    if let Some(n) = requested {
+        return check(n, "threads");
+    }
+    for name in THREAD_VARIABLES {
+        if let Ok(text) = std::env::var(name) {
+            let text = text.trim();
+            if text.is_empty() {
+                continue;
+            }
+            let n = text.parse::<usize>().map_err(|_| {
+                Error::invalid(name, format!("is {text:?}; allowed is a whole number from 1 to {MAX_THREADS}"))
+            })?;
+            return check(n, name);
+        }
+    }
+    Ok(std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS))
+}
+
+fn check(n: usize, name: &str) -> Result<usize> {
+    if (1..=MAX_THREADS).contains(&n) {
+        Ok(n)
+    } else {
+        Err(Error::invalid(name, format!("is {n}; allowed is a whole number from 1 to {MAX_THREADS}")))
+    }
+}
+
+/// Run `work` on this process's pool of `threads` threads, so that rayon calls inside use exactly these.
+///
+/// Called from inside a pool, it runs `work` where it stands: threads are never started inside threads.
+pub fn install<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> Result<R> {
+    if rayon::current_thread_index().is_some() {
+        return Ok(work());
+    }
+    let pool = {
+        let mut map = pools().by_threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(pool) = map.get(&threads) {
+            *pool
+        } else {
+            let pool = ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .thread_name(|i| format!("hercules-{i}"))
+                .build()
+                .map_err(|e| Error::Internal(format!("cannot start {threads} threads: {e}")))?;
+            let pool: &'static ThreadPool = Box::leak(Box::new(pool));
+            map.insert(threads, pool);
+            pool
+        }
+    };
+    Ok(pool.install(work))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rayon::prelude::*;
+
+    #[test]
+    fn install_uses_the_number_asked_for_and_nests_inline() {
+        for threads in 1..4 {
+            let inside = install(threads, || {
+                let nested = install(7, rayon::current_num_threads).unwrap();
+                (rayon::current_num_threads(), nested, (0..100u64).into_par_iter().sum::<u64>())
+            })
+            .unwrap();
+            assert_eq!(inside, (threads, threads, 4950));
+        }
+    }
+
+    #[test]
+    fn refuses_zero_and_absurd_counts() {
+        assert!(resolve_threads(Some(0)).unwrap_err().to_string().contains("1 to 1024"));
+        assert!(resolve_threads(Some(MAX_THREADS + 1)).is_err());
+        assert_eq!(resolve_threads(Some(3)), Ok(3));
+    }
+}

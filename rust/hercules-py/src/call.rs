@@ -1,0 +1,85 @@
+//! Long calls: detach, compute on another thread, and wake often enough to see Ctrl-C and report progress.
+
+use crate::error::InternalError;
+use hercules_core::control::Control;
+use pyo3::exceptions::PyKeyboardInterrupt;
+use pyo3::prelude::*;
+use std::any::Any;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+/// How often a waiting call looks for signals: well inside the promised 200 ms.
+const WAKE: Duration = Duration::from_millis(40);
+
+/// Outcome of [`watched`]: the work's own result and whether Ctrl-C cut it short.
+pub struct Watched<R> {
+    pub result: R,
+    pub interrupted: bool,
+}
+
+/// Run `work` detached from the interpreter while this thread, the one that Python called, polls for signals and
+/// calls `progress(done, total)` when the count changed.
+///
+/// On Ctrl-C the work is asked to stop, its result so far is returned and `interrupted` is set. Any other exception
+/// (from a signal handler or from `progress`) stops the work too and is raised. A panic becomes `InternalError`.
+pub fn watched<R: Send>(
+    py: Python<'_>,
+    progress: Option<&Py<PyAny>>,
+    total: usize,
+    work: impl FnOnce(&Control) -> R + Send,
+) -> PyResult<Watched<R>> {
+    let control = Control::new();
+    let (sender, receiver) = channel::<()>();
+    let mut reported = 0;
+    let mut failure: Option<PyErr> = None;
+    let outcome = std::thread::scope(|scope| {
+        let handle = scope.spawn(|| {
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&control)));
+            drop(sender); // wakes the waiting thread
+            result
+        });
+        loop {
+            let wait = py.detach(|| receiver.recv_timeout(WAKE));
+            if wait != Err(RecvTimeoutError::Timeout) {
+                break;
+            }
+            if failure.is_none() {
+                let done = control.done();
+                let told = match progress {
+                    Some(callback) if done != reported => callback.call1(py, (done, total)).map(|_| ()),
+                    _ => Ok(()),
+                };
+                reported = done;
+                failure = told.and_then(|()| py.check_signals()).err();
+                if failure.is_some() {
+                    control.cancel();
+                }
+            }
+        }
+        py.detach(|| handle.join())
+    });
+    let result = match outcome {
+        Ok(Ok(result)) => result,
+        Ok(Err(panic)) | Err(panic) => return Err(panicked(panic.as_ref())),
+    };
+    let interrupted = match failure {
+        None => false,
+        Some(error) if error.is_instance_of::<PyKeyboardInterrupt>(py) => true,
+        Some(error) => return Err(error),
+    };
+    if let (Some(callback), false) = (progress, interrupted)
+        && control.done() != reported
+    {
+        callback.call1(py, (control.done(), total))?;
+    }
+    Ok(Watched { result, interrupted })
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> PyErr {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(ToString::to_string)
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "unknown cause".to_owned());
+    InternalError::new_err(format!("the core stopped unexpectedly ({text}); please report this"))
+}
