@@ -67,8 +67,8 @@ impl Stream {
 /// |s| <= 0.1716, so eleven terms leave less than 2 * 0.1716^23/23 = 2e-19.
 #[inline]
 pub fn ln(x: f64) -> f64 {
-    const LN2_HI: f64 = 6.931_471_803_691_238_164_90e-1; // 33 bits, so k * LN2_HI is exact
-    const LN2_LO: f64 = 1.908_214_929_270_587_700_02e-10;
+    const LN2_HI: f64 = 6.931_471_803_691_238e-1; // 33 bits, so k * LN2_HI is exact
+    const LN2_LO: f64 = 1.908_214_929_270_587_7e-10;
     let bits = x.to_bits();
     // Shift the exponent's border from 1 to sqrt(1/2): add the difference of the bit patterns of 1 and sqrt(1/2).
     let shifted = bits.wrapping_add(0x3ff0_0000_0000_0000 - 0x3fe6_a09e_667f_3bcd);

@@ -5,7 +5,8 @@ use hercules_core::control::Control;
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 use std::any::Any;
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 /// How often a waiting call looks for signals: well inside the promised 200 ms.
@@ -29,18 +30,20 @@ pub fn watched<R: Send>(
     work: impl FnOnce(&Control) -> R + Send,
 ) -> PyResult<Watched<R>> {
     let control = Control::new();
-    let (sender, receiver) = channel::<()>();
+    let finished = AtomicBool::new(false);
+    let waiter = thread::current();
     let mut reported = 0;
     let mut failure: Option<PyErr> = None;
-    let outcome = std::thread::scope(|scope| {
+    let outcome = thread::scope(|scope| {
         let handle = scope.spawn(|| {
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&control)));
-            drop(sender); // wakes the waiting thread
+            finished.store(true, Ordering::Release);
+            waiter.unpark();
             result
         });
         loop {
-            let wait = py.detach(|| receiver.recv_timeout(WAKE));
-            if wait != Err(RecvTimeoutError::Timeout) {
+            py.detach(|| thread::park_timeout(WAKE));
+            if finished.load(Ordering::Acquire) {
                 break;
             }
             if failure.is_none() {
