@@ -7,7 +7,6 @@ index. The stock holds after every step; nothing here can overdraw it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy.typing as npt
 
 from hercules_fast.provisioning.linear import LinearSolution
 from hercules_fast.provisioning.problem import COVER_TOL, FloatArray, IntArray, Problem, shortfall_qps
+from hercules_fast.provisioning.streams import below, random_bits
 
 __all__ = ["whole_machines"]
 
@@ -25,7 +25,11 @@ _SNAP = 1e-7
 # Elements of the largest temporary array; longer horizons go through in chunks of lanes.
 _CHUNK_ELEMENTS = 4 << 20
 # Two-machine moves look at every pair of places in use: only for fleets up to this many (type, workload) pairs.
-_PAIR_MOVES_LIMIT = 200
+_SMALL = 200
+# Disturbance, for those fleets: rounds, variants per round, workloads touched by one, machines that each of their
+# places may lose, and the spread of the prices (in 1/256) at which machines come back.
+_ROUNDS, _VARIANTS, _TOUCHED, _OUT, _NOISE = 4, 12, 3, 3, 256
+_SEED = 0
 # A move must save more than this part of the interval's objective: no cycling on rounding noise.
 _MIN_SAVING = 1e-12
 
@@ -37,14 +41,29 @@ def whole_machines(problem: Problem, linear: LinearSolution) -> IntArray:
     servers unless the stock binds in whole machines, since a basic optimum has at most W + H fractional counts.
     """
     counts = np.empty(linear.servers.shape, dtype=np.int64)
+    rounds, variants = _effort(problem)
     pairs = problem.n_servers + problem.n_workloads
-    lane_elements = max(pairs * (problem.n_servers + 1), problem.qps.size)
-    if problem.qps.size <= _PAIR_MOVES_LIMIT:
-        lane_elements *= pairs
+    lane_elements = variants * max(pairs * (problem.n_servers + 1), problem.qps.size)
+    if problem.qps.size <= _SMALL:
+        lane_elements = max(lane_elements, pairs * pairs * problem.n_servers)
     step = max(1, _CHUNK_ELEMENTS // lane_elements)
     for start in range(0, len(counts), step):
-        counts[start : start + step] = _Lanes(problem, linear, slice(start, start + step)).solve()
+        part = slice(start, start + step)
+        lanes = _Lanes.rounded_down(problem, linear, part)
+        # First what the linear optimum serves, then, with the machines left over, what it had to shed.
+        lanes.repair(lanes.demand - linear.shed_qps[part])
+        lanes.repair(lanes.demand)
+        lanes.improve()
+        for i in range(rounds):
+            lanes.keep_better(lanes.disturbed(i, variants))
+        lanes.improve()
+        counts[part] = lanes.counts
     return counts
+
+
+def _effort(problem: Problem) -> tuple[int, int]:
+    """Rounds of disturbance and variants per round: whole machines are the coarser, the smaller the fleet."""
+    return (_ROUNDS, _VARIANTS) if problem.qps.size <= _SMALL else (0, 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,30 +81,62 @@ class _Slots:
 class _Lanes:
     """Some intervals of one problem, with the machine counts that are being improved."""
 
-    def __init__(self, problem: Problem, linear: LinearSolution, part: slice):
+    def __init__(self, problem: Problem, demand: FloatArray, weight: FloatArray, u: FloatArray, counts: IntArray):
         self.problem = problem
+        self.demand, self.weight, self.u, self.counts = demand, weight, u, counts
         n_h, n_w = problem.n_servers, problem.n_workloads
         self.nothing = n_h
         # A last row for "no machine" lets adding, dropping and swapping be one kind of move.
         self.qps = np.vstack([problem.qps, np.zeros(n_w)])
         self.power_w = np.vstack([problem.power_w, np.zeros(n_w)])
         self.allowed = np.vstack([problem.eligible, np.ones(n_w, dtype=bool)])
-        self.demand = problem.demand_qps[part]
-        self.target = np.where(linear.shed_qps[part] > 0, self.demand - linear.shed_qps[part], self.demand)
-        self.weight = linear.penalty_w_per_qps[part]
-        self.u = linear.stock_price_w[part]
-        self.counts = np.floor(linear.servers[part] + _SNAP).astype(np.int64)
-        self.tol_w = _MIN_SAVING * (linear.objective_w[part] + 1.0)
-        self.tol_shed = COVER_TOL * (self.weight * self.demand).max(axis=1)
+        self.tol_w = np.full(len(demand), _MIN_SAVING * (float(problem.power_w.max()) + 1.0))
+        self.tol_shed = COVER_TOL * (weight * demand).max(axis=1)
 
-    def solve(self) -> IntArray:
-        # First what the linear optimum serves, then, with the machines left over, what it had to shed.
-        self.repair(self.target)
-        self.repair(self.demand)
-        pair_moves = self.problem.qps.size <= _PAIR_MOVES_LIMIT
+    @classmethod
+    def rounded_down(cls, problem: Problem, linear: LinearSolution, part: slice) -> _Lanes:
+        counts = np.floor(linear.servers[part] + _SNAP).astype(np.int64)
+        weight, u = linear.penalty_w_per_qps[part], linear.stock_price_w[part]
+        return cls(problem, problem.demand_qps[part], weight, u, counts)
+
+    def improve(self) -> None:
+        pair_moves = self.problem.qps.size <= _SMALL
         while self.improve_single() or (pair_moves and self.improve_pairs()):
             pass
-        return self.counts
+
+    def disturbed(self, round_: int, variants: int) -> _Lanes:
+        """``variants`` copies of every lane (lane-major), each with a few machines taken out and put back otherwise."""
+        n_lanes = len(self.counts)
+        pick = np.repeat(np.arange(n_lanes), variants)
+        copy = _Lanes(self.problem, self.demand[pick], self.weight[pick], self.u[pick], self.counts[pick])
+        n_h, n_w = self.problem.n_servers, self.problem.n_workloads
+        variant = np.tile(np.arange(variants), n_lanes)
+        # The numbers depend on round and variant only, so an interval's answer is its own.
+        workloads = np.argsort(random_bits(_SEED, 1, round_, variant[:, None], np.arange(n_w)), axis=1, kind="stable")
+        touched = np.zeros((len(pick), n_w), dtype=bool)
+        np.put_along_axis(touched, workloads[:, :_TOUCHED], True, axis=1)
+        place = (variant[:, None, None], np.arange(n_h)[:, None], np.arange(n_w))
+        out = below(random_bits(_SEED, 2, round_, *place), _OUT)
+        noise = below(random_bits(_SEED, 3, round_, *place), _NOISE)
+        copy.counts -= np.minimum(copy.counts, np.where(touched[:, None, :], out, 0))
+        copy.repair(copy.demand, 1.0 + noise / 256.0)
+        copy.improve_single()
+        return copy
+
+    def keep_better(self, others: _Lanes) -> None:
+        """Take over from ``others``, lane-major variants of these lanes, the best of each where it is better."""
+        n_lanes = len(self.counts)
+        shed, watts = (x.reshape(n_lanes, -1) for x in others.cost())
+        own_shed, own_watts = self.cost()
+        score = _score(shed - own_shed[:, None], watts - own_watts[:, None], self.tol_shed[:, None], self.tol_w[:, None])
+        best = score.argmin(axis=1)
+        better = np.flatnonzero(score[np.arange(n_lanes), best] < 0.0)
+        self.counts[better] = others.counts.reshape(n_lanes, -1, *self.counts.shape[1:])[better, best[better]]
+
+    def cost(self) -> tuple[FloatArray, FloatArray]:
+        """Weighted shortfall and watts of each lane."""
+        short = shortfall_qps(self.demand, self.capacity())
+        return (self.weight * short).sum(axis=1), self.problem.total_power_w(self.counts)
 
     # -- state ---------------------------------------------------------------------------------------------------
 
@@ -99,7 +150,7 @@ class _Lanes:
 
     # -- repair --------------------------------------------------------------------------------------------------
 
-    def repair(self, target: FloatArray) -> None:
+    def repair(self, target: FloatArray, noise: FloatArray | None = None) -> None:
         """Add machines, one per lane and step, until ``target`` [L, W] is covered or nothing useful is free.
 
         The workload that misses the largest part of its target is next; it takes the machine with the least
@@ -118,6 +169,8 @@ class _Lanes:
             qps = self.problem.qps[:, w].T
             usable = (qps > 0) & (free[lanes] > 0)
             price = self.problem.power_w[:, w].T + self.u[lanes]
+            if noise is not None:
+                price = price * noise[lanes, :, w]
             covered = np.where(usable, np.minimum(qps, short[lanes, w][:, None]), 1.0)
             h = np.where(usable, price / covered, np.inf).argmin(axis=1)
             found = usable.any(axis=1)
@@ -157,21 +210,16 @@ class _Lanes:
             score = np.where(free[slots.lane] > 0, score, 0.0)
             to = score.argmin(axis=1)
             gain = score[np.arange(len(to)), to]
-            moved = False
-            for i in _best_per_group(gain, slots.lane * self.problem.n_workloads + slots.workload):
-                moved |= self._move(free, int(slots.lane[i]), int(slots.workload[i]), int(slots.server[i]), int(to[i]))
-            if not moved:
+            leaders = _first_per_group(gain, slots.lane * self.problem.n_workloads + slots.workload)
+            leaders = leaders[_rank_in_group(gain[leaders], slots.lane[leaders] * len(self.qps) + to[leaders])
+                              < free[slots.lane[leaders], to[leaders]]]
+            if not len(leaders):
                 return changed
             changed = True
-
-    def _move(self, free: IntArray, lane: int, w: int, old: int, new: int) -> bool:
-        if free[lane, new] <= 0:  # another workload of this lane was quicker
-            return False
-        for server, step in ((old, -1), (new, +1)):
-            if server != self.nothing:
-                self.counts[lane, server, w] += step
-                free[lane, server] -= step
-        return True
+            lane, w = slots.lane[leaders], slots.workload[leaders]  # each (lane, workload) once: plain indexing is safe
+            for server, step in ((slots.server[leaders], -1), (to[leaders], +1)):
+                real = server != self.nothing
+                self.counts[lane[real], server[real], w[real]] += step
 
     def improve_pairs(self) -> bool:
         """One chained move per lane: slot i takes over slot j's machine, slot j another one; True if any was made.
@@ -229,9 +277,20 @@ def _score(shed: FloatArray, watts: FloatArray, tol_shed: FloatArray, tol_w: Flo
     return np.where(less_shed, shed * _SHED_FIRST, np.where(fewer_watts, watts, 0.0))
 
 
-def _best_per_group(gain: FloatArray, group: IntArray) -> Iterator[int]:
-    """Index of the lowest negative gain of each run of equal ``group``, best first."""
+def _first_per_group(gain: FloatArray, group: IntArray) -> IntArray:
+    """Indices of the lowest negative gain of each group; the lowest index wins a tie."""
     worth = np.flatnonzero(gain < 0.0)
-    order = worth[np.lexsort((worth, gain[worth], group[worth]))]
-    leaders = order[np.concatenate([[True], np.diff(group[order]) > 0])] if len(order) else order
-    yield from leaders[np.argsort(gain[leaders], kind="stable")].tolist()
+    order = worth[np.lexsort((gain[worth], group[worth]))]
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = group[order[1:]] != group[order[:-1]]
+    return order[first]
+
+
+def _rank_in_group(gain: FloatArray, group: IntArray) -> IntArray:
+    """Position of each element among those of its group, by gain: 0 for the best."""
+    order = np.lexsort((gain, group))
+    sorted_group = group[order]
+    start = np.searchsorted(sorted_group, sorted_group)
+    rank = np.empty(len(group), dtype=np.int64)
+    rank[order] = np.arange(len(group)) - start
+    return rank
