@@ -221,7 +221,9 @@ class _Program:
         self._accept(self.highs.run(), f"run of {what}")
         status = self.highs.getModelStatus()
         if status != highspy.HighsModelStatus.kOptimal:
-            raise SolverError(f"{what}: HiGHS ended with status {self.highs.modelStatusToString(status)!r}, not 'Optimal'")
+            raise SolverError(
+                f"{what}: HiGHS ended with status {self.highs.modelStatusToString(status)!r}, not 'Optimal'"
+            )
         return self.highs.getSolution()
 
     def _accept(self, status: Any, what: str) -> None:
@@ -316,7 +318,10 @@ def largest_scales(problem: Problem, intervals: list[int]) -> FloatArray:
         asked = demand > 0
         if asked.any():
             part = Problem(
-                qps=problem.qps[:, asked], power_w=problem.power_w[:, asked], demand_qps=demand[None, asked], stock=problem.stock
+                qps=problem.qps[:, asked],
+                power_w=problem.power_w[:, asked],
+                demand_qps=demand[None, asked],
+                stock=problem.stock,
             )
             scales[i] = _largest_scale(part)
     return scales
