@@ -163,7 +163,7 @@ class _Program:
         qps = problem.qps[self.pair_h, self.pair_w]
         ratio = qps * self.cover_scale[self.pair_w] * self.stock_scale[self.pair_h]
         self.pair_scale = 1.0 / _power_of_two(np.sqrt(ratio))
-        self.highs = highspy.Highs()
+        self.highs: Any = highspy.Highs()  # type: ignore[no-untyped-call]
         for option, value in (
             ("output_flag", False),
             ("threads", 1),

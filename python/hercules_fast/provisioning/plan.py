@@ -120,7 +120,7 @@ class Plan:
     @property
     def capacity(self) -> IntArray:
         """int64 [T] servers switched on."""
-        return self.servers_on.sum(axis=(1, 2))
+        return np.asarray(self.servers_on.sum(axis=(1, 2)))
 
     @property
     def peak(self) -> int:
@@ -169,12 +169,10 @@ class Plan:
             if short.any():
                 t = int(short.argmax())
                 share = short[t] / self.demand_qps[t, w]
-                fractional = (
-                    "" if self.lp_shed_qps[:, w].any() else "; fractional machines would cover it, whole ones do not"
-                )
+                whole = "" if self.lp_shed_qps[:, w].any() else "; only because machines are whole"
                 lines.append(
-                    f"{name}: short in {int((short > 0).sum())} of {len(short)} intervals, at worst by {short[t]:.6g} q/s "
-                    f"({100 * share:.3g} % of its demand) at {self.times[t]}{fractional}"
+                    f"{name}: short in {int((short > 0).sum())} of {len(short)} intervals, at worst by "
+                    f"{short[t]:.6g} q/s ({100 * share:.3g} % of its demand) at {self.times[t]}{whole}"
                 )
         if lines and self.fit_scale is not None:
             lines.append(
@@ -214,8 +212,8 @@ class Plan:
         ]
         for label, t in (("peak", peak), ("trough", trough)):
             lines.append(
-                f"  {label} ({self.times[t]}): {int(self.capacity[t])} servers, {self.power_w[t] / 1000:.2f} kW provisioned "
-                f"(linear optimum {self.lp_power_w[t] / 1000:.2f} kW, whole machines cost {100 * self.gap[t]:.2f} % at most)"
+                f"  {label} ({self.times[t]}): {int(self.capacity[t])} servers, {self.power_w[t] / 1000:.2f} kW "
+                f"provisioned (linear optimum {self.lp_power_w[t] / 1000:.2f} kW, gap {100 * self.gap[t]:.2f} %)"
             )
         for saving in self.savings().values():
             lines.append(f"  against {saving.baseline}: {_saving_words(saving, len(self.times))}")
@@ -337,9 +335,9 @@ def _saving(ours: float, theirs: float) -> float | None:
 def _saving_words(saving: Savings, intervals: int) -> str:
     if saving.peak_power is None or saving.peak_capacity is None:
         return "the baseline switches nothing on"
-    words = f"{100 * saving.peak_power:.1f} % less power and {100 * saving.peak_capacity:.1f} % fewer servers at peak"
+    words = f"{_less(saving.peak_power)} power and {_less(saving.peak_capacity)} servers at peak"
     if saving.mean_power is not None and saving.mean_capacity is not None:
-        words += f", {100 * saving.mean_power:.1f} % and {100 * saving.mean_capacity:.1f} % on average"
+        words += f"; {_less(saving.mean_power)} power and {_less(saving.mean_capacity)} servers on average"
     if not saving.comparable:
         words += (
             f" (only {saving.intervals_compared} of {intervals} intervals are covered by both: not comparable at peak)"
@@ -347,8 +345,13 @@ def _saving_words(saving: Savings, intervals: int) -> str:
     return words
 
 
+def _less(share: float) -> str:
+    return f"{100 * abs(share):.1f} % {'less' if share >= 0 else 'more'}"
+
+
 def _spread_words(spread: OrderSpread) -> str:
-    words = f"greedy at peak over {spread.orders} workload orders: {100 * spread.failing_share:.0f} % fail to cover the load"
+    failing = f"{100 * spread.failing_share:.0f} % fail to cover the load"
+    words = f"greedy at peak over {spread.orders} workload orders: {failing}"
     if spread.power_w is not None and spread.capacity is not None:
         low, middle, high = (value / 1000 for value in spread.power_w)
         words += f"; the others take {low:.2f} to {high:.2f} kW (median {middle:.2f}) and {spread.capacity[0]:.0f} to "
