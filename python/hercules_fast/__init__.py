@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hercules_fast._core import build_info, capabilities
     from hercules_fast.errors import HerculesError
+    from hercules_fast.sls import embedding_bag, sparse_lengths_sum
 
 # Public name -> module that holds it.
 _HOMES = {
     "HerculesError": "errors",
     "build_info": "_core",
     "capabilities": "_core",
+    "embedding_bag": "sls",
+    "sparse_lengths_sum": "sls",
 }
 _ROOMS = frozenset({"errors", "hardware", "models", "tables", "traffic"})
 
-__all__ = ["HerculesError", "build_info", "capabilities"]
+__all__ = ["HerculesError", "build_info", "capabilities", "embedding_bag", "sparse_lengths_sum"]
 
 
 def __getattr__(name: str) -> Any:
