@@ -5,9 +5,12 @@ use pyo3::prelude::*;
 mod call;
 mod error;
 mod info;
+mod sls;
 
 #[pymodule]
 mod _core {
     #[pymodule_export]
     use crate::info::{build_info, capabilities};
+    #[pymodule_export]
+    use crate::sls::{embedding_bag, gather_limit, sparse_lengths_sum};
 }
