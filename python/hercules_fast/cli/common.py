@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from enum import IntEnum
 from pathlib import Path
@@ -16,9 +16,7 @@ from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 from hercules_fast.errors import (
-    Fault,
     HerculesError,
-    InputError,
     InternalError,
     OutputError,
     SolverError,
@@ -451,24 +449,3 @@ def _rich_bar(label: str, color: bool) -> _RichBar | None:
     console = Console(file=sys.stderr, no_color=not wanted)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return _RichBar(label, Progress(*columns, console=console, transient=True))
-
-
-def stock_from(text: Sequence[str]) -> dict[str, int]:
-    """Stock given as ``name=count`` items.
-
-    Raises:
-        InputError: naming every item that is not of that form.
-    """
-    stock: dict[str, int] = {}
-    faults = []
-    for item in text:
-        name, _, count = item.rpartition("=")
-        if not name or not count.isdecimal() or int(count) >= 2**31:
-            faults.append(Fault(item, "allowed is name=count with a whole count from 0 to 2**31 - 1"))
-        elif name in stock:
-            faults.append(Fault(item, f"{name} is given twice"))
-        else:
-            stock[name] = int(count)
-    if faults:
-        raise InputError("--stock: " + "; ".join(str(fault) for fault in faults))
-    return stock
