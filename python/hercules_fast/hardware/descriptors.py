@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, ClassVar, Literal
+
+from hercules_fast.descriptors.schema import FILE_RULES, MARKS
 
 __all__ = ["MARKS", "Cpu", "Gpu", "Memory", "Server"]
-
-MARKS = ("stated", "vendor", "derived", "simulated", "measured", "assumed")
-"""Where a figure comes from: stated in the Hercules slides or abstract · a vendor's specification · arithmetic on
-public figures · a simulation · a measurement · assumed by us (listed on the validation page)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cpu:
     """A processor socket as the service-time model sees it."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = FILE_RULES
 
     name: str
     cores: int
@@ -54,6 +54,8 @@ class Cpu:
 class Memory:
     """The DRAM of a server; ``kind="nmp"`` adds near-memory processing on every rank (after RecNMP)."""
 
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = FILE_RULES
+
     name: str
     kind: Literal["ddr4", "nmp"]
     channels: int
@@ -81,6 +83,8 @@ class Memory:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gpu:
     """An accelerator card."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = FILE_RULES
 
     name: str
     fp32_tflop_s: float

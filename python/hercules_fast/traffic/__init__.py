@@ -9,5 +9,39 @@ from hercules_fast.traffic.descriptors import (
     Sla,
     Workload,
 )
+from hercules_fast.traffic.files import (
+    arrivals,
+    arrivals_names,
+    load,
+    load_arrivals,
+    load_names,
+    load_sizes,
+    load_trace,
+    load_workload,
+    sizes,
+    sizes_names,
+    workload,
+    workload_names,
+)
 
-__all__ = ["Arrivals", "LoadTrace", "Repairs", "SizeComponent", "SizeLaw", "Sla", "Workload"]
+__all__ = [
+    "Arrivals",
+    "LoadTrace",
+    "Repairs",
+    "SizeComponent",
+    "SizeLaw",
+    "Sla",
+    "Workload",
+    "arrivals",
+    "arrivals_names",
+    "load",
+    "load_arrivals",
+    "load_names",
+    "load_sizes",
+    "load_trace",
+    "load_workload",
+    "sizes",
+    "sizes_names",
+    "workload",
+    "workload_names",
+]

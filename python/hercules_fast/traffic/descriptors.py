@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from hercules_fast.descriptors.schema import FILE_RULES
 from hercules_fast.models import Model
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ class SizeComponent:
     Real draws are truncated to whole numbers. With ``keep`` = (a, b), draws outside a..b are replaced by a uniform
     draw from ``redraw`` = (c, d).
     """
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = FILE_RULES
 
     weight: float
     kind: Literal["uniform", "lognormal", "normal", "fixed", "empirical"]
@@ -44,6 +47,8 @@ class SizeComponent:
 class SizeLaw:
     """A query-size law: a mixture, clipped to 1..``max_items``."""
 
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = FILE_RULES
+
     name: str
     max_items: int
     components: tuple[SizeComponent, ...]
@@ -59,6 +64,8 @@ class Arrivals:
     ``mean_ticks``, what DeepRecSys' load generator does; not a Poisson process, for comparisons only.
     """
 
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = FILE_RULES
+
     name: str
     kind: Literal["poisson", "deterministic", "erlang", "hyperexponential", "deeprecsys-gap"]
     k: int = 1
@@ -71,6 +78,8 @@ class Arrivals:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sla:
     """The promise: ``percentile`` percent of queries end within ``latency_ms`` of their arrival."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = FILE_RULES
 
     percentile: float
     latency_ms: float
