@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hercules_fast.cli import capabilities, check, plan, profile, provision, search, simulate
-from hercules_fast.cli.common import guarded
+from hercules_fast.cli.common import emit, guarded
 
 __all__ = ["main"]
 
@@ -31,7 +31,8 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         from hercules_fast._core import build_info
 
-        parser.exit(0, f"hercules-fast {build_info()['version']}\n")
+        emit(f"hercules-fast {build_info()['version']}")
+        parser.exit()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -266,9 +266,9 @@ def add_threads_option(parser: argparse.ArgumentParser) -> None:
 # --- places to write, checked before the work ----------------------------------------------------------------------
 
 
-def _probe(directory: Path) -> None:
-    """Prove that a file can be made in ``directory``, and leave none behind."""
-    with tempfile.NamedTemporaryFile(prefix=".probe.", dir=directory):
+def _probe(directory: Path, name: str = "probe") -> None:
+    """Prove that a file can be made in ``directory``, and leave none behind; long names are tried at their length."""
+    with tempfile.NamedTemporaryFile(prefix=f".{name}.", dir=directory):
         pass
 
 
@@ -281,10 +281,12 @@ def check_output_file(path: str | None) -> Path | None:
     if path is None:
         return None
     target = Path(path)
-    if target.is_dir():
-        raise OutputError(f"cannot write {target}: it is a directory; give the name of a file")
     try:
-        _probe(target.parent)
+        if target.is_dir():
+            raise OutputError(f"cannot write {target}: it is a directory; give the name of a file")
+        _probe(target.parent, target.name)
+    except OutputError:
+        raise
     except (OSError, ValueError) as error:
         raise OutputError(f"cannot write {target}: {_cause(error)}") from error
     return target
@@ -332,7 +334,7 @@ def _make(directory: Path, made: list[Path]) -> None:
 
 
 def _requested(target: Path, overwrite: bool, made: list[Path]) -> Path:
-    if target.exists() and not target.is_dir():
+    if target.is_file():
         raise OutputError(f"cannot write to {target}: it is a file; give the name of a directory")
     _make(target, made)
     if not overwrite and any(target.iterdir()):
@@ -386,6 +388,7 @@ class Progress:
         return self
 
     def __call__(self, done: int, total: int) -> None:
+        """Show that ``done`` of ``total`` pieces are finished."""
         if self._bar is not None:
             with suppress(OSError):  # the terminal went away; the work goes on
                 self._bar.update(done, total)

@@ -44,9 +44,7 @@ def run(args: argparse.Namespace) -> int:
 
     server, workload = pair_from(args)
     with Progress("searching", quiet=args.quiet, color=not args.no_color) as progress:
-        result = search(
-            server, workload, method=args.method, seed=args.seed, threads=args.threads, progress=progress
-        )
+        result = search(server, workload, method=args.method, seed=args.seed, threads=args.threads, progress=progress)
     if args.json:
         emit_json(result.to_dict())
     else:

@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["FORMATS", "PlotsUnavailableError", "plot_efficiency", "plot_power", "plot_week", "save_plots"]
 
 
-def save_plots(
-    run: PlanRun, directory: str | os.PathLike[str], formats: Sequence[str] = ("svg", "png")
-) -> list[Path]:
+def save_plots(run: PlanRun, directory: str | os.PathLike[str], formats: Sequence[str] = ("svg", "png")) -> list[Path]:
     """Write ``week``, ``power`` and ``efficiency`` figures of a planning run in every format; returns the paths.
 
     Raises:

@@ -18,7 +18,7 @@ __all__ = ["plot_efficiency"]
 
 
 def plot_efficiency(table: EfficiencyTable, path: str | os.PathLike[str]) -> Path:
-    """Draw QPS per watt by server and workload; the best server of each workload is framed, pairs that cannot are hatched.
+    """Draw QPS per watt by server and workload: the best server of a workload is framed, pairs that cannot are hatched.
 
     Raises:
         PlotsUnavailableError: matplotlib is not installed.

@@ -45,7 +45,7 @@ def plot_power(plan: Plan, path: str | os.PathLike[str]) -> Path:
 def _draw_power(axes: Axes, plan: Plan) -> None:
     bounds = edges(plan.times)
     for name, baseline in plan.baselines.items():
-        _draw_baseline(axes, name, baseline.power_w / 1000, baseline.unmet_qps, bounds)
+        _draw_baseline(axes, name, baseline.power_w / 1000, baseline.covers, bounds)
     axes.stairs(plan.power_w / 1000, bounds, baseline=None, color=_OURS, linewidth=2.0, label="plan (whole machines)")
     axes.stairs(
         plan.bound_w / 1000, bounds, baseline=None, color="black", linewidth=0.9, linestyle="--", label="LP lower bound"
@@ -59,7 +59,7 @@ def _draw_power(axes: Axes, plan: Plan) -> None:
 def _draw_capacity(axes: Axes, plan: Plan) -> None:
     bounds = edges(plan.times)
     for name, baseline in plan.baselines.items():
-        _draw_baseline(axes, name, baseline.capacity, baseline.unmet_qps, bounds)
+        _draw_baseline(axes, name, baseline.capacity, baseline.covers, bounds)
     on = plan.servers_on.sum(axis=(1, 2))
     axes.stairs(on, bounds, baseline=None, color=_OURS, linewidth=2.0, label="plan (whole machines)")
     axes.set_ylim(bottom=0)
@@ -71,14 +71,13 @@ def _draw_baseline(
     axes: Axes,
     name: str,
     values: npt.NDArray[np.float64] | npt.NDArray[np.int64],
-    unmet_qps: npt.NDArray[np.float64],
+    covers: npt.NDArray[np.bool_],
     bounds: npt.NDArray[np.datetime64],
 ) -> None:
     colour = _BASELINES.get(name, _OTHER)
-    short = unmet_qps.max(axis=1, initial=0.0) > 0
     curve = np.asarray(values, dtype=np.float64)
-    if short.any():  # dotted all the way, solid over it where the load is covered: no gaps at the steps between
+    if not covers.all():  # dotted all the way, solid over it where the load is covered: no gaps at the steps between
         axes.stairs(
             curve, bounds, baseline=None, color=colour, linewidth=1.3, linestyle=":", label=f"{name}, load not covered"
         )
-    axes.stairs(np.where(short, np.nan, curve), bounds, baseline=None, color=colour, linewidth=1.3, label=name)
+    axes.stairs(np.where(covers, curve, np.nan), bounds, baseline=None, color=colour, linewidth=1.3, label=name)

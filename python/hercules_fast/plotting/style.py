@@ -124,7 +124,7 @@ def edges(times: npt.NDArray[np.datetime64]) -> npt.NDArray[np.datetime64]:
 
 
 def time_axis(axes: Axes, bounds: npt.NDArray[np.datetime64]) -> None:
-    """Ticks at midnight with the names of the days for spans of two days to two weeks; otherwise matplotlib's choice."""
+    """Ticks at midnight with the names of the days for two days to two weeks; otherwise matplotlib's choice."""
     from matplotlib import dates
 
     axes.set_xlim(bounds[0], bounds[-1])
