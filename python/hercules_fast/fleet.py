@@ -18,10 +18,14 @@ __all__ = ["KINDS", "Fleet", "fleet", "fleet_names", "load_fleet"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fleet:
-    """``stock`` maps each server's name to the number of machines that may be switched on."""
+    """``stock`` maps each server's name to the number of machines that may be switched on.
+
+    ``reference_server`` is the type in whose equivalents a relative load is spread over the workloads.
+    """
 
     name: str
     label: str
+    reference_server: str
     servers: tuple[Server, ...]
     stock: Mapping[str, int]
     workloads: tuple[Workload, ...]
@@ -63,6 +67,8 @@ class FleetForm:
 
     name: str
     label: str = ""
+    reference_server: str = ""
+    """Default: the first server type."""
     stock: Mapping[str, int]
     workloads: tuple[WorkloadEntry, ...]
     sources: Mapping[str, str] = field(default_factory=dict)
@@ -73,6 +79,9 @@ def _fleet_faults(form: FleetForm) -> Iterator[Fault]:
         yield Fault("stock", "empty; at least one server type is needed")
     if not form.workloads:
         yield Fault("workloads", "empty; at least one workload is needed")
+    if form.reference_server and form.reference_server.lower() not in [name.lower() for name in form.stock]:
+        known = ", ".join(repr(name) for name in form.stock)
+        yield Fault("reference_server", f"{form.reference_server!r} is not in stock; allowed are {known}")
     yield from _repeats("stock.{1}", list(form.stock))
     yield from _repeats("workloads[{0}].name", [entry.name for entry in form.workloads])
 
@@ -100,6 +109,9 @@ def _build_fleet(form: FleetForm, resolve: Callable[[str, str], Any]) -> Fleet:
     return Fleet(
         name=form.name,
         label=form.label,
+        reference_server=next(
+            (s.name for s in servers if s.name.lower() == form.reference_server.lower()), servers[0].name
+        ),
         servers=tuple(servers),
         stock=stock,
         workloads=tuple(workloads),

@@ -201,7 +201,7 @@ def scale_load(fleet: Fleet, table: EfficiencyTable, shape: LoadTrace, *, policy
     names = [s.name for s in fleet.servers]
     workloads = [w.name for w in fleet.workloads]
     qps, _ = table.matrices(names, workloads)
-    reference = names.index(fleet.reference_server) if fleet.reference_server else 0
+    reference = names.index(fleet.reference_server)
     equivalents = np.where(qps[reference] > 0, qps[reference], qps.max(axis=0))
     stock = np.array([fleet.stock[name] for name in names], dtype=np.int64)
     if not equivalents.any():

@@ -34,8 +34,9 @@ def test_every_stage_agrees_with_the_twin(server, workload) -> None:
     table = service_table(server, workload)
     rng = np.random.default_rng(1)
     used = np.argwhere(~np.isnan(table.seconds[:, :, 0, 0]))
-    for v, s in used:
-        for i, b in zip(rng.integers(table.items.size, size=3), rng.integers(table.busy.size, size=3), strict=True):
+    # All kinds of stages, a few of their variants, a few grid points of each: the twin is slow.
+    for v, s in [*used[:2], *used[-6:], *rng.permutation(used)[:6]]:
+        for i, b in zip(rng.integers(table.items.size, size=2), rng.integers(table.busy.size, size=2), strict=True):
             variant, stage = table.variants[v], table.stages[s].name
             want = twin(server, workload.model, variant, stage, int(table.items[i]), int(table.busy[b]))
             assert table.seconds[v, s, i, b] == pytest.approx(want, rel=1e-9), (variant.name, stage, i, b)
@@ -58,7 +59,7 @@ SLOWING = [s for s in SWITCHES if s not in ("operator_parallelism", "near_memory
 @pytest.mark.parametrize("effect", SWITCHES)
 def test_each_effect_can_be_switched_off_and_matters_somewhere(effect) -> None:
     changed = False
-    for server, workload in PAIRS:
+    for server, workload in PAIRS[::5] + PAIRS[-3:]:
         on = service_table(server, workload)
         off = service_table(server, workload, Terms().without(effect))
         used = ~np.isnan(on.seconds)
@@ -92,12 +93,13 @@ def test_a_model_that_fits_nowhere_is_refused_with_its_size() -> None:
 
 
 def test_one_hot_tables_gain_about_nothing_near_memory() -> None:
-    """With one lookup per bag the whole row crosses the channel anyway."""
-    wnd = next(w for w in ZOO.workloads if w.model.lookups_per_item == sum(t.count for t in w.model.tables))
-    plain = service_table(hardware.server("T2"), wnd)
-    near = service_table(hardware.server("T2-NMPx8"), wnd)
-    used = ~np.isnan(plain.seconds)
-    assert np.all(near.seconds[used] >= plain.seconds[used] * 0.7)
+    """With one lookup per bag the whole row crosses the channel anyway (all cores busy, one core per thread)."""
+    for name, least in (("wnd", 0.9), ("rmc2", 0.0)):
+        workload = next(w for w in ZOO.workloads if w.name == name)
+        plain = service_table(hardware.server("T2"), workload).seconds[0, 0, :, -1]
+        near = service_table(hardware.server("T2-NMPx8"), workload).seconds[0, 0, :, -1]
+        assert np.all(near >= plain * least)
+    assert near[-1] < plain[-1] / 4, "pooled tables gain a lot"
 
 
 @given(st.sampled_from(PAIRS[::5]))

@@ -111,7 +111,7 @@ def whole_model_s(server, model, items, busy, cores):
         return sparse, alone * slowdown(server, others * cores)
 
     low, high = 0.0, float(busy - 1)
-    for _ in range(200):
+    for _ in range(60):
         others = (low + high) / 2
         sparse, dense = times(others)
         if (busy - 1) * sparse / (sparse + dense) > others:

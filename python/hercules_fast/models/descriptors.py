@@ -142,6 +142,11 @@ class Model:
         return 4 * self.lookups_per_item
 
     @property
+    def pooled_bytes_per_item(self) -> int:
+        """Bytes that reach an accelerator per item when the host has pooled: one vector per table, dense features."""
+        return sum(t.count * t.row_bytes for t in self.tables) + 4 * self.dense_input_dim
+
+    @property
     def input_bytes_per_item(self) -> int:
         """Bytes that one item brings along: an int32 index per lookup, an int32 offset per bag, fp32 dense features."""
         bags = sum(t.count for t in self.tables)
