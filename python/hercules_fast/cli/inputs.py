@@ -74,7 +74,13 @@ def part_of(fleet: Fleet, servers: list[str] | None, workloads: list[str] | None
     """``fleet`` with only the named servers and workloads, in the order named."""
     if servers is not None:
         chosen = tuple(named("server of the fleet", name, fleet.servers) for name in servers)
-        fleet = replace(fleet, servers=chosen, stock={s.name: fleet.stock[s.name] for s in chosen})
+        names = [s.name for s in chosen]
+        fleet = replace(
+            fleet,
+            servers=chosen,
+            stock={name: fleet.stock[name] for name in names},
+            reference_server=fleet.reference_server if fleet.reference_server in names else names[0],
+        )
     if workloads is not None:
         fleet = replace(
             fleet, workloads=tuple(named("workload of the fleet", name, fleet.workloads) for name in workloads)

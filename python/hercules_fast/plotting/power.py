@@ -36,14 +36,14 @@ def plot_power(plan: Plan, path: str | os.PathLike[str]) -> Path:
         power, capacity = drawing.subplots(2, 1, sharex=True)
         _draw_power(power, plan)
         _draw_capacity(capacity, plan)
-        time_axis(power, edges(plan.times))
-        time_axis(capacity, edges(plan.times))
+        time_axis(power, edges(plan))
+        time_axis(capacity, edges(plan))
         capacity.set_xlabel("time (UTC)")
         return save(drawing, path)
 
 
 def _draw_power(axes: Axes, plan: Plan) -> None:
-    bounds = edges(plan.times)
+    bounds = edges(plan)
     for name, baseline in plan.baselines.items():
         _draw_baseline(axes, name, baseline.power_w / 1000, baseline.covers, bounds)
     axes.stairs(plan.power_w / 1000, bounds, baseline=None, color=_OURS, linewidth=2.0, label="plan (whole machines)")
@@ -57,10 +57,10 @@ def _draw_power(axes: Axes, plan: Plan) -> None:
 
 
 def _draw_capacity(axes: Axes, plan: Plan) -> None:
-    bounds = edges(plan.times)
+    bounds = edges(plan)
     for name, baseline in plan.baselines.items():
         _draw_baseline(axes, name, baseline.capacity, baseline.covers, bounds)
-    on = plan.servers_on.sum(axis=(1, 2))
+    on = plan.capacity
     axes.stairs(on, bounds, baseline=None, color=_OURS, linewidth=2.0, label="plan (whole machines)")
     axes.set_ylim(bottom=0)
     axes.set_ylabel("servers on")

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from hercules_fast.provisioning import Plan
+
 __all__ = [
     "COLOURS",
     "FORMATS",
@@ -117,10 +119,10 @@ def save(drawing: Figure, path: str | os.PathLike[str]) -> Path:
     return target
 
 
-def edges(times: npt.NDArray[np.datetime64]) -> npt.NDArray[np.datetime64]:
-    """The starts of the intervals and the end of the last one, which is taken as long as the one before it."""
-    step = times[-1] - times[-2] if times.size > 1 else np.timedelta64(3600, "s")
-    return np.append(times, times[-1] + step)
+def edges(plan: Plan) -> npt.NDArray[np.datetime64]:
+    """The starts of the plan's intervals and the end of the last one, datetime64[s] [T + 1]."""
+    length = np.timedelta64(round(plan.interval_s), "s")
+    return np.append(plan.times, plan.times[-1] + length)
 
 
 def time_axis(axes: Axes, bounds: npt.NDArray[np.datetime64]) -> None:

@@ -29,14 +29,14 @@ def plot_week(plan: Plan, path: str | os.PathLike[str]) -> Path:
         load, servers = drawing.subplots(2, 1, sharex=True, height_ratios=(2, 3))
         _draw_load(load, plan)
         _draw_servers(servers, plan)
-        time_axis(load, edges(plan.times))
-        time_axis(servers, edges(plan.times))
+        time_axis(load, edges(plan))
+        time_axis(servers, edges(plan))
         servers.set_xlabel("time (UTC)")
         return save(drawing, path)
 
 
 def _draw_load(axes: Axes, plan: Plan) -> None:
-    bounds = edges(plan.times)
+    bounds = edges(plan)
     peaks = plan.load_qps.max(axis=0, initial=0.0)
     scale = 1000.0 if peaks.max(initial=0.0) >= 10_000 else 1.0
     for w in sorted(range(len(plan.workloads)), key=lambda w: -peaks[w]):  # the legend then lists them from the top
@@ -55,7 +55,7 @@ def _draw_load(axes: Axes, plan: Plan) -> None:
 
 
 def _draw_servers(axes: Axes, plan: Plan) -> None:
-    bounds = edges(plan.times)
+    bounds = edges(plan)
     on = plan.servers_on.sum(axis=2)  # [T, H]
     base = np.zeros(len(plan.times))
     used = [h for h in range(len(plan.servers)) if on[:, h].any()]
@@ -70,7 +70,7 @@ def _draw_servers(axes: Axes, plan: Plan) -> None:
             hatch="///" if h >= len(COLOURS) else None,
             edgecolor="white",
             linewidth=0.25,
-            label=f"{plan.servers[h]} (stock {plan.stock[plan.servers[h]]})",
+            label=f"{plan.servers[h]} (stock {plan.stock[h]})",
         )
         base = top
     axes.set_ylim(bottom=0)
