@@ -11,16 +11,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hercules_fast._core import build_info, capabilities
     from hercules_fast.errors import HerculesError
+    from hercules_fast.provisioning import Plan, Policy, provision
 
 # Public name -> module that holds it.
 _HOMES = {
     "HerculesError": "errors",
+    "Plan": "provisioning",
+    "Policy": "provisioning",
     "build_info": "_core",
     "capabilities": "_core",
+    "provision": "provisioning",
 }
-_ROOMS = frozenset({"errors", "hardware", "models", "tables", "traffic"})
+_ROOMS = frozenset({"errors", "hardware", "models", "provisioning", "tables", "traffic"})
 
-__all__ = ["HerculesError", "build_info", "capabilities"]
+__all__ = ["HerculesError", "Plan", "Policy", "build_info", "capabilities", "provision"]
 
 
 def __getattr__(name: str) -> Any:

@@ -48,14 +48,15 @@ def scale_load(
     share: float,
     reference_server: str | None = None,
 ) -> tuple[LoadTrace, str]:
-    """Give a relative load its q/s: equal shapes ask for equally many reference servers, the peak for ``share`` of the fleet.
+    """Give a relative load its q/s: equal shapes ask for equally many reference servers.
 
     Column w of ``load.qps`` counts in units of what one ``reference_server`` serves of workload w; all is then scaled
     so that the load is ``share`` times the largest that fractional machines within ``stock`` can serve. ``qps``
     [H, W], ``stock`` [H], in the order of ``servers`` and ``load.workloads``. Without a reference, the type in stock
     that can run most workloads is taken; among those the one with most machines, then the first.
 
-    Returns the absolute load and what was done, in words. Raises :class:`InputError` where no type can be the reference.
+    Returns the absolute load and what was done, in words. Raises :class:`InputError` where no type can be the
+    reference.
     """
     able = ((qps > 0) & (stock > 0)[:, None]).sum(axis=1)
     if reference_server is None:
@@ -67,8 +68,8 @@ def scale_load(
     for w, name in enumerate(load.workloads):
         if not qps[h, w] > 0:
             raise InputError(
-                f"load {load.name!r} is relative and needs a reference server for every workload, but {servers[h]!r} cannot "
-                f"run {name!r}; name another policy.reference_server or give the load in q/s"
+                f"load {load.name!r} is relative and needs a reference server for every workload, but {servers[h]!r} "
+                f"cannot run {name!r}; name another policy.reference_server or give the load in q/s"
             )
     unit = np.asarray(load.qps, dtype=np.float64) * qps[h]
     fit = largest_scale(qps, unit, stock)
