@@ -102,7 +102,7 @@ def provision_text(plan: Plan) -> str:
     blocks = [
         "\n".join([f"Plan for load {plan.load_name}", _scope_line(plan), f"  headroom {_percent(plan.headroom)}"]),
         *_plan_blocks(plan),
-        _lines("Notes", plan.notes),
+        f"How it was made\n{mapping_text(_rules(plan))}",
     ]
     return "\n\n".join(block for block in blocks if block)
 
@@ -255,8 +255,13 @@ def _cannot_lines(table: EfficiencyTable, workload: str) -> list[str]:
 
 
 def _inputs_block(run: PlanRun) -> str:
-    notes = {"note": "; ".join(run.plan.notes)} if run.plan.notes else {}
-    return f"Where the inputs came from\n{mapping_text({**run.inputs, **notes})}"
+    return f"Where the inputs came from\n{mapping_text({**run.inputs, **_rules(run.plan)})}"
+
+
+def _rules(plan: Plan) -> dict[str, str]:
+    """The baselines' rules and the planner's notes, for the end of a report."""
+    notes = {"notes": "; ".join(plan.notes)} if plan.notes else {}
+    return {name: baseline.rule for name, baseline in plan.baselines.items()} | notes
 
 
 def _lines(title: str, lines: Sequence[str]) -> str:
@@ -315,11 +320,11 @@ def _row_text(row: EfficiencyRow) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
+    return f"{100 * share:.3g}%"
 
 
 def _saved(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f} %"
+    return "-" if share is None else f"{100 * share:.1f}%"
 
 
 def _duration(seconds: float) -> str:
