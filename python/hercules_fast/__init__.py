@@ -53,8 +53,8 @@ _ROOMS = frozenset(
 )
 
 __all__ = [
-    "Effort",
     "EfficiencyTable",
+    "Effort",
     "HerculesError",
     "LoadTrace",
     "Plan",

@@ -69,14 +69,14 @@ def provision(table: EfficiencySource, load: LoadTrace, stock: Mapping[str, int]
     qps, power_w = table.matrices(servers, load.workloads)
     notes = []
     _check_load(load)
-    if load.relative:
-        load, words = scale_load(load, qps, counts, servers, policy.peak_share, policy.reference_server)
-        notes.append(words)
-    load_qps = np.array(load.qps, dtype=np.float64)
     headroom = policy.headroom
     if headroom is None:
-        headroom = headroom_from_trace(load_qps)
+        headroom = headroom_from_trace(load.qps)
         notes.append(f"headroom {100 * headroom:.3g} % = the largest growth over one interval of the load")
+    if load.relative:
+        load, words = scale_load(load, qps, counts, servers, policy.peak_share, headroom, policy.reference_server)
+        notes.append(words)
+    load_qps = np.array(load.qps, dtype=np.float64)
     problem = Problem(
         qps=qps,
         power_w=power_w,
