@@ -14,7 +14,7 @@ from hercules_fast import _core
 from hercules_fast.errors import InputError, OutputError, UnknownNameError
 from hercules_fast.fleet import Fleet
 from hercules_fast.profiling import Effort, profile
-from hercules_fast.profiling.profile import Method
+from hercules_fast.profiling.pairs import Method
 from hercules_fast.provisioning import Plan, Policy, largest_scale, provision
 from hercules_fast.serving import PowerMode, Terms
 from hercules_fast.tables import EfficiencyTable, write_atomically

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from hercules_fast import _core
 from hercules_fast.errors import InputError, InterruptedRun
 from hercules_fast.hardware import Server
-from hercules_fast.profiling.space import Space, space
+from hercules_fast.profiling.lattice import Space, space
 from hercules_fast.serving import PowerMode, Terms, fits, server_power, service_table
 from hercules_fast.serving.simulate import core_grid, core_traffic
 from hercules_fast.tables import EfficiencyRow, EfficiencyTable, SchedulingConfig, ServiceTable
