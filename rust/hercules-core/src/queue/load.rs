@@ -230,7 +230,7 @@ impl<'a> Prober<'a> {
                     return Ok((bound, Limit::UtilisationCap));
                 }
             }
-            if high - low <= tolerance * high {
+            if high.is_finite() && high - low <= tolerance * high {
                 return Ok((low, limit));
             }
             if low == 0.0 && high < LEAST_SHARE * bound {

@@ -469,6 +469,16 @@ impl Scratch {
         self.done[warmup..].iter().zip(&self.arrival[warmup..]).map(|(done, arrival)| done - arrival).collect()
     }
 
+    /// With [`Detail::Waits`]: mean and percentiles `ps` of the wait at each station.
+    pub fn wait_statistics(&self, ps: &[f64]) -> Vec<(f64, Vec<f64>)> {
+        let statistics = |waits: &Vec<f64>| {
+            let mut waits = waits.clone();
+            let mean = waits.iter().sum::<f64>() / waits.len() as f64;
+            (mean, percentile::percentiles(&mut waits, ps))
+        };
+        self.waits.iter().map(statistics).collect()
+    }
+
     /// First arrival to last completion.
     pub fn span_s(&self) -> f64 {
         self.done.iter().copied().fold(f64::NEG_INFINITY, f64::max) - self.arrival[0]

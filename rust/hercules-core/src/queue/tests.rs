@@ -1,7 +1,7 @@
 //! The engine against its twin, the hand-made traces of the oracle, and laws that hold bit for bit.
 
 use super::fusion::Limits;
-use super::load::{Limit, Rules, max_load};
+use super::load::{Limit, Prober, Rules, max_load};
 use super::system::{Config, Detail, Ended, Scratch, Service, SlowedBy, Split, Station, System, Watch};
 use super::table::{Grid, GridParts, Unit};
 use super::{Input, Law, Traffic, reference};
@@ -186,6 +186,14 @@ fn max_load_is_a_rate_that_passes_next_to_one_that_fails() {
     assert!(summary.percentiles_s[0] <= 0.004 && summary.percentiles_s[0] > 0.0035);
     assert!((summary.uses[0].energy_j_per_query - (0.1 + 0.3 * 3.0 / 63.0)).abs() < 1e-12);
     assert!((summary.uses[0].executions_per_query - 1.0).abs() < 1e-15);
+    // Wherever the search for the rate begins, it ends in the same place.
+    let fixed = rules(0.004);
+    let mut prober = Prober::new(&system, &input, &fixed, answer.bound_qps, None).unwrap();
+    for (floor, guess) in [(0.3, 0.0), (0.95, 0.0), (0.0, 0.2), (0.0, 0.9), (0.0, 1.1), (0.5, 0.8)] {
+        let (qps, limit) = prober.highest(floor * answer.qps, guess * answer.qps, 0.005, &mut scratch).unwrap();
+        assert!((qps / answer.qps - 1.0).abs() <= 0.011, "floor {floor}, guess {guess}: {qps} against {}", answer.qps);
+        assert_eq!(limit, Limit::Target(0));
+    }
     // A loose target leaves the cap, a tight one leaves nothing.
     let loose = max_load(&system, &traffic, &input, &rules(10.0), &mut scratch, None).unwrap();
     assert_eq!(loose.limit, Limit::UtilisationCap);
