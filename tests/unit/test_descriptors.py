@@ -105,8 +105,14 @@ def test_zoo10() -> None:
     assert {s.name: (s.component_tdp_w, zoo.stock[s.name]) for s in zoo.servers} == ZOO
     sizes_gb = {w.name: round(w.model.embedding_bytes / 1e9, 1) for w in zoo.workloads}
     assert sizes_gb == {
-        **{"rmc1": 41.0, "rmc2": 98.3, "rmc3": 10.2, "mt-wnd": 15.6},
-        **{"din": 5.9, "dien": 3.9, "wnd": 3.5, "dlrm-v2": 104.5},
+        "rmc1": 41.0,
+        "rmc2": 98.3,
+        "rmc3": 10.2,
+        "mt-wnd": 15.6,
+        "din": 5.9,
+        "dien": 3.9,
+        "wnd": 3.5,
+        "dlrm-v2": 104.5,
     }
     scaled = {w.name for w in zoo.workloads if w.model.label == "scaled, not the paper's"}
     assert scaled == {"rmc1", "rmc2", "rmc3", "mt-wnd"}
@@ -291,7 +297,7 @@ def test_all_faults_of_a_file_at_once_with_their_lines(tmp_path: Path) -> None:
 
 
 def test_figures_need_sources(tmp_path: Path) -> None:
-    text = CPU.replace('cores, frequency_ghz, simd', 'frequency_ghz, simd').replace("llc_core_gb_s, gemm", "gemm")
+    text = CPU.replace("cores, frequency_ghz, simd", "frequency_ghz, simd").replace("llc_core_gb_s, gemm", "gemm")
     text += 'color = "user: blue"\n'
     assert faults_of(write(tmp_path, "cpu.toml", text)).keys() == {"cores", "llc_core_gb_s", "sources.color"}
 
@@ -400,7 +406,9 @@ def test_faults_of_references(tmp_path: Path) -> None:
 
 def test_fleet_repeats_and_missing_slas(tmp_path: Path) -> None:
     before, _, after = MODEL.partition("[[latency_targets]]")
-    without_targets = before.replace("[[tables]]", "latency_targets = []\n[[tables]]") + after[after.index("[sources]") :]
+    without_targets = (
+        before.replace("[[tables]]", "latency_targets = []\n[[tables]]") + after[after.index("[sources]") :]
+    )
     write(tmp_path, "m.toml", without_targets)
     path = write(
         tmp_path,

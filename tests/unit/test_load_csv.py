@@ -89,7 +89,9 @@ def test_offsets_carry_over_a_change_of_summer_time(tmp_path: Path) -> None:
 
 
 def test_partial_first_and_last_interval_are_kept(tmp_path: Path) -> None:
-    trace = read_load_csv(write(tmp_path, "timestamp,a\n840,4\n900,1\n960,2\n1800,9\n".replace("1800", "1020")), workloads=["a"])
+    trace = read_load_csv(
+        write(tmp_path, "timestamp,a\n840,4\n900,1\n960,2\n1800,9\n".replace("1800", "1020")), workloads=["a"]
+    )
     assert trace.times.astype(int).tolist() == [0, 900]
     assert trace.qps.tolist() == [[4], [9]]
 
@@ -112,9 +114,17 @@ def test_long_gaps_are_errors(tmp_path: Path) -> None:
 def test_absent_values_of_the_long_layout(tmp_path: Path) -> None:
     text = "timestamp,model,qps\n" + "".join(f"{300 * i},a,1\n" for i in range(6))
     b = "0,b,7\n"
-    trace = read_load_csv(write(tmp_path, text.replace("0,a,1\n", "0,a,1\n" + b, 1).replace("\n900,", "\n900,b,8\n900,")
-                                .replace("1200,", "1200,b,9\n1200,").replace("1500,", "1500,b,9\n1500,")),
-                          workloads=["a", "b"], interval_s=300)
+    trace = read_load_csv(
+        write(
+            tmp_path,
+            text.replace("0,a,1\n", "0,a,1\n" + b, 1)
+            .replace("\n900,", "\n900,b,8\n900,")
+            .replace("1200,", "1200,b,9\n1200,")
+            .replace("1500,", "1500,b,9\n1500,"),
+        ),
+        workloads=["a", "b"],
+        interval_s=300,
+    )
     assert trace.qps[:, 1].tolist() == [7, 7, 7, 8, 9, 9]
     assert trace.repairs.carried_steps == 2
     assert faults_of(write(tmp_path, text + "1500,b,1\n"))[0] == "line 2: no rate of 'b' at the first timestamp"
@@ -158,8 +168,7 @@ def test_long_layout_names_unknown_repeated_and_missing_workloads(tmp_path: Path
         "line 5: timestamp is before line 4",
         "line 5: a second rate of 'a', as on line 3",
         "line 6: a second rate of 'a', as on line 4",
-        "line 3: no rate of 'b' at the first timestamp",
-    ] or "no rate of 'b'" in " ".join(faults_of(write(tmp_path, text), ("a", "b")))
+    ]
 
 
 def test_many_problems_are_counted(tmp_path: Path) -> None:
@@ -176,11 +185,14 @@ def test_many_problems_are_counted(tmp_path: Path) -> None:
         ("timestamp,a\n", "no rows below the header"),
         ("time,a\n0,1\n", "line 1: first column is 'time'; expected 'timestamp'"),
         ("timestamp,a\n0,1\n", "one timestamp; the length of its step is unknown"),
-        ("timestamp,a\n1709251200000,1\n1709251500000,2\n", "line 2: timestamp '1709251200000' is not within the years"),
+        (
+            "timestamp,a\n1709251200000,1\n1709251500000,2\n",
+            "line 2: timestamp '1709251200000' is not within the years",
+        ),
         ('timestamp,a\n0,"1\n', "not CSV: unexpected end of data"),
         ("timestamp,a\nnan,1\n0,2\n", "line 2: timestamp 'nan' is not within"),
         ("timestamp,a\n0001-01-01T00:00+14:00,1\n", "line 2: timestamp '0001-01-01T00:00+14:00'; ISO 8601"),
-        ("timestamp,a\n0,1\n1e9,1\n2e9,1\n", "2000000000 intervals of 1 s; at most"),
+        ("timestamp,a\n0,1\n1e9,1\n2e9,1\n", "3000000000 intervals of 1 s; at most"),
     ],
 )
 def test_refused_files(tmp_path: Path, text: str, fault: str) -> None:

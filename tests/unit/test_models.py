@@ -114,7 +114,7 @@ def test_other_candidate_targets_are_mentioned() -> None:
         ("mt-wnd", 43, 9),
         # 251 units of concat + 2 x (layer, activation); then sum, concat and three layers.
         ("din", 254, 251 * 5 + 1 + 1 + 6),
-        # Two recurrences of 40 x (input, hidden, tanh); attention 40 layers, softmax, 40 additions; concat; three layers.
+        # Two recurrences of 40 (input, hidden, tanh); attention: 40 layers, softmax, 40 sums; concat; three layers.
         ("dien", 43, 2 * 120 + 81 + 1 + 6),
         # Bottom and top MLP, concat, three cross layers of three operators.
         ("dlrm-v2", 26, 6 + 10 + 1 + 9),

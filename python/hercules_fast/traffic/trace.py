@@ -191,10 +191,10 @@ def _split(stream: TextIO, faults: _Faults) -> _Table:
                 _move(block, columns)
     except csv.Error as error:
         faults.add(f"line {reader.line_num}", f"not CSV: {error}")
+        faults.raise_if_any()
     _move(block, columns)
-    if header and not lines:
-        faults.add("", "no rows below the header")
     if not lines:
+        faults.add("", "no rows below the header")
         faults.raise_if_any()
     return _Table(header, columns, np.array(lines, dtype=np.int64))
 
@@ -386,6 +386,7 @@ def _repeat_faults(
 def _carried(series: _Series, names: tuple[str, ...], faults: _Faults) -> _Series:
     """Fill absent values of single workloads from the row before, at most ``MAX_CARRIED`` in a row."""
     absent = np.isnan(series.rates)
+    absent[:, absent.all(axis=0)] = False  # a workload without any row: already a fault
     run = np.zeros(absent.shape[1], dtype=np.int64)
     for row in np.flatnonzero(absent.any(axis=1)):
         previous_complete = row == 0 or ~absent[row - 1]
