@@ -14,7 +14,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from math import ceil, isfinite
 from pathlib import Path
 from typing import Any, TextIO
@@ -34,6 +34,7 @@ MAX_CARRIED = 2
 MAX_INTERVALS = 10_000_000
 _DEFAULT_INTERVAL_S = 900
 _BLOCK_ROWS = 10_000
+_EPOCH = datetime(1970, 1, 1)
 _FIRST_EPOCH_S = -62_135_596_800  # year 1
 _LAST_EPOCH_S = 253_402_300_799  # year 9999
 _MICRO = 1_000_000
@@ -283,13 +284,26 @@ class _Stamps:
             wanted = "seconds since 1970, as in the first row"
             seconds, readable = _numbers(cells, lines, self._faults, what="timestamp ", wanted=wanted)
         else:
-            seconds, readable = self._iso_seconds(cells, lines)
+            seconds, readable = self._plain_iso_seconds(cells) or self._iso_seconds(cells, lines)
         inside = (seconds >= _FIRST_EPOCH_S) & (seconds <= _LAST_EPOCH_S)  # false for NaN
         bad = np.flatnonzero(readable & ~inside).tolist()
         said = (f"timestamp {cells[i]!r} is outside the years 1 to 9999 (numbers are seconds since 1970)" for i in bad)
         self._faults.add_lines(lines[bad].tolist(), said, len(bad))
         usable = readable & inside
         return np.rint(np.where(usable, seconds, 0.0) * _MICRO).astype(np.int64), usable
+
+    def _plain_iso_seconds(self, cells: Sequence[str]) -> tuple[_Rates, npt.NDArray[np.bool_]] | None:
+        """Parse a block in which nothing is wrong and nothing has an offset, several times quicker; else None."""
+        if self._with_offset:
+            return None
+        try:
+            moments = list(map(datetime.fromisoformat, map(str.strip, cells)))
+            since = [moment - _EPOCH for moment in moments]  # refuses those with an offset
+        except (ValueError, TypeError):
+            return None
+        self._with_offset = False
+        seconds = np.fromiter(map(timedelta.total_seconds, since), dtype=np.float64, count=len(cells))
+        return seconds, np.ones(len(cells), dtype=bool)
 
     def _iso_seconds(self, cells: Sequence[str], lines: _Lines) -> tuple[_Rates, npt.NDArray[np.bool_]]:
         seconds = np.zeros(len(cells))
