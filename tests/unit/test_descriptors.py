@@ -466,6 +466,11 @@ def test_hostile_files_are_refused(tmp_path: Path, raw: bytes) -> None:
     assert all(isinstance(fault, Fault) for fault in faults)
 
 
+def test_dates_are_text(tmp_path: Path) -> None:
+    text = SIZES.replace('"s"', "1979-05-27")
+    assert "write it as text in quotes" in faults_of(write(tmp_path, "date.toml", text))["name"]
+
+
 def test_large_and_absent_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hercules_fast.descriptors.toml.MAX_BYTES", 100)
     with pytest.raises(ConfigError, match="larger than 100 bytes"):
