@@ -4,13 +4,37 @@ from collections.abc import Callable, Sequence
 from typing import Any, final
 
 import numpy as np
-from numpy.typing import NDArray
+import numpy.typing as npt
 
-_F64 = NDArray[np.float64]
-_I64 = NDArray[np.int64]
+_Float32 = npt.NDArray[np.float32]
+_F64 = npt.NDArray[np.float64]
+_I64 = npt.NDArray[np.int64]
+_Ints = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 
 def build_info() -> dict[str, Any]: ...
 def capabilities() -> dict[str, Any]: ...
+def embedding_bag(
+    weight: _Float32,
+    indices: _Ints,
+    offsets: _Ints | None,
+    mode: str,
+    per_sample_weights: _Float32 | None,
+    include_last_offset: bool,
+    padding_idx: int | None,
+    out: _Float32 | None,
+    threads: int | None,
+    isa: str | None = None,
+) -> _Float32: ...
+def gather_limit(weight: _Float32, indices: _Ints, threads: int | None = None) -> float: ...
+def sparse_lengths_sum(
+    weight: _Float32,
+    indices: _Ints,
+    lengths: _Ints,
+    weights: _Float32 | None,
+    out: _Float32 | None,
+    threads: int | None,
+    isa: str | None = None,
+) -> _Float32: ...
 @final
 class ServiceGrid:
     """Service times f64[V,S,I,B] in seconds and energies f64[V,S,I] in joules over items i64[I] and busy threads i64[B]."""
@@ -97,6 +121,7 @@ def search(
     final_queries: int = 16384,
     replications: int = 5,
     cap: float = 0.95,
+    tolerance: float = 0.0025,
     threads: int | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> tuple[list[dict[str, Any] | None], bool]: ...

@@ -7,6 +7,7 @@ mod error;
 mod info;
 mod queue;
 mod search;
+mod sls;
 
 #[pymodule]
 mod _core {
@@ -16,4 +17,6 @@ mod _core {
     use crate::queue::{ServiceGrid, Traffic, max_load, simulate, simulate_stations, simulate_trace};
     #[pymodule_export]
     use crate::search::{SearchProblem, search};
+    #[pymodule_export]
+    use crate::sls::{embedding_bag, gather_limit, sparse_lengths_sum};
 }

@@ -1,4 +1,5 @@
 //! Binding of the queue simulator: arrays in, dictionaries out.
+#![allow(clippy::needless_pass_by_value)] // PyO3 hands extracted arguments over by value
 
 use crate::call::watched;
 use crate::error::{CoreError, invalid};

@@ -1,0 +1,64 @@
+# What a person types is what CI runs. Everything is installed into .venv; nothing outside it is touched.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+RUST   := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock pyproject.toml
+
+export VIRTUAL_ENV := $(CURDIR)/$(VENV)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Builds and tests must not depend on a caller's environment.
+unexport PYTHONPATH PYTHONHOME CONDA_PREFIX
+
+.PHONY: plan test lint bench build clean help
+.DELETE_ON_ERROR:
+
+help: ## list the commands
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/'
+
+plan: build ## plan a week of the built-in fleet (writes runs/plan-NNNN)
+	$(BIN)/hercules-fast plan $(ARGS)
+
+test: build $(VENV)/.dev ## all tests, Rust and Python
+	cargo test --locked --package hercules-core
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: build $(VENV)/.dev ## formatting, lints, types
+	cargo fmt --all -- --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: build $(VENV)/.bench ## benchmarks beside their rivals and limits (ARGS="-k sls")
+	$(BIN)/python -m pytest benches --benchmark-enable --benchmark-only -p no:cacheprovider $(ARGS)
+
+build: $(VENV)/.built ## the extension, in release mode
+
+clean: ## remove everything that the other commands made
+	rm -rf $(VENV) target runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find python -name '*.so' -delete
+
+$(VENV)/.made:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.11 or newer, or make PYTHON=..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than 3.11: install a newer one, or make PYTHON=..."; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) has no venv: install it (Debian: python3-venv)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@touch $@
+
+$(VENV)/.base: $(VENV)/.made pyproject.toml
+	$(BIN)/python -m pip install --quiet --group plan
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base pyproject.toml
+	$(BIN)/python -m pip install --quiet --group dev
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.dev pyproject.toml
+	$(BIN)/python -m pip install --quiet --group bench
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.base $(RUST)
+	@command -v cargo >/dev/null || { echo "cargo not found: install Rust 1.89 or newer (rust-lang.org)"; exit 1; }
+	$(BIN)/maturin develop --release --locked --quiet
+	@touch $@

@@ -1,0 +1,237 @@
+"""Files and catalogue of the hardware room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, ClassVar
+
+from hercules_fast.descriptors import (
+    COUNT,
+    EFFICIENCY,
+    FILE_RULES,
+    FRACTION,
+    NOT_NEGATIVE,
+    POSITIVE,
+    Bound,
+    Catalog,
+    FileKind,
+    Variants,
+    load,
+)
+from hercules_fast.errors import Fault
+from hercules_fast.hardware.descriptors import Cpu, Gpu, Memory, Server
+
+__all__ = [
+    "KINDS",
+    "cpu",
+    "cpu_names",
+    "gpu",
+    "gpu_names",
+    "load_cpu",
+    "load_gpu",
+    "load_memory",
+    "load_server",
+    "memory",
+    "memory_names",
+    "server",
+    "server_names",
+]
+
+_CATALOG = Path(__file__).parent / "catalog"
+_RESERVE = Bound(0.0, 1.0, high_open=True)
+
+
+def _as_read(form: Any, _resolve: Callable[[str, str], Any]) -> Any:
+    return form
+
+
+def _memory_faults(memory: Memory) -> Iterator[Fault]:
+    sizes, cycles = memory.nmp_vector_bytes, memory.nmp_cycles_per_64b
+    if len(sizes) != len(cycles):
+        yield Fault("nmp_cycles_per_64b", f"{len(cycles)} values for {len(sizes)} nmp_vector_bytes")
+    if any(a >= b for a, b in pairwise(sizes)):
+        yield Fault("nmp_vector_bytes", "values must increase")
+    if memory.kind == "nmp" and not sizes:
+        yield Fault("nmp_vector_bytes", "at least one row size is needed")
+
+
+CPU: FileKind[Cpu] = FileKind(
+    name="cpu",
+    form=Cpu,
+    catalog=_CATALOG / "cpu",
+    build=_as_read,
+    bounds={
+        "cores": COUNT,
+        "frequency_ghz": POSITIVE,
+        "simd_frequency_ghz": POSITIVE,
+        "fp32_flop_per_cycle": POSITIVE,
+        "l2_kb": POSITIVE,
+        "llc_mb": POSITIVE,
+        "tdp_w": POSITIVE,
+        "idle_fraction": FRACTION,
+        "operator_overhead_us": NOT_NEGATIVE,
+        "gather_core_gb_s": POSITIVE,
+        "llc_core_gb_s": POSITIVE,
+        "gemm_efficiency": EFFICIENCY,
+    },
+)
+
+_PLAIN_MEMORY = frozenset[str]()
+_NMP_MEMORY = frozenset({"nmp_vector_bytes", "nmp_cycles_per_64b", "nmp_issue_ns"})
+
+MEMORY: FileKind[Memory] = FileKind(
+    name="memory",
+    form=Memory,
+    catalog=_CATALOG / "memory",
+    build=_as_read,
+    bounds={
+        "channels": COUNT,
+        "dimms_per_channel": COUNT,
+        "ranks_per_dimm": COUNT,
+        "capacity_gb": POSITIVE,
+        "peak_gb_s": POSITIVE,
+        "cycle_ns": POSITIVE,
+        "gather_efficiency": EFFICIENCY,
+        "tdp_w": POSITIVE,
+        "idle_fraction": FRACTION,
+        "nmp_vector_bytes[]": POSITIVE,
+        "nmp_cycles_per_64b[]": POSITIVE,
+        "nmp_issue_ns": NOT_NEGATIVE,
+    },
+    variants=(
+        Variants(
+            at="",
+            by="kind",
+            cases={"ddr4": (_PLAIN_MEMORY, _PLAIN_MEMORY), "nmp": (_NMP_MEMORY, _PLAIN_MEMORY)},
+        ),
+    ),
+    rules=_memory_faults,
+)
+
+GPU: FileKind[Gpu] = FileKind(
+    name="gpu",
+    form=Gpu,
+    catalog=_CATALOG / "gpu",
+    build=_as_read,
+    bounds={
+        "fp32_tflop_s": POSITIVE,
+        "memory_gb": POSITIVE,
+        "memory_gb_s": POSITIVE,
+        "memory_reserve": _RESERVE,
+        "link_gb_s": POSITIVE,
+        "tdp_w": POSITIVE,
+        "idle_fraction": FRACTION,
+        "operator_overhead_us": NOT_NEGATIVE,
+        "compute_efficiency": EFFICIENCY,
+        "gather_efficiency": EFFICIENCY,
+        "max_instances": COUNT,
+    },
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerForm:
+    """A server as its file writes it: components by name."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = FILE_RULES
+
+    name: str
+    cpu: str
+    memory: str
+    gpu: str | None = None
+    base_w: float
+    memory_reserve: float
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+
+def _build_server(form: ServerForm, resolve: Callable[[str, str], Any]) -> Server:
+    return Server(
+        name=form.name,
+        cpu=resolve("cpu", form.cpu),
+        memory=resolve("memory", form.memory),
+        gpu=None if form.gpu is None else resolve("gpu", form.gpu),
+        base_w=form.base_w,
+        memory_reserve=form.memory_reserve,
+        sources=form.sources,
+    )
+
+
+SERVER: FileKind[Server] = FileKind(
+    name="server",
+    form=ServerForm,
+    catalog=_CATALOG / "server",
+    build=_build_server,
+    bounds={"base_w": NOT_NEGATIVE, "memory_reserve": _RESERVE},
+    references={"cpu": "cpu", "memory": "memory", "gpu": "gpu"},
+)
+
+KINDS: tuple[FileKind[Any], ...] = (CPU, MEMORY, GPU, SERVER)
+
+_CPUS, _MEMORIES, _GPUS, _SERVERS = Catalog(CPU), Catalog(MEMORY), Catalog(GPU), Catalog(SERVER)
+
+
+def cpu(name: str) -> Cpu:
+    """Return the catalogue's CPU ``name``; case does not matter. Raises ``UnknownNameError`` with the nearest name."""
+    return _CPUS.get(name)
+
+
+def memory(name: str) -> Memory:
+    """Return the catalogue's memory ``name``, as :func:`cpu`."""
+    return _MEMORIES.get(name)
+
+
+def gpu(name: str) -> Gpu:
+    """Return the catalogue's accelerator ``name``, as :func:`cpu`."""
+    return _GPUS.get(name)
+
+
+def server(name: str) -> Server:
+    """Return the catalogue's server type ``name``, as :func:`cpu`."""
+    return _SERVERS.get(name)
+
+
+def cpu_names() -> tuple[str, ...]:
+    """Return the CPUs of the catalogue."""
+    return _CPUS.names()
+
+
+def memory_names() -> tuple[str, ...]:
+    """Return the memories of the catalogue."""
+    return _MEMORIES.names()
+
+
+def gpu_names() -> tuple[str, ...]:
+    """Return the accelerators of the catalogue."""
+    return _GPUS.names()
+
+
+def server_names() -> tuple[str, ...]:
+    """Return the server types of the catalogue."""
+    return _SERVERS.names()
+
+
+def load_cpu(path: str | Path) -> Cpu:
+    """Read a CPU from a TOML file; raises ``ConfigError`` with all of its faults, or ``MissingFileError``."""
+    return load(path, CPU)
+
+
+def load_memory(path: str | Path) -> Memory:
+    """Read a memory from a TOML file, as :func:`load_cpu`."""
+    return load(path, MEMORY)
+
+
+def load_gpu(path: str | Path) -> Gpu:
+    """Read an accelerator from a TOML file, as :func:`load_cpu`."""
+    return load(path, GPU)
+
+
+def load_server(path: str | Path, *, files: Sequence[str | Path] = ()) -> Server:
+    """Read a server type from a TOML file.
+
+    The names of its components are looked up in ``files``, beside ``path``, then in the catalogue. Raises as
+    :func:`load_cpu` does.
+    """
+    return load(path, SERVER, files=files)

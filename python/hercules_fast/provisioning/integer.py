@@ -1,0 +1,300 @@
+"""Whole machines from the fractional optimum: round down, repair by prices, then improve by exact moves.
+
+Every interval is a *lane*: all lanes advance in lock-step through NumPy, each by its own best move, so a week costs
+little more than one interval and the answer of an interval does not depend on its neighbours. Ties go to the lowest
+index. The stock holds after every step; nothing here can overdraw it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from hercules_fast.provisioning.linear import LinearSolution
+from hercules_fast.provisioning.problem import COVER_TOL, FloatArray, IntArray, Problem, shortfall_qps
+from hercules_fast.provisioning.streams import below, random_bits
+
+__all__ = ["whole_machines"]
+
+BoolArray = npt.NDArray[np.bool_]
+
+# A fractional count this close below a whole one is that whole one.
+_SNAP = 1e-7
+# Elements of the largest temporary array; longer horizons go through in chunks of lanes.
+_CHUNK_ELEMENTS = 4 << 20
+# Two-machine moves look at every pair of places in use: only for fleets up to this many (type, workload) pairs.
+_SMALL = 200
+# Disturbance, for those fleets: rounds, variants per round, workloads touched by one, machines that each of their
+# places may lose, and the spread of the prices (in 1/256) at which machines come back.
+_ROUNDS, _VARIANTS, _TOUCHED, _OUT, _NOISE = 4, 12, 3, 3, 256
+_SEED = 0
+# A move must save more than this part of the interval's objective: no cycling on rounding noise.
+_MIN_SAVING = 1e-12
+
+
+def whole_machines(problem: Problem, linear: LinearSolution) -> IntArray:
+    """Whole machines int64 [T, H, W] close to ``linear``: stock always holds; what stays uncovered is the least found.
+
+    Weighted shortfall goes first, watts second. The cost above the bound is at most that of W + H of the dearest
+    servers unless the stock binds in whole machines, since a basic optimum has at most W + H fractional counts.
+    """
+    counts = np.empty(linear.servers.shape, dtype=np.int64)
+    rounds, variants = _effort(problem)
+    pairs = problem.n_servers + problem.n_workloads
+    lane_elements = variants * max(pairs * (problem.n_servers + 1), problem.qps.size)
+    if problem.qps.size <= _SMALL:
+        lane_elements = max(lane_elements, pairs * pairs * problem.n_servers)
+    step = max(1, _CHUNK_ELEMENTS // lane_elements)
+    for start in range(0, len(counts), step):
+        part = slice(start, start + step)
+        lanes = _Lanes.rounded_down(problem, linear, part)
+        # First what the linear optimum serves, then, with the machines left over, what it had to shed.
+        lanes.repair(lanes.demand - linear.shed_qps[part])
+        lanes.repair(lanes.demand)
+        lanes.improve()
+        for i in range(rounds):
+            lanes.keep_better(lanes.disturbed(i, variants))
+        lanes.improve()
+        counts[part] = lanes.counts
+    return counts
+
+
+def _effort(problem: Problem) -> tuple[int, int]:
+    """Rounds of disturbance and variants per round: whole machines are the coarser, the smaller the fleet."""
+    return (_ROUNDS, _VARIANTS) if problem.qps.size <= _SMALL else (0, 1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Slots:
+    """Places at which a move may start: a machine in use, or (``server`` = H) nothing yet, for a short workload.
+
+    Sorted by lane, then workload, then server.
+    """
+
+    lane: IntArray
+    workload: IntArray
+    server: IntArray
+
+
+class _Lanes:
+    """Some intervals of one problem, with the machine counts that are being improved."""
+
+    def __init__(self, problem: Problem, demand: FloatArray, weight: FloatArray, u: FloatArray, counts: IntArray):
+        self.problem = problem
+        self.demand, self.weight, self.u, self.counts = demand, weight, u, counts
+        n_h, n_w = problem.n_servers, problem.n_workloads
+        self.nothing = n_h
+        # A last row for "no machine" lets adding, dropping and swapping be one kind of move.
+        self.qps = np.vstack([problem.qps, np.zeros(n_w)])
+        self.power_w = np.vstack([problem.power_w, np.zeros(n_w)])
+        self.allowed = np.vstack([problem.eligible, np.ones(n_w, dtype=bool)])
+        self.tol_w = np.full(len(demand), _MIN_SAVING * (float(problem.power_w.max()) + 1.0))
+        self.tol_shed = COVER_TOL * (weight * demand).max(axis=1)
+
+    @classmethod
+    def rounded_down(cls, problem: Problem, linear: LinearSolution, part: slice) -> _Lanes:
+        counts = np.floor(linear.servers[part] + _SNAP).astype(np.int64)
+        weight, u = linear.penalty_w_per_qps[part], linear.stock_price_w[part]
+        return cls(problem, problem.demand_qps[part], weight, u, counts)
+
+    def improve(self) -> None:
+        pair_moves = self.problem.qps.size <= _SMALL
+        while self.improve_single() or (pair_moves and self.improve_pairs()):
+            pass
+
+    def disturbed(self, round_: int, variants: int) -> _Lanes:
+        """``variants`` copies of every lane (lane-major), each with a few machines taken out and put back otherwise."""
+        n_lanes = len(self.counts)
+        pick = np.repeat(np.arange(n_lanes), variants)
+        copy = _Lanes(self.problem, self.demand[pick], self.weight[pick], self.u[pick], self.counts[pick])
+        n_h, n_w = self.problem.n_servers, self.problem.n_workloads
+        variant = np.tile(np.arange(variants), n_lanes)
+        # The numbers depend on round and variant only, so an interval's answer is its own.
+        workloads = np.argsort(random_bits(_SEED, 1, round_, variant[:, None], np.arange(n_w)), axis=1, kind="stable")
+        touched = np.zeros((len(pick), n_w), dtype=bool)
+        np.put_along_axis(touched, workloads[:, :_TOUCHED], True, axis=1)
+        place = (variant[:, None, None], np.arange(n_h)[:, None], np.arange(n_w))
+        out = below(random_bits(_SEED, 2, round_, *place), _OUT)
+        noise = below(random_bits(_SEED, 3, round_, *place), _NOISE)
+        copy.counts -= np.minimum(copy.counts, np.where(touched[:, None, :], out, 0))
+        copy.repair(copy.demand, 1.0 + noise / 256.0)
+        copy.improve_single()
+        return copy
+
+    def keep_better(self, others: _Lanes) -> None:
+        """Take over from ``others``, lane-major variants of these lanes, the best of each where it is better."""
+        n_lanes = len(self.counts)
+        shed, watts = (x.reshape(n_lanes, -1) for x in others.cost())
+        own_shed, own_watts = self.cost()
+        score = _score(
+            shed - own_shed[:, None], watts - own_watts[:, None], self.tol_shed[:, None], self.tol_w[:, None]
+        )
+        best = score.argmin(axis=1)
+        better = np.flatnonzero(score[np.arange(n_lanes), best] < 0.0)
+        self.counts[better] = others.counts.reshape(n_lanes, -1, *self.counts.shape[1:])[better, best[better]]
+
+    def cost(self) -> tuple[FloatArray, FloatArray]:
+        """Weighted shortfall and watts of each lane."""
+        short = shortfall_qps(self.demand, self.capacity())
+        return (self.weight * short).sum(axis=1), self.problem.total_power_w(self.counts)
+
+    # -- state ---------------------------------------------------------------------------------------------------
+
+    def capacity(self) -> FloatArray:
+        return self.problem.capacity_qps(self.counts)
+
+    def free(self) -> IntArray:
+        """[L, H + 1] machines left per type; there is always some "nothing" left."""
+        left = self.problem.stock - self.counts.sum(axis=2)
+        return np.concatenate([left, np.ones((len(left), 1), dtype=np.int64)], axis=1)
+
+    # -- repair --------------------------------------------------------------------------------------------------
+
+    def repair(self, target: FloatArray, noise: FloatArray | None = None) -> None:
+        """Add machines, one per lane and step, until ``target`` [L, W] is covered or nothing useful is free.
+
+        The workload that misses the largest part of its target is next; it takes the machine with the least
+        (power + stock price) per q/s of shortfall covered.
+        """
+        capacity = self.capacity()
+        free = self.free()[:, :-1]
+        scale = np.where(target > 0, target, 1.0)
+        open_ = np.ones(target.shape, dtype=bool)  # not yet given up
+        while True:
+            short = np.where(open_, shortfall_qps(target, capacity), 0.0)
+            lanes = np.flatnonzero(short.any(axis=1))
+            if not len(lanes):
+                return
+            w = (short[lanes] / scale[lanes]).argmax(axis=1)
+            qps = self.problem.qps[:, w].T
+            usable = (qps > 0) & (free[lanes] > 0)
+            price = self.problem.power_w[:, w].T + self.u[lanes]
+            if noise is not None:
+                price = price * noise[lanes, :, w]
+            covered = np.where(usable, np.minimum(qps, short[lanes, w][:, None]), 1.0)
+            h = np.where(usable, price / covered, np.inf).argmin(axis=1)
+            found = usable.any(axis=1)
+            open_[lanes[~found], w[~found]] = False
+            lanes, w, h = lanes[found], w[found], h[found]
+            self.counts[lanes, h, w] += 1
+            free[lanes, h] -= 1
+            capacity[lanes, w] = (self.counts[lanes, :, w] * self.problem.qps[:, w].T).sum(axis=1)
+
+    # -- moves ---------------------------------------------------------------------------------------------------
+
+    def slots(self, short: BoolArray) -> _Slots:
+        used = np.concatenate([self.counts > 0, short[:, None, :]], axis=1)
+        lane, workload, server = np.nonzero(used.transpose(0, 2, 1))
+        return _Slots(lane, workload, server)
+
+    def replace_effect(self, slots: _Slots, capacity: FloatArray, short: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Change of weighted shortfall and of watts, both [S, H + 1], when a slot's machine becomes each other type."""
+        lane, w = slots.lane, slots.workload
+        new_capacity = capacity[lane, w][:, None] - self.qps[slots.server, w][:, None] + self.qps[:, w].T
+        new_short = shortfall_qps(self.demand[lane, w][:, None], new_capacity)
+        shed = self.weight[lane, w][:, None] * (new_short - short[lane, w][:, None])
+        watts = self.power_w[:, w].T - self.power_w[slots.server, w][:, None]
+        return np.where(self.allowed[:, w].T, shed, np.inf), watts
+
+    def improve_single(self) -> bool:
+        """Replace, add or drop one machine per workload while that pays; True if anything changed."""
+        changed = False
+        while True:
+            capacity, free = self.capacity(), self.free()
+            short = shortfall_qps(self.demand, capacity)
+            slots = self.slots(short > 0)
+            if not len(slots.lane):
+                return changed
+            shed, watts = self.replace_effect(slots, capacity, short)
+            score = _score(shed, watts, self.tol_shed[slots.lane][:, None], self.tol_w[slots.lane][:, None])
+            score = np.where(free[slots.lane] > 0, score, 0.0)
+            to = score.argmin(axis=1)
+            gain = score[np.arange(len(to)), to]
+            leaders = _first_per_group(gain, slots.lane * self.problem.n_workloads + slots.workload)
+            leaders = leaders[
+                _rank_in_group(gain[leaders], slots.lane[leaders] * len(self.qps) + to[leaders])
+                < free[slots.lane[leaders], to[leaders]]
+            ]
+            if not len(leaders):
+                return changed
+            changed = True
+            lane, w = slots.lane[leaders], slots.workload[leaders]  # each (lane, workload) once: plain indexing is safe
+            for server, step in ((slots.server[leaders], -1), (to[leaders], +1)):
+                real = server != self.nothing
+                self.counts[lane[real], server[real], w[real]] += step
+
+    def improve_pairs(self) -> bool:
+        """One chained move per lane: slot i takes over slot j's machine, slot j another one; True if any was made.
+
+        This is what frees a scarce type: i may be a short workload with nothing yet, and j may take the machine that
+        i gives up.
+        """
+        capacity, free = self.capacity(), self.free()
+        short = shortfall_qps(self.demand, capacity)
+        changed = False
+        slots = self.slots(short > 0)
+        shed, watts = self.replace_effect(slots, capacity, short)
+        bounds = np.searchsorted(slots.lane, np.arange(len(self.counts) + 1))
+        for lane, (first, last) in enumerate(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)):
+            if last - first >= 2:
+                part = slice(first, last)
+                changed |= self._best_chain(
+                    lane, slots.workload[part], slots.server[part], shed[part], watts[part], free[lane]
+                )
+        return changed
+
+    def _best_chain(
+        self, lane: int, workload: IntArray, server: IntArray, shed: FloatArray, watts: FloatArray, free: IntArray
+    ) -> bool:
+        n = len(workload)
+        # [i, j]: i becomes j's type; [i, j, to]: and j becomes `to`, free in stock or given up by i.
+        first_shed, first_watts = shed[:, server], watts[:, server]
+        available = np.broadcast_to(free > 0, (n, len(free))).copy()
+        available[np.arange(n), server] = True
+        possible = available[:, None, :] & (workload[:, None] != workload[None, :])[:, :, None]
+        possible &= (server != self.nothing)[None, :, None]
+        total_shed = np.where(possible, first_shed[:, :, None] + shed[None, :, :], np.inf)
+        total_watts = first_watts[:, :, None] + watts[None, :, :]
+        score = _score(total_shed, total_watts, self.tol_shed[lane], self.tol_w[lane])
+        best = int(score.argmin())
+        if score.flat[best] >= 0.0:
+            return False
+        i, j, to = (int(k) for k in np.unravel_index(best, score.shape))
+        for w, old, new in ((workload[i], server[i], server[j]), (workload[j], server[j], to)):
+            if old != self.nothing:
+                self.counts[lane, old, w] -= 1
+            if new != self.nothing:
+                self.counts[lane, new, w] += 1
+        return True
+
+
+# Any gain in shortfall ranks before any gain in watts; both stay finite and comparable among themselves.
+_SHED_FIRST = 1e30
+
+
+def _score(shed: FloatArray, watts: FloatArray, tol_shed: FloatArray, tol_w: FloatArray) -> FloatArray:
+    """Negative = worth doing, lowest = best: less weighted shortfall first; at equal shortfall, fewer watts."""
+    less_shed = shed < -tol_shed
+    fewer_watts = (shed <= 0.0) & (watts < -tol_w)
+    return np.where(less_shed, shed * _SHED_FIRST, np.where(fewer_watts, watts, 0.0))
+
+
+def _first_per_group(gain: FloatArray, group: IntArray) -> IntArray:
+    """Indices of the lowest negative gain of each group; the lowest index wins a tie."""
+    worth = np.flatnonzero(gain < 0.0)
+    order = worth[np.lexsort((gain[worth], group[worth]))]
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = group[order[1:]] != group[order[:-1]]
+    return order[first]
+
+
+def _rank_in_group(gain: FloatArray, group: IntArray) -> IntArray:
+    """Position of each element among those of its group, by gain: 0 for the best."""
+    order = np.lexsort((gain, group))
+    sorted_group = group[order]
+    start = np.searchsorted(sorted_group, sorted_group)
+    rank = np.empty(len(group), dtype=np.int64)
+    rank[order] = np.arange(len(group)) - start
+    return rank

@@ -1,0 +1,17 @@
+"""Serving one model on one server: service times, simulation, power."""
+
+from hercules_fast.serving.power import PowerMode, ServerPower, server_power
+from hercules_fast.serving.service import Fit, fits, service_table
+from hercules_fast.serving.terms import ASSUMPTIONS, SWITCHES, Terms
+
+__all__ = [
+    "ASSUMPTIONS",
+    "SWITCHES",
+    "Fit",
+    "PowerMode",
+    "ServerPower",
+    "Terms",
+    "fits",
+    "server_power",
+    "service_table",
+]

@@ -1,0 +1,17 @@
+"""The plain data between rooms: service tables, efficiency tables, scheduling configurations."""
+
+from hercules_fast.tables.config import SchedulingConfig
+from hercules_fast.tables.efficiency import EfficiencyRow, EfficiencyTable
+from hercules_fast.tables.files import write_atomically
+from hercules_fast.tables.service import ServiceTable, TableGroupSpec, TableStage, TableVariant
+
+__all__ = [
+    "EfficiencyRow",
+    "EfficiencyTable",
+    "SchedulingConfig",
+    "ServiceTable",
+    "TableGroupSpec",
+    "TableStage",
+    "TableVariant",
+    "write_atomically",
+]

@@ -1,0 +1,61 @@
+"""A scheduling configuration, as data: what the search returns and the simulator runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+__all__ = ["SchedulingConfig"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SchedulingConfig:
+    """How one server runs one model. Tuples run over the stages of the service table that it was made for.
+
+    ``threads`` are model threads (or co-located instances of an accelerator stage); a stage with none is not used.
+    ``operator_cores`` are the cores inside one thread. ``batch`` is the most items of a sub-batch. ``fuse_items`` is
+    the most items that an accelerator launches together (0: no accelerator stage, 1: one query at a time).
+    """
+
+    kind: str
+    variant: int
+    stages: tuple[str, ...]
+    threads: tuple[int, ...]
+    operator_cores: tuple[int, ...]
+    batch: int
+    fuse_items: int = 0
+    max_wait_us: int = 0
+
+    @property
+    def row(self) -> tuple[int, ...]:
+        """The row of integers that the core takes: variant, batch, fuse_items, max_wait_us, threads..."""
+        return (self.variant, self.batch, self.fuse_items, self.max_wait_us, *self.threads)
+
+    def describe(self) -> str:
+        """One line in the words of the field, such as ``cpu: model 18x1, batch 64``."""
+        parts = []
+        for name, threads, cores in zip(self.stages, self.threads, self.operator_cores, strict=True):
+            if threads:
+                parts.append(f"{name} {threads}x{cores}" if cores else f"{name} x{threads}")
+        text = f"{self.kind}: " + ", ".join(parts)
+        uses_sub_batches = any(t and c for t, c in zip(self.threads, self.operator_cores, strict=True))
+        if uses_sub_batches:
+            text += f", batch {self.batch}"
+        if self.fuse_items > 1:
+            text += f", fuse {self.fuse_items}"
+        elif self.fuse_items == 1:
+            text += ", unfused"
+        return text
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> SchedulingConfig:
+        """Back from :meth:`to_dict`."""
+        fields: dict[str, Any] = dict(data)
+        for name in ("stages", "threads", "operator_cores"):
+            fields[name] = tuple(fields[name])
+        return cls(**fields)

@@ -1,0 +1,340 @@
+//! Embedding bags on NumPy arrays: arguments become views of the arrays' memory, checked before any work.
+//!
+//! Arrays are taken by pointer, not through borrow guards: guards would refuse two threads that read one table while
+//! a third one trains it, and cannot see writers in Python anyway. What a concurrent writer can do is bounded by the
+//! core: indices, offsets and lengths are read once and checked; table values may mix old and new.
+
+use crate::call::watched;
+use crate::error::{CoreError, DTypeError, InternalError, invalid};
+use hercules_core::Error;
+use hercules_core::control::Control;
+use hercules_core::cpu::Isa;
+use hercules_core::sls::{self, Bags, Call, Ints, Length, LookupWeights, Mode, Plan, Table};
+use numpy::npyffi::{self, NPY_ARRAY_WRITEABLE, PY_ARRAY_API, npy_intp};
+use numpy::{PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods, dtype};
+use pyo3::exceptions::{PyKeyboardInterrupt, PyOverflowError};
+use pyo3::prelude::*;
+use std::ffi::c_int;
+use std::ops::Range;
+
+/// `hercules_fast.embedding_bag`, with `isa` to cap the instruction set (for tests).
+#[pyfunction]
+#[pyo3(signature = (weight, indices, offsets, mode, per_sample_weights, include_last_offset, padding_idx, out, threads, isa=None))]
+#[allow(clippy::too_many_arguments)] // the arguments of the public function
+pub fn embedding_bag<'py>(
+    weight: &Bound<'py, PyAny>,
+    indices: &Bound<'py, PyAny>,
+    offsets: Option<&Bound<'py, PyAny>>,
+    mode: &Bound<'py, PyAny>,
+    per_sample_weights: Option<&Bound<'py, PyAny>>,
+    include_last_offset: bool,
+    padding_idx: Option<&Bound<'py, PyAny>>,
+    out: Option<&Bound<'py, PyAny>>,
+    threads: Option<&Bound<'py, PyAny>>,
+    isa: Option<&str>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let weight = Input::of("weight", weight)?;
+    let indices = Input::of("indices", indices)?;
+    let offsets = offsets.map(|any| Input::of("offsets", any)).transpose()?;
+    let lookup_weights = per_sample_weights.map(|any| Input::of("per_sample_weights", any)).transpose()?;
+    let bags = match (indices.shape(), &offsets) {
+        (&[bags, lookups], None) if !include_last_offset => Bags::Fixed { bags, lookups },
+        (&[_, _], None) => {
+            return Err(invalid("include_last_offset", "must be False for 2-D indices, which need no offsets"));
+        }
+        (&[_, _], Some(_)) => return Err(invalid("offsets", "must be None for 2-D indices, where each row is a bag")),
+        (&[_], None) => return Err(invalid("offsets", "are needed for 1-D indices: where each bag starts")),
+        (&[_], Some(offsets)) => {
+            offsets.require_ndim(1)?;
+            Bags::Offsets { offsets: offsets.ints()?, include_last: include_last_offset }
+        }
+        (shape, _) => return Err(invalid("indices", format!("must be 1-D or 2-D, not of shape {}", tuple(shape)))),
+    };
+    if let Some(weights) = &lookup_weights
+        && weights.shape() != indices.shape()
+    {
+        let (given, needed) = (tuple(weights.shape()), tuple(indices.shape()));
+        return Err(invalid(
+            "per_sample_weights",
+            format!("has shape {given}; indices have {needed}, it must be the same"),
+        ));
+    }
+    let mode: String = mode.extract().map_err(|_| not_a("mode", "'sum', 'mean' or 'max'", mode))?;
+    let call = Call {
+        table: weight.table()?,
+        indices: indices.ints()?,
+        bags,
+        mode: Mode::parse(&mode).map_err(CoreError)?,
+        lookup_weights: lookup_weights.as_ref().map(Input::lookup_weights).transpose()?,
+        padding: padding_idx.map(|any| integer("padding_idx", any)).transpose()?,
+        threads: threads.map(thread_count).transpose()?,
+        isa: isa.map(Isa::parse).transpose().map_err(CoreError)?,
+    };
+    let inputs = [Some(&weight), Some(&indices), offsets.as_ref(), lookup_weights.as_ref()];
+    run(weight.array.py(), call, out, &inputs)
+}
+
+/// `hercules_fast.sparse_lengths_sum`, with `isa` to cap the instruction set (for tests).
+#[pyfunction]
+#[pyo3(signature = (weight, indices, lengths, weights, out, threads, isa=None))]
+pub fn sparse_lengths_sum<'py>(
+    weight: &Bound<'py, PyAny>,
+    indices: &Bound<'py, PyAny>,
+    lengths: &Bound<'py, PyAny>,
+    weights: Option<&Bound<'py, PyAny>>,
+    out: Option<&Bound<'py, PyAny>>,
+    threads: Option<&Bound<'py, PyAny>>,
+    isa: Option<&str>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let weight = Input::of("weight", weight)?;
+    let indices = Input::of("indices", indices)?;
+    let lengths = Input::of("lengths", lengths)?;
+    let weights = weights.map(|any| Input::of("weights", any)).transpose()?;
+    indices.require_ndim(1)?;
+    lengths.require_ndim(1)?;
+    if let Some(weights) = &weights
+        && weights.shape() != indices.shape()
+    {
+        let (given, needed) = (tuple(weights.shape()), tuple(indices.shape()));
+        return Err(invalid("weights", format!("has shape {given}; indices have {needed}, it must be the same")));
+    }
+    let call = Call {
+        table: weight.table()?,
+        indices: indices.ints()?,
+        bags: Bags::Lengths(lengths.ints()?),
+        mode: Mode::Sum,
+        lookup_weights: weights.as_ref().map(Input::lookup_weights).transpose()?,
+        padding: None,
+        threads: threads.map(thread_count).transpose()?,
+        isa: isa.map(Isa::parse).transpose().map_err(CoreError)?,
+    };
+    let inputs = [Some(&weight), Some(&indices), Some(&lengths), weights.as_ref()];
+    run(weight.array.py(), call, out, &inputs)
+}
+
+/// GB/s at which rows of `weight` reach the cores in the order of `indices`, one pass, nothing summed.
+#[pyfunction]
+#[pyo3(signature = (weight, indices, threads=None))]
+pub fn gather_limit(
+    py: Python<'_>,
+    weight: &Bound<'_, PyAny>,
+    indices: &Bound<'_, PyAny>,
+    threads: Option<&Bound<'_, PyAny>>,
+) -> PyResult<f64> {
+    let weight = Input::of("weight", weight)?;
+    let indices = Input::of("indices", indices)?;
+    let (table, indices) = (weight.table()?, indices.ints()?);
+    let threads = threads.map(thread_count).transpose()?;
+    let done = watched(py, None, 1, |control| sls::gather_limit(&table, &indices, threads, control))?;
+    if done.interrupted {
+        return Err(PyKeyboardInterrupt::new_err(()));
+    }
+    Ok(done.result.map_err(CoreError)? / 1e9)
+}
+
+/// Plan `call`, make or check the result array, and run: here, detached, or watched for Ctrl-C.
+fn run<'py>(
+    py: Python<'py>,
+    call: Call,
+    out: Option<&Bound<'py, PyAny>>,
+    inputs: &[Option<&Input<'py>>],
+) -> PyResult<Bound<'py, PyAny>> {
+    let plan = Plan::new(call).map_err(CoreError)?;
+    let out = match out {
+        Some(out) => checked_out(out, &plan, inputs)?,
+        None => empty(py, plan.bags(), plan.dim())?,
+    };
+    // An address, not a pointer, so that the closures below may cross threads; its provenance is exposed here.
+    let address = out.data.expose_provenance();
+    let work = |control: &Control| {
+        // SAFETY: `out` is float32, C-contiguous, aligned, writable, of shape (bags, dim), and apart from the inputs:
+        // checked above or just made. It and the inputs stay alive: this function's caller holds references to them.
+        unsafe { plan.run(std::ptr::with_exposed_provenance_mut(address), control) }
+    };
+    match plan.length() {
+        Length::Short => work(&Control::new()).map_err(CoreError)?,
+        Length::Medium => py.detach(|| work(&Control::new())).map_err(CoreError)?,
+        Length::Long => {
+            let done = watched(py, None, 1, work)?;
+            if done.interrupted {
+                return Err(PyKeyboardInterrupt::new_err(()));
+            }
+            done.result.map_err(CoreError)?;
+        }
+    }
+    Ok(out.object)
+}
+
+/// A NumPy array whose memory can be read as it is: C-contiguous, aligned, native byte order.
+struct Input<'py> {
+    name: &'static str,
+    array: Bound<'py, PyUntypedArray>,
+    kind: u8,
+    item_bytes: usize,
+}
+
+impl<'py> Input<'py> {
+    fn of(name: &'static str, any: &Bound<'py, PyAny>) -> PyResult<Self> {
+        let Ok(array) = any.cast::<PyUntypedArray>() else {
+            return Err(not_a(name, "a NumPy array", any));
+        };
+        let array = array.clone();
+        let dtype = array.dtype();
+        if dtype.is_native_byteorder() == Some(false) {
+            let message = format!(
+                "{name}: has dtype {dtype} in foreign byte order; convert it with .astype({name}.dtype.newbyteorder('='))"
+            );
+            return Err(DTypeError::new_err(message));
+        }
+        let (kind, item_bytes) = (dtype.kind(), dtype.itemsize());
+        Ok(Self { name, array, kind, item_bytes })
+    }
+
+    fn shape(&self) -> &[usize] {
+        self.array.shape()
+    }
+
+    fn require_ndim(&self, ndim: usize) -> PyResult<()> {
+        if self.shape().len() == ndim {
+            return Ok(());
+        }
+        Err(invalid(self.name, format!("must be {ndim}-D, not of shape {}", tuple(self.shape()))))
+    }
+
+    fn dtype_error(&self, accepted: &str) -> PyErr {
+        DTypeError::new_err(format!("{}: has dtype {}; accepted: {accepted}", self.name, self.array.dtype()))
+    }
+
+    /// The first element, of a type that the caller has checked, in memory that needs no striding.
+    fn data(&self) -> PyResult<*mut u8> {
+        if !self.array.is_c_contiguous() {
+            return Err(invalid(self.name, "must be C-contiguous; pass np.ascontiguousarray(...), which copies"));
+        }
+        if !self.array.is_aligned() {
+            return Err(invalid(self.name, "must be aligned to its items; pass a copy (.copy())"));
+        }
+        Ok(data_pointer(&self.array))
+    }
+
+    fn table(&self) -> PyResult<Table<'_>> {
+        if (self.kind, self.item_bytes) != (b'f', 4) {
+            return Err(self.dtype_error("float32"));
+        }
+        let &[rows, dim] = self.shape() else {
+            return Err(invalid(
+                self.name,
+                format!("must be 2-D (rows, columns), not of shape {}", tuple(self.shape())),
+            ));
+        };
+        // SAFETY: a C-contiguous, aligned float32 array of rows x dim; `self` keeps it alive.
+        unsafe { Table::from_raw(self.data()?.cast(), rows, dim) }.map_err(|e| CoreError(e).into())
+    }
+
+    fn ints(&self) -> PyResult<Ints<'_>> {
+        let (data, len) = (self.data(), self.array.len());
+        match (self.kind, self.item_bytes) {
+            // SAFETY: a C-contiguous, aligned int32 array of `len` items; `self` keeps it alive.
+            (b'i', 4) => Ok(unsafe { Ints::from_raw_i32(data?.cast(), len) }),
+            // SAFETY: as above, int64.
+            (b'i', 8) => Ok(unsafe { Ints::from_raw_i64(data?.cast(), len) }),
+            _ => Err(self.dtype_error("int32, int64")),
+        }
+    }
+
+    fn lookup_weights(&self) -> PyResult<LookupWeights<'_>> {
+        if (self.kind, self.item_bytes) != (b'f', 4) {
+            return Err(self.dtype_error("float32"));
+        }
+        // SAFETY: a C-contiguous, aligned float32 array of `len` items; `self` keeps it alive.
+        Ok(unsafe { LookupWeights::from_raw(self.data()?.cast(), self.array.len()) })
+    }
+
+    /// Addresses that the array's items occupy; it is contiguous.
+    fn addresses(&self) -> Range<usize> {
+        let start = data_pointer(&self.array).addr();
+        start..start + self.array.len() * self.item_bytes
+    }
+}
+
+fn data_pointer(array: &Bound<'_, PyUntypedArray>) -> *mut u8 {
+    // SAFETY: the pointer is to a live array object, whose fields may be read while attached.
+    unsafe { (*npyffi::_PyArray_GET_ITEM_DATA(array.as_array_ptr())).data.cast() }
+}
+
+/// The array that a call writes, and its memory.
+struct Out<'py> {
+    object: Bound<'py, PyAny>,
+    data: *mut u8,
+}
+
+/// Refuse an `out` that cannot take the result as it is, or that shares memory with an input.
+fn checked_out<'py>(any: &Bound<'py, PyAny>, plan: &Plan, inputs: &[Option<&Input<'py>>]) -> PyResult<Out<'py>> {
+    let out = Input::of("out", any)?;
+    if (out.kind, out.item_bytes) != (b'f', 4) {
+        return Err(out.dtype_error("float32"));
+    }
+    if out.shape() != [plan.bags(), plan.dim()] {
+        let needed = tuple(&[plan.bags(), plan.dim()]);
+        return Err(invalid("out", format!("has shape {}; the result has {needed}", tuple(out.shape()))));
+    }
+    let data = out.data()?;
+    // SAFETY: as in `data_pointer`.
+    let flags = unsafe { (*npyffi::_PyArray_GET_ITEM_DATA(out.array.as_array_ptr())).flags };
+    if flags & NPY_ARRAY_WRITEABLE == 0 {
+        return Err(invalid("out", "is read-only"));
+    }
+    let mine = out.addresses();
+    for input in inputs.iter().flatten() {
+        let other = input.addresses();
+        if mine.start < other.end && other.start < mine.end {
+            return Err(invalid("out", format!("shares memory with {}", input.name)));
+        }
+    }
+    Ok(Out { object: any.clone(), data })
+}
+
+/// A new float32 array whose values are not set yet. Out of memory is NumPy's MemoryError.
+fn empty(py: Python<'_>, bags: usize, dim: usize) -> PyResult<Out<'_>> {
+    let mut shape = [bags as npy_intp, dim as npy_intp];
+    // SAFETY: the API takes over the reference to the dtype, and returns a new reference or null with an exception set.
+    let object = unsafe {
+        let array =
+            PY_ARRAY_API.PyArray_Empty(py, 2, shape.as_mut_ptr(), dtype::<f32>(py).into_dtype_ptr(), 0 as c_int);
+        Bound::from_owned_ptr_or_err(py, array)?
+    };
+    let data = object
+        .cast::<PyUntypedArray>()
+        .map(data_pointer)
+        .map_err(|_| InternalError::new_err("numpy.empty gave no array"))?;
+    Ok(Out { object, data })
+}
+
+/// A whole number that fits 64 bits.
+fn integer(name: &str, any: &Bound<'_, PyAny>) -> PyResult<i64> {
+    any.extract().map_err(|error: PyErr| {
+        if error.is_instance_of::<PyOverflowError>(any.py()) {
+            invalid(name, format!("is {any}, beyond 64 bits"))
+        } else {
+            not_a(name, "a whole number", any)
+        }
+    })
+}
+
+fn thread_count(any: &Bound<'_, PyAny>) -> PyResult<usize> {
+    let n = integer("threads", any)?;
+    // A negative number becomes one that the core refuses too; here its message shows what was given.
+    usize::try_from(n).map_err(|_| CoreError(Error::invalid("threads", format!("is {n}; allowed is 1 or more"))).into())
+}
+
+fn not_a(name: &str, what: &str, any: &Bound<'_, PyAny>) -> PyErr {
+    let given = any.get_type().name().map_or_else(|_| "something else".to_owned(), |name| name.to_string());
+    DTypeError::new_err(format!("{name}: must be {what}, not {given}"))
+}
+
+/// A shape as Python prints it.
+fn tuple(shape: &[usize]) -> String {
+    match shape {
+        [n] => format!("({n},)"),
+        _ => format!("({})", shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+    }
+}

@@ -1,0 +1,159 @@
+"""Who may import whom. A module may import only layers below its own, and siblings where named here.
+
+The table is the house's plan (docs/architecture.md); a breach is an error in the plan or in the code.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "python" / "hercules_fast"
+CORE = ROOT / "rust" / "hercules-core" / "src"
+
+# Room -> rooms that it may import (itself always). Third-party modules are listed separately.
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "_core": {"errors"},
+    # 1 data
+    "descriptors": {"errors"},
+    "hardware": {"errors", "descriptors"},
+    "models": {"errors", "descriptors"},
+    "traffic": {"errors", "descriptors", "models"},
+    "fleet": {"errors", "descriptors", "hardware", "models", "traffic"},
+    "tables": {"errors"},
+    # 2 engines
+    "sls": {"errors", "_core"},
+    # 3 serving
+    "serving": {"errors", "_core", "hardware", "models", "traffic", "tables"},
+    # 4 offline and online
+    "profiling": {"errors", "_core", "hardware", "models", "traffic", "fleet", "tables", "serving"},
+    "provisioning": {"errors", "_core", "hardware", "models", "traffic", "fleet", "tables"},
+    # 5 the whole road
+    "planning": {
+        *("errors", "_core", "hardware", "models", "traffic", "fleet", "tables"),
+        *("serving", "profiling", "provisioning"),
+    },
+}
+DATA = {"errors", "descriptors", "hardware", "models", "traffic", "fleet", "tables"}
+# 6 views: result objects and data, never an engine. 7 shell: anything.
+RESULT_OBJECTS = {"planning", "provisioning", "profiling", "serving"}
+ALLOWED |= {room: DATA | RESULT_OBJECTS for room in ("report", "plotting")}
+SHELL = {"cli", "__main__", "__init__"}
+
+# Modules that may be imported at the top of a room's files, and those only inside functions.
+EVERYWHERE = {"numpy"}
+INSIDE_FUNCTIONS: dict[str, set[str]] = {
+    "descriptors": {"pydantic", "pydantic_core"},
+    "provisioning": {"highspy"},
+    "plotting": {"matplotlib"},
+    "cli": {"rich"},
+}
+# Engine calls that a view may not make: views format, they never compute.
+ENGINES = {"provision", "profile", "search", "simulate", "max_load", "plan", "service_table", "largest_scale"}
+
+
+def room_of(path: Path) -> str:
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py").removesuffix(".pyi")
+
+
+def files() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(tree: ast.Module) -> list[tuple[str, bool, ast.stmt]]:
+    """(dotted module, at top level?, node) of every import; `if TYPE_CHECKING` counts as inside a function."""
+    found = []
+    guarded = {
+        id(child)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))
+        for child in ast.walk(node)
+        if child is not node
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, id(node) not in guarded, node) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "absolute imports only, so that the rooms stay readable"
+            module = node.module or ""
+            if module == "hercules_fast":
+                names = [f"{module}.{alias.name}" for alias in node.names]
+            else:
+                names = [module]
+            found += [(name, id(node) not in guarded, node) for name in names]
+    return found
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_python_rooms_import_downwards_only(path: Path) -> None:
+    room = room_of(path)
+    if room in SHELL:
+        return
+    assert room in ALLOWED, f"room {room!r} has no row in the import table"
+    for module, _, node in imports(ast.parse(path.read_text())):
+        if module.split(".")[0] != "hercules_fast":
+            continue
+        target = module.split(".")[1] if "." in module else "__init__"
+        where = f"{path.name}:{node.lineno}"
+        assert target == room or target in ALLOWED[room], f"{where}: {room} may not import {target}"
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_third_party_modules_stay_where_they_belong(path: Path) -> None:
+    import sys
+
+    room = room_of(path)
+    for module, top, node in imports(ast.parse(path.read_text())):
+        name = module.split(".")[0]
+        if name in sys.stdlib_module_names or name in {"hercules_fast"} | EVERYWHERE:
+            continue
+        where = f"{path.name}:{node.lineno}"
+        assert name in INSIDE_FUNCTIONS.get(room, set()), f"{where}: {room} may not import {name}"
+        assert not top, f"{where}: {name} may only be imported inside functions"
+
+
+@pytest.mark.parametrize("room", ["report", "plotting"])
+def test_views_never_compute(room: str) -> None:
+    for path in files():
+        if room_of(path) != room:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                taken = {alias.name for alias in node.names} & ENGINES
+                assert not taken, f"{path.name}:{node.lineno}: a view may not import {taken}"
+
+
+# Rust: any room may use these; beyond that one arrow.
+SHARED_RUST = {"error", "rng", "pool", "cpu", "control"}
+ARROWS = {("search", "queue")}
+
+
+@pytest.mark.parametrize("room", ["sls", "queue", "search"])
+def test_rust_rooms_use_only_what_they_may(room: str) -> None:
+    import re
+
+    others = {p.name for p in CORE.iterdir() if p.is_dir()} | {p.stem for p in CORE.glob("*.rs")} - {"lib"}
+    for path in (CORE / room).rglob("*.rs"):
+        for target in re.findall(r"\bcrate::(\w+)", path.read_text()):
+            if target in others and target != room and target not in SHARED_RUST:
+                assert (room, target) in ARROWS, f"{path.name}: {room} may not use {target}"
+
+
+def test_the_core_knows_no_python() -> None:
+    assert "pyo3" not in (CORE.parent / "Cargo.toml").read_text()
+    for path in CORE.rglob("*.rs"):
+        assert "pyo3" not in path.read_text().lower(), path
+
+
+def test_a_breach_is_found() -> None:
+    """The rules can fail: a made-up breach is seen."""
+    tree = ast.parse("from hercules_fast.serving import simulate\ndef f():\n    import highspy\n")
+    found = [(module, top) for module, top, _ in imports(tree)]
+    assert found == [("hercules_fast.serving", True), ("highspy", False)]
+    assert "serving" not in ALLOWED["provisioning"]
