@@ -4,37 +4,37 @@ from collections.abc import Callable, Sequence
 from typing import Any, final
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
-_Float32 = npt.NDArray[np.float32]
-_F64 = npt.NDArray[np.float64]
-_I64 = npt.NDArray[np.int64]
-_Ints = npt.NDArray[np.int32] | npt.NDArray[np.int64]
+_F32 = NDArray[np.float32]
+_F64 = NDArray[np.float64]
+_I64 = NDArray[np.int64]
+_Ints = NDArray[np.int32] | NDArray[np.int64]
 
 def build_info() -> dict[str, Any]: ...
 def capabilities() -> dict[str, Any]: ...
 def embedding_bag(
-    weight: _Float32,
+    weight: _F32,
     indices: _Ints,
     offsets: _Ints | None,
     mode: str,
-    per_sample_weights: _Float32 | None,
+    per_sample_weights: _F32 | None,
     include_last_offset: bool,
     padding_idx: int | None,
-    out: _Float32 | None,
+    out: _F32 | None,
     threads: int | None,
     isa: str | None = None,
-) -> _Float32: ...
-def gather_limit(weight: _Float32, indices: _Ints, threads: int | None = None) -> float: ...
+) -> _F32: ...
+def gather_limit(weight: _F32, indices: _Ints, threads: int | None = None) -> float: ...
 def sparse_lengths_sum(
-    weight: _Float32,
+    weight: _F32,
     indices: _Ints,
     lengths: _Ints,
-    weights: _Float32 | None,
-    out: _Float32 | None,
+    weights: _F32 | None,
+    out: _F32 | None,
     threads: int | None,
     isa: str | None = None,
-) -> _Float32: ...
+) -> _F32: ...
 @final
 class ServiceGrid:
     """Service times f64[V,S,I,B] in seconds and energies f64[V,S,I] in joules over items i64[I] and busy threads i64[B]."""
@@ -61,6 +61,7 @@ class Traffic:
     @property
     def seed(self) -> int: ...
 
+def bottleneck_qps(grid: ServiceGrid, traffic: Traffic, config: _I64) -> float: ...
 def simulate(
     grid: ServiceGrid,
     traffic: Traffic,
