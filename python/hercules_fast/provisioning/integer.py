@@ -30,6 +30,8 @@ _SMALL = 200
 # places may lose, and the spread of the prices (in 1/256) at which machines come back.
 _ROUNDS, _VARIANTS, _TOUCHED, _OUT, _NOISE = 4, 12, 3, 3, 256
 _SEED = 0
+# Rounds of moves before an interval's plan is taken as it is: only fleets of very unlike servers come near.
+_MAX_PASSES = 200
 # A move must save more than this part of the interval's objective: no cycling on rounding noise.
 _MIN_SAVING = 1e-12
 
@@ -37,8 +39,9 @@ _MIN_SAVING = 1e-12
 def whole_machines(problem: Problem, linear: LinearSolution) -> IntArray:
     """Whole machines int64 [T, H, W] close to ``linear``: stock always holds; what stays uncovered is the least found.
 
-    Weighted shortfall goes first, watts second. The cost above the bound is at most that of W + H of the dearest
-    servers unless the stock binds in whole machines, since a basic optimum has at most W + H fractional counts.
+    Weighted shortfall goes first, watts second. Where the counts of ``linear``, all rounded up, fit into the stock,
+    the power above the bound is at most that of its fractional places, of which a basic optimum has at most W + H.
+    Where they do not, whole machines may have to be replaced by any number of worse ones, and there is no such bound.
     """
     counts = np.empty(linear.servers.shape, dtype=np.int64)
     rounds, variants = _effort(problem)
@@ -49,11 +52,12 @@ def whole_machines(problem: Problem, linear: LinearSolution) -> IntArray:
     step = max(1, _CHUNK_ELEMENTS // lane_elements)
     for start in range(0, len(counts), step):
         part = slice(start, start + step)
-        lanes = _Lanes.rounded_down(problem, linear, part)
-        # First what the linear optimum serves, then, with the machines left over, what it had to shed.
-        lanes.repair(lanes.demand - linear.shed_qps[part])
-        lanes.repair(lanes.demand)
-        lanes.improve()
+        down = np.floor(linear.servers[part] + _SNAP).astype(np.int64)
+        up = np.ceil(linear.servers[part] - _SNAP).astype(np.int64)
+        fits = up.sum(axis=2) <= problem.stock
+        lanes = _Lanes.from_linear(problem, linear, part, down)
+        # The second start is what makes the promise on the cost good; the first is nearly always the better one.
+        lanes.keep_better(_Lanes.from_linear(problem, linear, part, np.where(fits[:, :, None], up, down)))
         for i in range(rounds):
             lanes.keep_better(lanes.disturbed(i, variants))
         lanes.improve()
@@ -94,15 +98,21 @@ class _Lanes:
         self.tol_shed = COVER_TOL * (weight * demand).max(axis=1)
 
     @classmethod
-    def rounded_down(cls, problem: Problem, linear: LinearSolution, part: slice) -> _Lanes:
-        counts = np.floor(linear.servers[part] + _SNAP).astype(np.int64)
+    def from_linear(cls, problem: Problem, linear: LinearSolution, part: slice, counts: IntArray) -> _Lanes:
+        """Lanes that start at ``counts`` within stock, repaired and improved."""
         weight, u = linear.penalty_w_per_qps[part], linear.stock_price_w[part]
-        return cls(problem, problem.demand_qps[part], weight, u, counts)
+        lanes = cls(problem, problem.demand_qps[part], weight, u, counts)
+        # First what the linear optimum serves, then, with the machines left over, what it had to shed.
+        lanes.repair(lanes.demand - linear.shed_qps[part])
+        lanes.repair(lanes.demand)
+        lanes.improve()
+        return lanes
 
     def improve(self) -> None:
         pair_moves = self.problem.qps.size <= _SMALL
-        while self.improve_single() or (pair_moves and self.improve_pairs()):
-            pass
+        for _ in range(_MAX_PASSES):
+            if not (self.improve_single() or (pair_moves and self.improve_pairs())):
+                return
 
     def disturbed(self, round_: int, variants: int) -> _Lanes:
         """``variants`` copies of every lane (lane-major), each with a few machines taken out and put back otherwise."""
@@ -153,9 +163,9 @@ class _Lanes:
     # -- repair --------------------------------------------------------------------------------------------------
 
     def repair(self, target: FloatArray, noise: FloatArray | None = None) -> None:
-        """Add machines, one per lane and step, until ``target`` [L, W] is covered or nothing useful is free.
+        """Add machines of one type per lane and step until ``target`` [L, W] is covered or nothing useful is free.
 
-        The workload that misses the largest part of its target is next; it takes the machine with the least
+        The workload that misses the largest part of its target is next; it takes the type with the least
         (power + stock price) per q/s of shortfall covered.
         """
         capacity = self.capacity()
@@ -178,8 +188,11 @@ class _Lanes:
             found = usable.any(axis=1)
             open_[lanes[~found], w[~found]] = False
             lanes, w, h = lanes[found], w[found], h[found]
-            self.counts[lanes, h, w] += 1
-            free[lanes, h] -= 1
+            # As many as fit below the shortfall: until it is less than one machine, the same type stays the cheapest.
+            fitting = np.floor(short[lanes, w] / self.problem.qps[h, w]).astype(np.int64)
+            take = np.minimum(np.maximum(fitting, 1), free[lanes, h])
+            self.counts[lanes, h, w] += take
+            free[lanes, h] -= take
             capacity[lanes, w] = (self.counts[lanes, :, w] * self.problem.qps[:, w].T).sum(axis=1)
 
     # -- moves ---------------------------------------------------------------------------------------------------
@@ -201,7 +214,7 @@ class _Lanes:
     def improve_single(self) -> bool:
         """Replace, add or drop one machine per workload while that pays; True if anything changed."""
         changed = False
-        while True:
+        for _ in range(_MAX_PASSES):
             capacity, free = self.capacity(), self.free()
             short = shortfall_qps(self.demand, capacity)
             slots = self.slots(short > 0)
@@ -221,9 +234,20 @@ class _Lanes:
                 return changed
             changed = True
             lane, w = slots.lane[leaders], slots.workload[leaders]  # each (lane, workload) once: plain indexing is safe
-            for server, step in ((slots.server[leaders], -1), (to[leaders], +1)):
+            old, new = slots.server[leaders], to[leaders]
+            times = self.drop_size(lane, w, old, new, capacity)
+            for server, step in ((old, -times), (new, times)):
                 real = server != self.nothing
-                self.counts[lane[real], server[real], w[real]] += step
+                self.counts[lane[real], server[real], w[real]] += step[real]
+        return changed
+
+    def drop_size(self, lane: IntArray, w: IntArray, old: IntArray, new: IntArray, capacity: FloatArray) -> IntArray:
+        """How often each chosen move is made: a drop as often as the surplus allows, any other move once."""
+        surplus = capacity[lane, w] - self.demand[lane, w]
+        drops = (new == self.nothing) & (old != self.nothing)
+        fitting = np.floor(surplus / np.where(drops, self.qps[old, w], 1.0)).clip(1, 1 << 40).astype(np.int64)
+        in_use = self.counts[lane, np.minimum(old, self.nothing - 1), w]
+        return np.where(drops, np.minimum(fitting, in_use), 1)
 
     def improve_pairs(self) -> bool:
         """One chained move per lane: slot i takes over slot j's machine, slot j another one; True if any was made.
