@@ -207,7 +207,7 @@ def test_plan_files(tmp_path):
         Plan.load(tmp_path / "none.json")
     with pytest.raises(ConfigError, match="is not JSON"):
         Plan.from_json("{")
-    with pytest.raises(ConfigError, match="schema: is None; allowed is 'hercules_fast.plan/1'"):
+    with pytest.raises(ConfigError, match=r"schema: is None; allowed is 'hercules_fast\.plan/1'"):
         Plan.from_json("{}")
     data = plan.to_dict()
     data["power_w"][0] = "much"

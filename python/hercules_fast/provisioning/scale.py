@@ -32,12 +32,15 @@ def largest_scale(qps: npt.ArrayLike, demand_qps: npt.ArrayLike, stock: npt.Arra
 def fleet_scale(problem: Problem) -> float:
     """:func:`largest_scale` of a problem: only intervals that no other one exceeds everywhere need solving."""
     demand = np.unique(problem.demand_qps, axis=0)
-    kept: list[FloatArray] = []
-    for row in demand[np.argsort(-demand.sum(axis=1), kind="stable")]:
-        if not any((row <= other).all() for other in kept):
-            kept.append(row)
-    top = dataclasses.replace(problem, demand_qps=np.array(kept))
-    return float(largest_scales(top, list(range(len(kept)))).min())
+    demand = demand[np.argsort(-demand.sum(axis=1), kind="stable")]
+    kept = np.empty_like(demand)
+    n_kept = 0
+    for row in demand:
+        if not (kept[:n_kept] >= row).all(axis=1).any():
+            kept[n_kept] = row
+            n_kept += 1
+    top = dataclasses.replace(problem, demand_qps=kept[:n_kept])
+    return float(largest_scales(top, range(n_kept)).min())
 
 
 def scale_load(
