@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+__all__ = ["build_info", "capabilities", "embedding_bag", "gather_limit", "sparse_lengths_sum"]
+
 _Float32 = npt.NDArray[np.float32]
 _Ints = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 

@@ -215,7 +215,7 @@ def test_out_must_not_share_memory_with_any_input(name):
 
 def test_errors_are_also_the_builtins_that_callers_expect():
     with pytest.raises(IndexError):
-        bag_call(indices=ints(99))
+        bag_call(indices=ints(0, 99))
     with pytest.raises(ValueError):
         bag_call(offsets=ints(1))
     with pytest.raises(TypeError):

@@ -1,8 +1,8 @@
 //! The machine's limit for a gather: the same rows in the same order with the same prefetches, but no sums.
 
 use super::input::{Ints, Table};
-use super::kernel::{LINE_BYTES, prefetch_bytes};
-use super::window::{Window, straddles};
+use super::kernel::LINE_BYTES;
+use super::window::{BURST_ROWS, Window};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::pool;
@@ -38,15 +38,12 @@ pub fn gather_limit(table: &Table, indices: &Ints, threads: Option<usize>, contr
 fn touch(table: &Table, indices: &Ints, positions: Range<usize>, control: &Control) -> Result<u32> {
     const WORDS_PER_LINE: usize = LINE_BYTES / size_of::<f32>();
     let end = positions.end;
-    let straddles = straddles(table);
     let mut window = Window::open(table, indices, positions, control)?;
     let mut sum = 0_u32;
     while window.position() < end {
-        let (rows, ahead) = window.take(end - window.position())?;
-        for (j, &offset) in rows.iter().enumerate() {
-            if let Some(&next) = ahead.get(j) {
-                prefetch_bytes(table.data.wrapping_add(next), table.row_bytes(), straddles);
-            }
+        // Runs this short leave all prefetching to the window.
+        let (rows, _) = window.take((end - window.position()).min(BURST_ROWS - 1))?;
+        for &offset in rows {
             for column in (0..table.dim).step_by(WORDS_PER_LINE) {
                 // SAFETY: the window checked the offset against the table, and column < dim.
                 sum = sum.wrapping_add(unsafe { table.data.add(offset + column).read() }.to_bits());
