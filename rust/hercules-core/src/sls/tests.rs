@@ -110,6 +110,15 @@ fn every_small_number_of_lookups_and_bags_longer_than_the_window() {
 }
 
 #[test]
+fn wide_rows_are_pooled_in_batches_that_split_bags() {
+    // Rows of several strips in every tier, and more rows than one batch holds.
+    for padding in [None, Some(3)] {
+        compare(40, 600, &[0, 300, 1, 0, 400, 0], padding, 1);
+        compare(40, 2000, &[90, 2, 40], padding, 2);
+    }
+}
+
+#[test]
 fn threads_share_a_large_call_and_give_the_same_bytes() {
     // Skewed lengths: a few huge bags, many small ones, empty ones at the ends.
     let lengths: Vec<i64> = (0..900).map(|b| if b % 300 == 7 { 5000 } else { b % 5 }).collect();

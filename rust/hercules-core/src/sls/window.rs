@@ -18,10 +18,6 @@ const MOST_ROWS_AHEAD: usize = 128;
 const CACHED_TABLE_BYTES: usize = 1 << 20;
 const CACHED_ROWS_AHEAD: usize = 8;
 
-/// Rows that short bags ask for at a time. A prefetch retires only when its address is translated, so prefetches
-/// spread thinly between other work cost one page walk each; close together their walks overlap.
-pub(super) const BURST_ROWS: usize = 32;
-
 /// How many rows ahead to prefetch.
 pub(super) fn rows_ahead(table: &Table) -> usize {
     let by_lines = LINES_AHEAD / table.row_bytes().div_ceil(LINE_BYTES).max(1);
@@ -43,11 +39,8 @@ pub(super) struct Window<'a> {
     offsets: [usize; CAPACITY],
     /// The part of `offsets` that is filled and not yet used.
     held: Range<usize>,
-    /// End of the part of `offsets` whose rows have been asked for.
-    asked: usize,
     /// Positions in `indices` that are not copied yet.
     unread: Range<usize>,
-    straddles: bool,
 }
 
 impl<'a> Window<'a> {
@@ -65,12 +58,13 @@ impl<'a> Window<'a> {
             ahead: rows_ahead(table),
             offsets: [0; CAPACITY],
             held: 0..0,
-            asked: 0,
             unread: positions,
-            straddles: straddles(table),
         };
         window.refill()?;
-        window.ask(window.ahead);
+        let straddles = straddles(table);
+        for &offset in window.offsets[window.held.clone()].iter().take(window.ahead) {
+            prefetch_bytes(table.data.wrapping_add(offset), table.row_bytes(), straddles);
+        }
         Ok(window)
     }
 
@@ -79,33 +73,17 @@ impl<'a> Window<'a> {
         self.unread.start - self.held.len()
     }
 
-    /// Take up to `wanted` lookups, at least one if any is left: their rows, and the rows that the caller shall
-    /// prefetch meanwhile, one with each. Short runs get none to prefetch: their rows are asked for here, in bursts.
-    #[inline]
-    pub fn take(&mut self, wanted: usize) -> Result<(&[usize], &[usize])> {
+    /// Take up to `most` lookups, at least one if any is left: their rows, and the rows to prefetch meanwhile, entry `j`
+    /// with row `j`.
+    pub fn take(&mut self, most: usize) -> Result<(&[usize], &[usize])> {
         if self.ready() == 0 {
             self.refill()?;
         }
-        let n = wanted.min(self.ready());
         let from = self.held.start;
+        let n = most.min(self.ready());
         self.held.start += n;
-        let asked = self.asked;
-        if n >= BURST_ROWS {
-            self.asked = (asked + n).min(self.held.end);
-        } else if asked < self.held.start + self.ahead {
-            self.ask(BURST_ROWS);
-            return Ok((&self.offsets[from..from + n], &[]));
-        }
-        Ok((&self.offsets[from..from + n], &self.offsets[asked..self.asked]))
-    }
-
-    /// Ask for the next `n` rows that have not been asked for.
-    fn ask(&mut self, n: usize) {
-        let end = (self.asked + n).min(self.held.end);
-        for &offset in &self.offsets[self.asked..end] {
-            prefetch_bytes(self.table.data.wrapping_add(offset), self.table.row_bytes(), self.straddles);
-        }
-        self.asked = end;
+        let ahead = (from + self.ahead).min(self.held.end);
+        Ok((&self.offsets[from..from + n], &self.offsets[ahead..self.held.end]))
     }
 
     /// Lookups that can be used without losing sight of the rows to prefetch.
@@ -124,7 +102,6 @@ impl<'a> Window<'a> {
         let positions = self.unread.start..self.unread.start + n;
         self.indices.copy_checked(positions, self.table, &mut self.offsets[left..left + n])?;
         self.unread.start += n;
-        self.asked -= self.held.start;
         self.held = 0..left + n;
         Ok(())
     }
