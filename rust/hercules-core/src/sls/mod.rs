@@ -42,12 +42,15 @@ use rayon::prelude::*;
 use std::ops::Range;
 use window::Window;
 
-/// Below this many cache lines a call stays on the caller's thread: waking others costs as much as the work.
-const LINES_TO_SHARE: usize = 1 << 14;
-/// From this many cache lines on (some 10 us) it is worth letting other Python threads run.
-const LINES_TO_DETACH: usize = 1 << 11;
-/// From this many cache lines on (1 GiB; 100 ms or so) Ctrl-C must be looked for.
-const LINES_TO_WATCH: usize = 1 << 24;
+/// Below this estimate a call stays on the caller's thread: waking others costs tens of microseconds.
+const NS_TO_SHARE: usize = 100_000;
+/// From this estimate on it is worth letting other Python threads run.
+const NS_TO_DETACH: usize = 10_000;
+/// From this estimate on Ctrl-C must be looked for.
+const NS_TO_WATCH: usize = 100_000_000;
+/// Rough cost of a cache line, for the estimates only.
+const NS_PER_LINE_IN_CACHE: usize = 1;
+const NS_PER_LINE_IN_MEMORY: usize = 4;
 /// Pieces of work per thread, so that one slow thread is helped out.
 const PIECES_PER_THREAD: usize = 4;
 
@@ -152,7 +155,7 @@ impl<'a> Plan<'a> {
         };
         let kernels = kernels_of(Isa::chosen(call.isa)?, pooling, padding.is_some());
         let mut plan = Self { call, ends, padding, kernels, straddles: window::straddles(&table), threads: 1 };
-        if plan.lines() >= LINES_TO_SHARE && plan.ends.len() > 1 {
+        if plan.estimate_ns() >= NS_TO_SHARE && plan.ends.len() > 1 {
             plan.threads = requested.map_or_else(|| pool::resolve_threads(None), Ok)?;
         }
         Ok(plan)
@@ -167,9 +170,9 @@ impl<'a> Plan<'a> {
     }
 
     pub fn length(&self) -> Length {
-        match self.lines() {
-            0..LINES_TO_DETACH => Length::Short,
-            LINES_TO_DETACH..LINES_TO_WATCH => Length::Medium,
+        match self.estimate_ns() {
+            0..NS_TO_DETACH => Length::Short,
+            NS_TO_DETACH..NS_TO_WATCH => Length::Medium,
             _ => Length::Long,
         }
     }
@@ -179,10 +182,13 @@ impl<'a> Plan<'a> {
         self.ends.last().copied().unwrap_or(0)
     }
 
-    /// Cache lines that the call reads from the table, and at least one per lookup and bag.
-    fn lines(&self) -> usize {
-        let per_row = self.call.table.row_bytes().div_ceil(LINE_BYTES).max(1);
-        self.lookups().saturating_mul(per_row).saturating_add(self.ends.len())
+    /// Rough time on one thread, from the cache lines that are read: at least one per lookup, and one per bag.
+    fn estimate_ns(&self) -> usize {
+        let table = &self.call.table;
+        let per_row = table.row_bytes().div_ceil(LINE_BYTES).max(1);
+        let lines = self.lookups().saturating_mul(per_row).saturating_add(self.ends.len());
+        let in_cache = table.bytes() <= window::CACHED_TABLE_BYTES;
+        lines.saturating_mul(if in_cache { NS_PER_LINE_IN_CACHE } else { NS_PER_LINE_IN_MEMORY })
     }
 
     /// Run the call and write every value of `out`, `bags x dim`. After an error its content is unspecified.

@@ -15,7 +15,7 @@ const LINES_AHEAD: usize = 160;
 const MOST_ROWS_AHEAD: usize = 128;
 
 /// A table up to this size sits in the second-level cache, where a long distance only evicts what is needed next.
-const CACHED_TABLE_BYTES: usize = 1 << 20;
+pub(super) const CACHED_TABLE_BYTES: usize = 1 << 20;
 const CACHED_ROWS_AHEAD: usize = 8;
 
 /// How many rows ahead to prefetch.
