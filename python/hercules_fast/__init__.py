@@ -11,19 +11,75 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hercules_fast._core import build_info, capabilities
     from hercules_fast.errors import HerculesError
+    from hercules_fast.planning import PlanRun, plan
+    from hercules_fast.profiling import Effort, SearchResult, profile, search
+    from hercules_fast.provisioning import Plan, Policy, provision
+    from hercules_fast.serving import Terms, max_load, server_power, service_table, simulate
     from hercules_fast.sls import embedding_bag, sparse_lengths_sum
+    from hercules_fast.tables import EfficiencyTable, SchedulingConfig, ServiceTable
+    from hercules_fast.traffic import LoadTrace, Sla, Workload, read_load_csv
 
 # Public name -> module that holds it.
 _HOMES = {
+    "Effort": "profiling",
+    "EfficiencyTable": "tables",
     "HerculesError": "errors",
+    "LoadTrace": "traffic",
+    "Plan": "provisioning",
+    "PlanRun": "planning",
+    "Policy": "provisioning",
+    "SchedulingConfig": "tables",
+    "SearchResult": "profiling",
+    "ServiceTable": "tables",
+    "Sla": "traffic",
+    "Terms": "serving",
+    "Workload": "traffic",
     "build_info": "_core",
     "capabilities": "_core",
     "embedding_bag": "sls",
+    "max_load": "serving",
+    "plan": "planning",
+    "profile": "profiling",
+    "provision": "provisioning",
+    "read_load_csv": "traffic",
+    "search": "profiling",
+    "server_power": "serving",
+    "service_table": "serving",
+    "simulate": "serving",
     "sparse_lengths_sum": "sls",
 }
-_ROOMS = frozenset({"errors", "hardware", "models", "tables", "traffic"})
+_ROOMS = frozenset(
+    {"errors", "hardware", "models", "planning", "profiling", "provisioning", "serving", "tables", "traffic"}
+)
 
-__all__ = ["HerculesError", "build_info", "capabilities", "embedding_bag", "sparse_lengths_sum"]
+__all__ = [
+    "EfficiencyTable",
+    "Effort",
+    "HerculesError",
+    "LoadTrace",
+    "Plan",
+    "PlanRun",
+    "Policy",
+    "SchedulingConfig",
+    "SearchResult",
+    "ServiceTable",
+    "Sla",
+    "Terms",
+    "Workload",
+    "build_info",
+    "capabilities",
+    "embedding_bag",
+    "max_load",
+    "plan",
+    "profile",
+    "provision",
+    "read_load_csv",
+    "search",
+    "server_power",
+    "service_table",
+    "simulate",
+    "sparse_lengths_sum",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,20 +10,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from hercules_fast import _core
 from hercules_fast.errors import InputError, OutputError, UnknownNameError
 from hercules_fast.fleet import Fleet
 from hercules_fast.profiling import Effort, profile
-from hercules_fast.profiling.profile import Method
-from hercules_fast.provisioning import Plan, Policy, headroom_from_trace, largest_scale, provision
+from hercules_fast.profiling.pairs import Method
+from hercules_fast.provisioning import Plan, Policy, largest_scale, provision
 from hercules_fast.serving import PowerMode, Terms
 from hercules_fast.tables import EfficiencyTable, write_atomically
 from hercules_fast.traffic import LoadTrace, Sla, Workload, load
 
-__all__ = ["CASES", "PlanRun", "parse_sla", "plan", "scale_load", "with_sla"]
+__all__ = ["CASES", "PlanRun", "parse_sla", "plan", "with_sla"]
 
 CASES = {"today": 0.70, "growth": 0.85}
 """Peak of a relative load, headroom included, as a share of the largest load that the LP can serve."""
@@ -145,11 +142,12 @@ def plan(
         raise UnknownNameError.of("case", case, CASES)
     workloads = tuple(with_sla(w, sla) for w in fleet.workloads)
     fleet = replace(fleet, workloads=workloads)
-    trace = load("week") if load_trace is None else load_trace
+    names = [w.name for w in workloads]
+    trace = load("week", workloads=names) if load_trace is None else load_trace
     if not trace.relative:
         for name in trace.workloads:
-            if name not in [w.name for w in workloads]:
-                raise UnknownNameError.of("workload in the load", name, [w.name for w in workloads])
+            if name not in names:
+                raise UnknownNameError.of("workload in the load", name, names)
     if table is None:
         table = profile(
             fleet.servers,
@@ -162,13 +160,11 @@ def plan(
             effort=effort,
             progress=progress,
         )
-    names = [s.name for s in fleet.servers]
-    stock = np.array([fleet.stock[name] for name in names], dtype=np.int64)
     if trace.relative:
-        trace = scale_load(fleet, table, trace, policy=policy, share=CASES[case])
-    result = provision(table, trace, fleet.stock, policy=policy)
-    qps, _ = table.matrices(names, list(trace.workloads))
-    peak = result.demand_qps.max(axis=0) if len(trace.times) else np.zeros(len(trace.workloads))
+        policy = replace(policy, peak_share=CASES[case], reference_server=fleet.reference_server)
+    result = provision(table, trace, fleet.stock, policy)
+    if trace.relative:
+        trace = replace(trace, qps=result.load_qps, relative=False)
     return PlanRun(
         fleet=fleet,
         table=table,
@@ -185,37 +181,7 @@ def plan(
             "effort": asdict(effort),
         },
         inputs=_provenance(fleet, trace, table, result),
-        largest_scale=largest_scale(qps, peak, stock),
-    )
-
-
-def scale_load(fleet: Fleet, table: EfficiencyTable, shape: LoadTrace, *, policy: Policy, share: float) -> LoadTrace:
-    """Turn a relative load into queries per second.
-
-    Every workload gets the same demand in equivalents of the fleet's reference server (its best server where the
-    reference cannot serve it; none where no server can). The peak, headroom included, is ``share`` of the largest load
-    that the LP can serve.
-    """
-    if not 0 < share <= 1:
-        raise InputError(f"share: is {share}; allowed is 0 < share <= 1")
-    names = [s.name for s in fleet.servers]
-    workloads = [w.name for w in fleet.workloads]
-    qps, _ = table.matrices(names, workloads)
-    reference = names.index(fleet.reference_server)
-    equivalents = np.where(qps[reference] > 0, qps[reference], qps.max(axis=0))
-    stock = np.array([fleet.stock[name] for name in names], dtype=np.int64)
-    if not equivalents.any():
-        raise InputError("workloads: no server of the fleet can serve any of them, so a relative load has no scale")
-    curve: npt.NDArray[np.float64] = shape.qps / shape.qps.max()
-    headroom = policy.headroom if policy.headroom is not None else headroom_from_trace(curve)
-    scale = share * largest_scale(qps, equivalents * (1 + headroom), stock)
-    return replace(
-        shape,
-        workloads=tuple(workloads),
-        qps=curve[:, :1] * (equivalents * scale)[None, :],
-        relative=False,
-        origin=f"{shape.origin}; scaled so that every workload asks for the same number of "
-        f"{names[reference]} servers and the peak with headroom is {share:g} of the largest load the LP can serve",
+        largest_scale=largest_scale(result.qps, result.demand_qps, result.stock),
     )
 
 
@@ -267,7 +233,7 @@ def _provenance(fleet: Fleet, trace: LoadTrace, table: EfficiencyTable, result: 
         "query sizes": ", ".join(sorted({w.sizes.name for w in fleet.workloads})),
         "arrivals": ", ".join(sorted({w.arrivals.name for w in fleet.workloads})),
         "load": trace.origin or trace.name,
-        "headroom": result.headroom_origin,
+        "provisioning": "; ".join(result.notes) or f"headroom {100 * result.headroom:.3g} % as given",
     }
     if repairs.rows:
         lines["load repairs"] = (

@@ -57,7 +57,7 @@ def check(
 
 
 def json_schema(kind: str) -> dict[str, Any]:
-    """Return the JSON Schema of a kind of file, for editors; ranges and references are checked only by :func:`check`."""
+    """Return the JSON Schema of a kind of file, for editors; only :func:`check` knows ranges and references."""
     if kind not in kinds():
         raise UnknownNameError.of("kind of file", kind, kinds())
     wanted = kinds()[kind]
@@ -79,7 +79,7 @@ class Catalog(Generic[T]):
         return tuple(read_toml(path).data["name"] for path in sorted(self.kind.catalog.glob("*.toml")))
 
     def get(self, name: str) -> T:
-        """Return the descriptor called ``name``, in any case; raises :class:`UnknownNameError` with the nearest name."""
+        """Return the descriptor called ``name``, in any case; else :class:`UnknownNameError` with the nearest."""
         key = name.lower() if isinstance(name, str) else ""
         if key not in self._cache:
             if key not in {path.stem for path in self.kind.catalog.glob("*.toml")}:

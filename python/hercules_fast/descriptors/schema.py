@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
 from math import inf, isfinite
@@ -82,24 +82,39 @@ class Variants:
     at: str
     """Pattern of the tables, as for :func:`select`; empty for the file itself."""
     by: str
-    common: frozenset[str]
-    """Keys that apply whatever the case."""
     cases: Mapping[str, tuple[frozenset[str], frozenset[str]]]
 
     def faults(self, data: Mapping[str, Any]) -> Iterator[Fault]:
         """Yield keys that are missing or do not apply."""
-        nodes = select(data, self.at) if self.at else [("", data)]
-        for path, node in nodes:
-            if not isinstance(node, Mapping) or node.get(self.by) not in self.cases:
-                continue  # reported by the type check
-            case = node[self.by]
+        for path, node, case in self._nodes(data):
             required, optional = self.cases[case]
             for key in sorted(required - node.keys()):
                 yield Fault(_join(path, key), f"missing; {self.by} = {case!r} needs it")
-            known = frozenset().union(*(r | o for r, o in self.cases.values()))
-            for key in sorted((node.keys() & known) - required - optional - self.common):
+            for key in sorted((node.keys() & self._known()) - required - optional):
                 allowed = ", ".join(sorted(required | optional)) or "none"
                 yield Fault(_join(path, key), f"does not apply to {self.by} = {case!r} (which takes: {allowed})")
+
+    def drop_defaults(self, data: dict[str, Any], form: type) -> None:
+        """Take out, from the fields of a descriptor, those that hold their default and that its case can do without."""
+        owner = form_of(
+            form, tuple(0 if part == "[]" else part for part in self.at.replace("[]", ".[]").split(".") if part)
+        )
+        assert owner is not None, self.at
+        defaults = {spec.name: spec.default for spec in fields(owner)}
+        for _, node, case in self._nodes(data):
+            for key in (self._known() - self.cases[case][0]) & node.keys():
+                if node[key] == defaults[key]:
+                    del node[key]
+
+    def _known(self) -> frozenset[str]:
+        return frozenset[str]().union(*(required | optional for required, optional in self.cases.values()))
+
+    def _nodes(self, data: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
+        """Yield (path, table, case); tables without a known case are reported by the type check."""
+        for path, node in select(data, self.at) if self.at else [("", data)]:
+            case = node.get(self.by) if isinstance(node, Mapping) else None
+            if isinstance(case, str) and case in self.cases:
+                yield path, node, case
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -176,7 +191,9 @@ def validate(kind: FileKind[T], descriptor: T) -> None:
     if not isinstance(descriptor, kind.form):
         raise ConfigError(kind.name, [Fault("", f"{type(descriptor).__name__} is not a {kind.form.__name__}")])
     data = asdict(descriptor)  # type: ignore[call-overload]
-    faults = [fault for fault in _field_faults(kind, _without_defaults(data, kind.form), descriptor)]
+    for variants in kind.variants:
+        variants.drop_defaults(data, kind.form)
+    faults = _field_faults(kind, data, descriptor)
     if faults:
         raise ConfigError(f"{kind.name} {data.get('name', '')!r}", faults)
 
@@ -192,21 +209,6 @@ def _field_faults(kind: FileKind[Any], data: dict[str, Any], form: Any) -> list[
     if form is not None and kind.rules is not None:
         faults += kind.rules(form)
     return faults
-
-
-def _without_defaults(data: dict[str, Any], form: type) -> dict[str, Any]:
-    """Drop fields that hold their default, as a file would leave them out."""
-    kept = {}
-    hints = typing.get_type_hints(form)
-    for spec in fields(form):
-        value = data[spec.name]
-        if spec.default is not MISSING and value == spec.default and type(value) is type(spec.default):
-            continue
-        inner = next((t for t in typing.get_args(hints[spec.name]) if is_dataclass(t)), None)
-        if inner is not None and isinstance(value, list | tuple):
-            value = [_without_defaults(item, typing.cast(type, inner)) for item in value]
-        kept[spec.name] = value
-    return kept
 
 
 # --- units ------------------------------------------------------------------------------------------------------------

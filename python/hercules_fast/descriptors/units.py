@@ -7,15 +7,33 @@ from fractions import Fraction
 
 __all__ = ["parse_quantity", "unit_of_key", "units_like"]
 
-_TIME = {"ns": Fraction(1, 10**9), "us": Fraction(1, 10**6), "ms": Fraction(1, 1000), "s": 1, "min": 60, "h": 3600}
-_BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-_BYTE_RATE = {f"{unit}/s": size for unit, size in _BYTES.items()}
-_POWER = {"mW": Fraction(1, 1000), "W": 1, "kW": 1000}
-_FREQUENCY = {"Hz": 1, "kHz": 10**3, "MHz": 10**6, "GHz": 10**9}
-_FLOP_RATE = {"GFLOP/s": 10**9, "TFLOP/s": 10**12}
+_Scales = dict[str, int | Fraction]
+
+_TIME: _Scales = {
+    "ns": Fraction(1, 10**9),
+    "us": Fraction(1, 10**6),
+    "ms": Fraction(1, 1000),
+    "s": 1,
+    "min": 60,
+    "h": 3600,
+}
+_BYTES: _Scales = {
+    "B": 1,
+    "kB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+}
+_BYTE_RATE: _Scales = {f"{unit}/s": size for unit, size in _BYTES.items()}
+_POWER: _Scales = {"mW": Fraction(1, 1000), "W": 1, "kW": 1000}
+_FREQUENCY: _Scales = {"Hz": 1, "kHz": 10**3, "MHz": 10**6, "GHz": 10**9}
+_FLOP_RATE: _Scales = {"GFLOP/s": 10**9, "TFLOP/s": 10**12}
 
 # Longest first: "_gb_s" is a rate, not a time.
-_SUFFIXES: tuple[tuple[str, str, dict[str, int | Fraction]], ...] = (
+_SUFFIXES: tuple[tuple[str, str, _Scales], ...] = (
     ("_tflop_s", "TFLOP/s", _FLOP_RATE),
     ("_gb_s", "GB/s", _BYTE_RATE),
     ("_ghz", "GHz", _FREQUENCY),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -51,7 +52,7 @@ def _memory_faults(memory: Memory) -> Iterator[Fault]:
     sizes, cycles = memory.nmp_vector_bytes, memory.nmp_cycles_per_64b
     if len(sizes) != len(cycles):
         yield Fault("nmp_cycles_per_64b", f"{len(cycles)} values for {len(sizes)} nmp_vector_bytes")
-    if any(a >= b for a, b in zip(sizes, sizes[1:], strict=False)):
+    if any(a >= b for a, b in pairwise(sizes)):
         yield Fault("nmp_vector_bytes", "values must increase")
     if memory.kind == "nmp" and not sizes:
         yield Fault("nmp_vector_bytes", "at least one row size is needed")
@@ -104,7 +105,6 @@ MEMORY: FileKind[Memory] = FileKind(
         Variants(
             at="",
             by="kind",
-            common=frozenset(),
             cases={"ddr4": (_PLAIN_MEMORY, _PLAIN_MEMORY), "nmp": (_NMP_MEMORY, _PLAIN_MEMORY)},
         ),
     ),

@@ -38,7 +38,8 @@ class Stage:
     """One part of the dense network. Which fields apply depends on ``kind``:
 
     ``mlp``: ``dims`` (first = input) and ``copies`` independent networks with their own weights ·
-    ``concat``: ``out_dim``, ``copies`` times · ``dot``: ``vectors`` of ``dim`` are multiplied pairwise, then ``out_dim`` ·
+    ``concat``: ``out_dim``, ``copies`` times ·
+    ``dot``: ``vectors`` of ``dim`` are multiplied pairwise, then ``out_dim`` ·
     ``sum``: ``vectors`` of ``dim`` are added · ``rnn``: ``steps`` of a tanh cell ``input_dim`` -> ``hidden_dim`` ·
     ``attention``: ``steps`` of a layer ``dims`` and a softmax over the steps ·
     ``cross``: ``layers`` of a low-rank cross network of width ``dim`` and rank ``rank`` (DCN-v2).

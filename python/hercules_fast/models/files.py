@@ -64,7 +64,6 @@ MODEL: FileKind[Model] = FileKind(
         Variants(
             at="stages[]",
             by="kind",
-            common=frozenset(),
             cases={
                 "mlp": _case("dims", "copies"),
                 "concat": _case("out_dim", "copies"),
@@ -86,7 +85,7 @@ _MODELS = Catalog(MODEL)
 
 
 def model(name: str) -> Model:
-    """Return the catalogue's model ``name``; case does not matter. Raises ``UnknownNameError`` with the nearest name."""
+    """Return the catalogue's model ``name``; case does not matter. Raises ``UnknownNameError``."""
     return _MODELS.get(name)
 
 

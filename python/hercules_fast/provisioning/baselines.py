@@ -73,7 +73,10 @@ def greedy(problem: Problem, order: str | Sequence[str] = "given", rank: str = "
     orders, order_words = _workload_orders(problem, order)
     servers = greedy_servers(problem, problem.demand_qps, orders, rank)
     measure = "q/s per watt" if rank == "efficiency" else "q/s"
-    rule = f"workloads {order_words}, each takes whole servers of the type with most {measure} first; every interval from scratch"
+    rule = (
+        f"workloads {order_words}, each takes whole servers of the type with most {measure} first; "
+        "every interval from scratch"
+    )
     return _baseline(problem, servers, "greedy", rule)
 
 
@@ -134,8 +137,8 @@ def oblivious(problem: Problem, seed: int = 0) -> Baseline:
     servers = _oblivious_servers(problem, seed, block)
     unit = "one server" if block == 1 else f"up to {block} servers"
     rule = (
-        f"{unit} per draw, workloads in round robin over a random order, type drawn among eligible ones with probability "
-        f"proportional to free servers (seed {seed}); every interval from scratch"
+        f"{unit} per draw, workloads in round robin over a random order, type drawn among eligible ones with "
+        f"probability proportional to free servers (seed {seed}); every interval from scratch"
     )
     return _baseline(problem, servers, "oblivious", rule)
 
@@ -204,8 +207,12 @@ def _workload_orders(problem: Problem, order: str | Sequence[str]) -> tuple[IntA
             raise UnknownNameError.of("workload in the greedy order", str(name), problem.workloads)
     if sorted(names) != sorted(problem.workloads):
         missing = [w for w in problem.workloads if w not in names]
-        raise InputError(f"order: {names} is not a permutation of the workloads (missing: {missing or 'none, but repeated'})")
-    return np.broadcast_to(np.array([problem.workloads.index(n) for n in names]), shape), f"in the order {', '.join(names)}"
+        raise InputError(
+            f"order: {names} is not a permutation of the workloads (missing: {missing or 'none, but repeated'})"
+        )
+    return np.broadcast_to(
+        np.array([problem.workloads.index(n) for n in names]), shape
+    ), f"in the order {', '.join(names)}"
 
 
 def _baseline(problem: Problem, servers: IntArray, name: str, rule: str) -> Baseline:

@@ -128,7 +128,9 @@ class _Lanes:
         n_lanes = len(self.counts)
         shed, watts = (x.reshape(n_lanes, -1) for x in others.cost())
         own_shed, own_watts = self.cost()
-        score = _score(shed - own_shed[:, None], watts - own_watts[:, None], self.tol_shed[:, None], self.tol_w[:, None])
+        score = _score(
+            shed - own_shed[:, None], watts - own_watts[:, None], self.tol_shed[:, None], self.tol_w[:, None]
+        )
         best = score.argmin(axis=1)
         better = np.flatnonzero(score[np.arange(n_lanes), best] < 0.0)
         self.counts[better] = others.counts.reshape(n_lanes, -1, *self.counts.shape[1:])[better, best[better]]
@@ -211,8 +213,10 @@ class _Lanes:
             to = score.argmin(axis=1)
             gain = score[np.arange(len(to)), to]
             leaders = _first_per_group(gain, slots.lane * self.problem.n_workloads + slots.workload)
-            leaders = leaders[_rank_in_group(gain[leaders], slots.lane[leaders] * len(self.qps) + to[leaders])
-                              < free[slots.lane[leaders], to[leaders]]]
+            leaders = leaders[
+                _rank_in_group(gain[leaders], slots.lane[leaders] * len(self.qps) + to[leaders])
+                < free[slots.lane[leaders], to[leaders]]
+            ]
             if not len(leaders):
                 return changed
             changed = True

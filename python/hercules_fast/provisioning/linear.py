@@ -163,7 +163,7 @@ class _Program:
         qps = problem.qps[self.pair_h, self.pair_w]
         ratio = qps * self.cover_scale[self.pair_w] * self.stock_scale[self.pair_h]
         self.pair_scale = 1.0 / _power_of_two(np.sqrt(ratio))
-        self.highs = highspy.Highs()
+        self.highs: Any = highspy.Highs()  # type: ignore[no-untyped-call]
         for option, value in (
             ("output_flag", False),
             ("threads", 1),
@@ -221,7 +221,9 @@ class _Program:
         self._accept(self.highs.run(), f"run of {what}")
         status = self.highs.getModelStatus()
         if status != highspy.HighsModelStatus.kOptimal:
-            raise SolverError(f"{what}: HiGHS ended with status {self.highs.modelStatusToString(status)!r}, not 'Optimal'")
+            raise SolverError(
+                f"{what}: HiGHS ended with status {self.highs.modelStatusToString(status)!r}, not 'Optimal'"
+            )
         return self.highs.getSolution()
 
     def _accept(self, status: Any, what: str) -> None:
@@ -316,7 +318,10 @@ def largest_scales(problem: Problem, intervals: list[int]) -> FloatArray:
         asked = demand > 0
         if asked.any():
             part = Problem(
-                qps=problem.qps[:, asked], power_w=problem.power_w[:, asked], demand_qps=demand[None, asked], stock=problem.stock
+                qps=problem.qps[:, asked],
+                power_w=problem.power_w[:, asked],
+                demand_qps=demand[None, asked],
+                stock=problem.stock,
             )
             scales[i] = _largest_scale(part)
     return scales

@@ -51,7 +51,11 @@ class Policy:
                 raise InputError(f"policy.greedy_order: {self.greedy_order!r}; allowed: {allowed}")
         else:
             object.__setattr__(self, "greedy_order", tuple(self.greedy_order))
-        if isinstance(self.order_samples, bool) or not isinstance(self.order_samples, int) or not 0 <= self.order_samples <= 100_000:
+        if (
+            isinstance(self.order_samples, bool)
+            or not isinstance(self.order_samples, int)
+            or not 0 <= self.order_samples <= 100_000
+        ):
             raise InputError(f"policy.order_samples: {self.order_samples!r}; allowed: whole numbers from 0 to 100000")
 
 
@@ -73,5 +77,10 @@ def headroom_from_trace(qps: FloatArray | Sequence[Sequence[float]]) -> float:
 
 
 def _finite(name: str, value: float, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not low <= value <= high:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not math.isfinite(value)
+        or not low <= value <= high
+    ):
         raise InputError(f"policy.{name}: {value!r}; allowed: {low:g} to {high:g}")

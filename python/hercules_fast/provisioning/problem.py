@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -55,7 +56,8 @@ class Problem:
         n_servers, n_workloads = qps.shape
         if not n_servers or not n_workloads or not len(demand_qps):
             raise InputError(
-                f"qps {qps.shape}, demand_qps {demand_qps.shape}: at least one server type, workload and interval is needed"
+                f"qps {qps.shape}, demand_qps {demand_qps.shape}: "
+                "at least one server type, workload and interval is needed"
             )
         _same_shape("power_w", power_w.shape, (n_servers, n_workloads), "[servers, workloads], like qps")
         _same_shape("demand_qps", demand_qps.shape, (len(demand_qps), n_workloads), "[intervals, workloads]")
@@ -77,9 +79,15 @@ class Problem:
                 raise InputError(f"stock: server {server!r} has {count}; allowed: 0 to {STOCK_MAX} machines")
 
         power_w = np.where(qps > 0, power_w, 0.0)  # what stood there for pairs that cannot run is not data
-        values = {"qps": qps, "power_w": power_w, "demand_qps": demand_qps, "stock": stock}
-        values["eligible"] = (qps > 0) & (stock > 0)[:, None]
-        for name, value in values.items():
+        eligible = (qps > 0) & (stock > 0)[:, None]
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "qps": qps,
+            "power_w": power_w,
+            "demand_qps": demand_qps,
+            "stock": stock,
+            "eligible": eligible,
+        }
+        for name, value in arrays.items():
             value.setflags(write=False)
             object.__setattr__(self, name, value)
         object.__setattr__(self, "servers", servers)
@@ -98,17 +106,17 @@ class Problem:
     @property
     def n_workloads(self) -> int:
         """W."""
-        return self.qps.shape[1]
+        return int(self.qps.shape[1])
 
-    def capacity_qps(self, servers_on: npt.NDArray[np.generic]) -> FloatArray:
+    def capacity_qps(self, servers_on: IntArray | FloatArray) -> FloatArray:
         """Throughput [..., W] of ``servers_on`` [..., H, W] machines, in the units of ``qps``."""
         return np.asarray((servers_on * self.qps).sum(axis=-2), dtype=np.float64)
 
-    def total_power_w(self, servers_on: npt.NDArray[np.generic]) -> FloatArray:
+    def total_power_w(self, servers_on: IntArray | FloatArray) -> FloatArray:
         """Provisioned power [...] of ``servers_on`` [..., H, W] machines."""
         return np.asarray((servers_on * self.power_w).sum(axis=(-2, -1)), dtype=np.float64)
 
-    def shortfall_qps(self, servers_on: npt.NDArray[np.generic]) -> FloatArray:
+    def shortfall_qps(self, servers_on: IntArray | FloatArray) -> FloatArray:
         """Demand [T, W] that ``servers_on`` [T, H, W] leaves uncovered; exactly 0 within ``COVER_TOL``."""
         return shortfall_qps(self.demand_qps, self.capacity_qps(servers_on))
 

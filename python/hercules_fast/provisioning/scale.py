@@ -46,34 +46,36 @@ def scale_load(
     stock: IntArray,
     servers: tuple[str, ...],
     share: float,
+    headroom: float,
     reference_server: str | None = None,
 ) -> tuple[LoadTrace, str]:
-    """Give a relative load its q/s: equal shapes ask for equally many reference servers, the peak for ``share`` of the fleet.
+    """Give a relative load its q/s: equal shapes ask for equally many reference servers, the peak for ``share`` of all.
 
-    Column w of ``load.qps`` counts in units of what one ``reference_server`` serves of workload w; all is then scaled
-    so that the load is ``share`` times the largest that fractional machines within ``stock`` can serve. ``qps``
-    [H, W], ``stock`` [H], in the order of ``servers`` and ``load.workloads``. Without a reference, the type in stock
-    that can run most workloads is taken; among those the one with most machines, then the first.
+    Column w of ``load.qps`` counts in units of what one ``reference_server`` serves of workload w (its best server
+    where the reference cannot serve it; no load where none can). All is then scaled so that the load with
+    ``headroom`` is ``share`` times the largest that fractional machines within ``stock`` can serve. ``qps`` [H, W],
+    ``stock`` [H], in the order of ``servers`` and ``load.workloads``. Without a reference, the type in stock that can
+    run most workloads is taken; among those the one with most machines, then the first.
 
-    Returns the absolute load and what was done, in words. Raises :class:`InputError` where no type can be the reference.
+    Returns the absolute load and what was done, in words. Raises :class:`InputError` where there is nothing to scale,
+    :class:`UnknownNameError` for the reference.
     """
-    able = ((qps > 0) & (stock > 0)[:, None]).sum(axis=1)
+    in_stock = np.where((stock > 0)[:, None], qps, 0.0)
     if reference_server is None:
+        able = (in_stock > 0).sum(axis=1)
         h = max(range(len(servers)), key=lambda i: (able[i], stock[i], -i))
     elif reference_server in servers:
         h = servers.index(reference_server)
     else:
         raise UnknownNameError.of("reference server", reference_server, servers)
-    for w, name in enumerate(load.workloads):
-        if not qps[h, w] > 0:
-            raise InputError(
-                f"load {load.name!r} is relative and needs a reference server for every workload, but {servers[h]!r} cannot "
-                f"run {name!r}; name another policy.reference_server or give the load in q/s"
-            )
-    unit = np.asarray(load.qps, dtype=np.float64) * qps[h]
-    fit = largest_scale(qps, unit, stock)
-    if not math.isfinite(fit) or fit <= 0.0:
-        why = "asks for nothing" if fit else "has a workload that no server in stock can run"
-        raise InputError(f"load {load.name!r} is relative and cannot be scaled: it {why}")
-    words = f"relative load scaled to {share:g} of the largest that the stock can serve, in units of {servers[h]}"
+    equivalents = np.where(in_stock[h] > 0, in_stock[h], in_stock.max(axis=0))
+    unit = np.asarray(load.qps, dtype=np.float64) * equivalents
+    fit = largest_scale(qps, unit * (1.0 + headroom), stock)
+    if not math.isfinite(fit):
+        why = "no server in stock can run any of its workloads" if not equivalents.any() else "it asks for nothing"
+        raise InputError(f"load {load.name!r} is relative and cannot be scaled: {why}")
+    words = (
+        f"relative load: every workload asks for equally many {servers[h]} servers, and the peak with headroom is "
+        f"{share:g} of the largest load that the stock can serve"
+    )
     return dataclasses.replace(load, qps=unit * (fit * share), relative=False), words

@@ -23,6 +23,8 @@ from hercules_fast.traffic.files import (
     workload,
     workload_names,
 )
+from hercules_fast.traffic.size_law import size_mean, size_pmf, size_quantile, size_units
+from hercules_fast.traffic.trace import read_load_csv
 
 __all__ = [
     "Arrivals",
@@ -40,6 +42,11 @@ __all__ = [
     "load_sizes",
     "load_trace",
     "load_workload",
+    "read_load_csv",
+    "size_mean",
+    "size_pmf",
+    "size_quantile",
+    "size_units",
     "sizes",
     "sizes_names",
     "workload",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import pairwise
 from math import fsum
 from pathlib import Path
 from typing import Any, ClassVar
@@ -85,7 +86,7 @@ def _size_faults(law: SizeLaw) -> Iterator[Fault]:
 def _empirical_faults(at: str, values: Sequence[int], probabilities: Sequence[float]) -> Iterator[Fault]:
     if len(values) != len(probabilities):
         yield Fault(f"{at}.probabilities", f"{len(probabilities)} probabilities for {len(values)} values")
-    if any(a >= b for a, b in zip(values, values[1:], strict=False)):
+    if any(a >= b for a, b in pairwise(values)):
         yield Fault(f"{at}.values", "values must increase")
     total = fsum(probabilities)
     if not abs(total - 1.0) <= _WEIGHT_SLACK:
@@ -116,7 +117,6 @@ SIZES: FileKind[SizeLaw] = FileKind(
         Variants(
             at="components[]",
             by="kind",
-            common=frozenset(),
             cases={
                 "uniform": _case("low high", "keep redraw"),
                 "lognormal": _case("mu sigma", "keep redraw"),
@@ -158,7 +158,6 @@ ARRIVALS: FileKind[Arrivals] = FileKind(
         Variants(
             at="",
             by="kind",
-            common=frozenset(),
             cases={
                 "poisson": _case(""),
                 "deterministic": _case(""),

@@ -1,0 +1,77 @@
+"""``profile``: latency-bounded throughput and power of each workload on each server type."""
+
+from __future__ import annotations
+
+import argparse
+
+from hercules_fast.cli.common import (
+    ExitCode,
+    Progress,
+    Verbs,
+    add_output_options,
+    add_seed_option,
+    add_threads_option,
+    check_output_file,
+    emit,
+    emit_json,
+    save_partial,
+    say,
+)
+from hercules_fast.cli.inputs import add_fleet_option, add_part_options, add_sla_option, fleet_from, part_of
+from hercules_fast.errors import InterruptedRun
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Declare the options of the verb."""
+    parser = verbs.add_parser(
+        "profile",
+        help="profile workloads on server types: QPS within the SLA, and power",
+        description="Search the best scheduling configuration of each workload on each server type. Exits 1 when a "
+        "workload has no server that meets its SLA.",
+        allow_abbrev=False,
+    )
+    add_fleet_option(parser)
+    add_part_options(parser)
+    add_sla_option(parser)
+    parser.add_argument(
+        "--search",
+        choices=("gradient", "exhaustive"),
+        default="gradient",
+        help="how configurations are searched (gradient)",
+    )
+    add_seed_option(parser)
+    add_threads_option(parser)
+    parser.add_argument("--out", metavar="TABLE.json", help="save the table, for `provision`")
+    parser.add_argument("--csv", action="store_true", help="print the table as CSV")
+    add_output_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Profile, save if asked, print the table."""
+    from hercules_fast.planning import with_sla
+    from hercules_fast.profiling import profile
+    from hercules_fast.report import table_text
+
+    fleet = part_of(fleet_from(args.fleet), args.servers, args.workloads)
+    workloads = [with_sla(workload, args.sla) for workload in fleet.workloads]
+    out = check_output_file(args.out)
+    with Progress("profiling", quiet=args.quiet, color=not args.no_color) as progress:
+        try:
+            table = profile(
+                fleet.servers, workloads, search=args.search, seed=args.seed, threads=args.threads, progress=progress
+            )
+        except InterruptedRun as stop:
+            if out is not None:
+                save_partial(stop.partial, out.with_name(f"{out.stem}.partial{out.suffix}"))
+            raise
+    if out is not None:
+        table.save(out)
+    if args.json:
+        emit_json(table.to_dict())
+    else:
+        emit(table.to_csv() if args.csv else table_text(table))
+    if out is not None and not args.quiet:
+        say(f"written to {out}")
+    served = all(table.ranking(workload) for workload in table.workloads)
+    return ExitCode.DONE if served else ExitCode.NOT_MET

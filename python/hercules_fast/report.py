@@ -1,0 +1,370 @@
+"""Result objects as text: they are formatted, sorted and picked from; nothing is computed here.
+
+Everything is plain ASCII apart from the names that users chose, and fits 100 columns.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hercules_fast.tables import EfficiencyRow, EfficiencyTable
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from hercules_fast.planning import PlanRun
+    from hercules_fast.profiling import SearchResult
+    from hercules_fast.provisioning import Plan
+    from hercules_fast.provisioning.baselines import OrderSpread
+    from hercules_fast.serving import SimulationResult
+    from hercules_fast.traffic import Sla
+
+__all__ = [
+    "mapping_text",
+    "plan_text",
+    "provision_text",
+    "search_text",
+    "simulation_text",
+    "table_text",
+    "text_table",
+]
+
+WIDTH = 100
+"""Columns of a report."""
+
+
+def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, align: str = "", indent: int = 2) -> str:
+    """Columns of text: ``align`` has ``<`` or ``>`` per column (default: the first left, the others right)."""
+    body = [list(header), *(list(row) for row in rows)]
+    align = align or "<" + ">" * (len(header) - 1)
+    widths = [max(len(row[k]) for row in body) for k in range(len(header))]
+    lines = []
+    for row in body:
+        cells = (f"{cell:{way}{width}}" for cell, way, width in zip(row, align, widths, strict=True))
+        lines.append((" " * indent + "  ".join(cells)).rstrip())
+    return "\n".join(lines)
+
+
+def mapping_text(values: Mapping[str, Any], *, indent: int = 2) -> str:
+    """One line per entry, names in a column; long values are wrapped under their first word."""
+    width = max((len(name) for name in values), default=0)
+    return "\n".join(_entry(name, _plain(value), width, indent) for name, value in values.items())
+
+
+def table_text(table: EfficiencyTable) -> str:
+    """QPS, power and QPS per watt of every pair: a matrix per workload, best server first, then who cannot and why."""
+    return "\n\n".join(_workload_block(table, workload) for workload in table.workloads)
+
+
+def search_text(result: SearchResult) -> str:
+    """The path of a search, its result and its cost."""
+    row = result.row
+    steps = [(f"{step.qps:,.1f}", step.move, step.config.describe()) for step in result.path]
+    parts = [f"{row.workload} on {row.server}, {_slas_text(row.sla)}: {result.method} search"]
+    if steps:
+        parts.append(text_table(("QPS", "step", "configuration"), steps, align="><<"))
+    parts.append(_row_text(row))
+    parts.append(
+        f"  cost: {result.evaluations:,} of {result.candidates:,} configurations simulated, "
+        f"{result.probes:,} loads, {result.simulated_queries:,} queries"
+    )
+    return "\n".join(parts)
+
+
+def simulation_text(result: SimulationResult, *, slas: Sequence[Sla] = ()) -> str:
+    """Latencies, throughput and utilisation of a simulated load, with the promises beside the percentiles."""
+    raise NotImplementedError
+
+
+# --- plans ---------------------------------------------------------------------------------------------------------
+
+
+def plan_text(run: PlanRun) -> str:
+    """The week in a page: servers and watts, savings, what binds, who serves what best, where each input came from."""
+    plan = run.plan
+    blocks = [
+        _headline(run),
+        *_plan_blocks(plan),
+        _unserved_block(run),
+        _ranking_block(run.table),
+        _inputs_block(run),
+    ]
+    return "\n\n".join(block for block in blocks if block)
+
+
+def provision_text(plan: Plan) -> str:
+    """A plan that was made from a table: as :func:`plan_text`, without what only a whole run knows."""
+    blocks = [
+        "\n".join([f"Plan for load {plan.load_name}", _scope_line(plan), f"  headroom {_percent(plan.headroom)}"]),
+        *_plan_blocks(plan),
+        f"How it was made\n{mapping_text(_rules(plan))}",
+    ]
+    return "\n\n".join(block for block in blocks if block)
+
+
+def _headline(run: PlanRun) -> str:
+    plan, fleet = run.plan, run.fleet
+    how = "as asked" if run.policy.headroom is not None else "the largest growth over one interval of the load"
+    lines = [
+        f"Plan for fleet {fleet.name}" + (f": {fleet.label}" if fleet.label else ""),
+        _scope_line(plan),
+        f"  headroom {_percent(plan.headroom)} ({how}), seed {run.seed}",
+    ]
+    if math.isfinite(run.largest_scale):
+        lines.append(f"  the stock can serve {run.largest_scale:.3g} times this load, headroom included")
+    return "\n".join(lines)
+
+
+def _scope_line(plan: Plan) -> str:
+    return (
+        f"  {len(plan.times)} intervals of {_duration(plan.interval_s)} from {_moment(plan.times[0])} UTC, "
+        f"{len(plan.workloads)} workloads, {len(plan.servers)} server types"
+    )
+
+
+def _plan_blocks(plan: Plan) -> list[str]:
+    return [
+        _servers_block(plan),
+        _power_block(plan),
+        _savings_block(plan),
+        _lines("Stock that binds", plan.binding_stock() or ("none: every type has servers left in every interval",)),
+        _lines("LOAD THAT IS NOT SERVED", plan.shortfall()),
+    ]
+
+
+def _servers_block(plan: Plan) -> str:
+    peak, trough = plan.peak, plan.trough
+    on = plan.servers_on.sum(axis=2)
+    rows = []
+    for h, name in enumerate(plan.servers):
+        stock = int(plan.stock[h])
+        rows.append((name, f"{stock}", *_share_of(on[peak, h], stock), *_share_of(on[trough, h], stock)))
+    total = int(plan.stock.sum())
+    rows.append(("all", f"{total}", *_share_of(plan.capacity[peak], total), *_share_of(plan.capacity[trough], total)))
+    title = f"Servers on, at the peak ({_moment(plan.times[peak])}) and the trough ({_moment(plan.times[trough])})"
+    header = ("type", "in stock", "peak", "share", "trough", "share")
+    return f"{title}\n{text_table(header, rows)}"
+
+
+def _share_of(count: int, stock: int) -> tuple[str, str]:
+    return f"{int(count)}", f"{count / stock:.0%}" if stock else "-"
+
+
+def _power_block(plan: Plan) -> str:
+    def row(name: str, values: npt.NDArray[Any], form: str, scale: float = 1.0) -> tuple[str, str, str, str]:
+        picked = (values[plan.peak], values[plan.trough], values.mean())
+        at_peak, at_trough, mean = (format(value / scale, form) for value in picked)
+        return name, at_peak, at_trough, mean
+
+    rows = [
+        row("servers on", plan.capacity, ",.0f"),
+        row("power, whole servers (kW)", plan.power_w, ",.2f", 1000.0),
+        row("power, linear program (kW)", plan.lp_power_w, ",.2f", 1000.0),
+        row("lower bound of any plan (kW)", plan.bound_w, ",.2f", 1000.0),
+        row("gap to the bound", plan.gap, ".2%"),
+    ]
+    return f"Capacity and power\n{text_table(('', 'peak', 'trough', 'mean'), rows)}"
+
+
+def _savings_block(plan: Plan) -> str:
+    savings = plan.savings()
+    if not savings:
+        return ""
+    rows = [
+        (
+            f"against {name}",
+            *(_saved(x) for x in (saving.peak_capacity, saving.peak_power, saving.mean_capacity, saving.mean_power)),
+        )
+        for name, saving in savings.items()
+    ]
+    header = ("", "servers, peak", "power, peak", "servers, mean", "power, mean")
+    parts = ["Saved (negative: the plan needs more)", text_table(header, rows)]
+    parts += [_wrapped(line) for name in savings for line in _uncovered_lines(plan, name)]
+    parts += [_wrapped(line) for line in _spread_lines(plan.greedy_order_spread)]
+    return "\n".join(parts)
+
+
+def _uncovered_lines(plan: Plan, name: str) -> list[str]:
+    """Say where a baseline buys less than the plan does, so that nobody compares the two unawares."""
+    baseline = plan.baselines[name]
+    if baseline.covers.all():
+        return []
+    t, w = np.unravel_index(baseline.unmet_qps.argmax(), baseline.unmet_qps.shape)
+    count = int((~baseline.covers).sum())
+    share = _percent(baseline.unmet_qps[t, w] / plan.demand_qps[t, w])
+    return [
+        f"note: {name} does not cover the load in {count} of {len(plan.times)} intervals, at worst {plan.workloads[w]} "
+        f"by {_qps(baseline.unmet_qps[t, w])} q/s ({share}) at {_moment(plan.times[t])}; its peak figures buy less, "
+        "and the means leave those intervals out"
+    ]
+
+
+def _spread_lines(spread: OrderSpread | None) -> list[str]:
+    if spread is None:
+        return []
+    text = f"greedy at the peak over {spread.orders} orders of the workloads"
+    if spread.power_w is None or spread.capacity is None:
+        return [f"{text}: none covers the load"]
+    least, median, most = (f"{watts / 1000:.2f}" for watts in spread.power_w)
+    fewest, middle, largest = (f"{count:.0f}" for count in spread.capacity)
+    return [
+        f"{text}: {least} kW at best, {median} median, {most} at worst; {fewest}, {middle}, {largest} servers; "
+        f"{_percent(spread.failing_share)} of the orders do not cover the load"
+    ]
+
+
+def _unserved_block(run: PlanRun) -> str:
+    return _lines(
+        "SLA OUT OF REACH",
+        [f"{name}: no server of the fleet serves it within its SLA; it is not in the plan" for name in run.unserved],
+    )
+
+
+RANKED = 3
+"""Servers listed per workload."""
+
+
+def _ranking_block(table: EfficiencyTable) -> str:
+    rows = []
+    for workload in table.workloads:
+        cells = [
+            f"{row.server} {_qps(row.qps)} {row.power_w:.0f} {row.qps_per_watt:.3g}"
+            for row in table.ranking(workload)[:RANKED]
+        ]
+        rows.append((workload, *cells, *[""] * (RANKED - len(cells))))
+    title = "Best servers of each workload: QPS, W and QPS/W of one server at the highest load within the SLA"
+    header = ("workload", *("best", "second", "third")[:RANKED])
+    parts = [title, text_table(header, rows, align="<" * len(header))]
+    parts += [_wrapped(line) for workload in table.workloads for line in _cannot_lines(table, workload)]
+    return "\n".join(parts)
+
+
+def _cannot_lines(table: EfficiencyTable, workload: str) -> list[str]:
+    """Why servers cannot, those with one reason together."""
+    servers: dict[str, list[str]] = {}
+    for server in table.servers:
+        row = table.best(server, workload)
+        if row is not None and row.status == "infeasible":
+            servers.setdefault(row.reason, []).append(server)
+    return [f"{workload} cannot run on {', '.join(names)}: {reason}" for reason, names in servers.items()]
+
+
+def _inputs_block(run: PlanRun) -> str:
+    return f"Where the inputs came from\n{mapping_text({**run.inputs, **_rules(run.plan)})}"
+
+
+def _rules(plan: Plan) -> dict[str, str]:
+    """The baselines' rules and the planner's notes, for the end of a report."""
+    notes = {"notes": "; ".join(plan.notes)} if plan.notes else {}
+    return {name: baseline.rule for name, baseline in plan.baselines.items()} | notes
+
+
+def _lines(title: str, lines: Sequence[str]) -> str:
+    return "\n".join([title, *map(_wrapped, lines)]) if lines else ""
+
+
+# --- efficiency ----------------------------------------------------------------------------------------------------
+
+
+def _workload_block(table: EfficiencyTable, workload: str) -> str:
+    able = table.ranking(workload)
+    rows = [(*_figures(row), row.config.describe() if row.config else "", row.reason) for row in able]
+    found = [table.best(server, workload) for server in table.servers]
+    slas = next((_slas_text(row.sla) for row in found if row is not None and row.sla), "SLA not recorded")
+    parts = [f"{workload}, {slas}"]
+    if rows:
+        header = ("server", "QPS", "95 % interval", "W", "QPS/W", "configuration", "binds")
+        parts.append(text_table(header, rows, align="<>>>><<"))
+    else:
+        parts.append("  no server can serve it within its SLA")
+    parts += [
+        _wrapped(f"cannot: {row.server}: {row.reason}")
+        for row in found
+        if row is not None and row.status == "infeasible"
+    ]
+    missing = [server for server, row in zip(table.servers, found, strict=True) if row is None]
+    if missing:
+        parts.append(_wrapped(f"not profiled: {', '.join(missing)}"))
+    return "\n".join(parts)
+
+
+def _figures(row: EfficiencyRow) -> tuple[str, str, str, str, str]:
+    interval = f"{_qps(row.qps_lo)}-{_qps(row.qps_hi)}" if row.qps_lo != row.qps_hi else "not given"
+    return (row.server, _qps(row.qps), interval, f"{row.power_w:.0f}", f"{row.qps_per_watt:.3g}")
+
+
+def _row_text(row: EfficiencyRow) -> str:
+    if row.status != "ok":
+        return _wrapped(f"infeasible: {row.reason}")
+    config = row.config.describe() if row.config else "not recorded"
+    reached = ", ".join(f"p{p:g} {ms:.3g} ms" for (p, _), ms in zip(row.sla, row.achieved_ms, strict=False))
+    busy = ", ".join(f"{name} {share:.0%}" for name, share in row.utilisation.items())
+    lines = [
+        f"  best: {config}",
+        f"  {_qps(row.qps)} QPS (95 % interval {_qps(row.qps_lo)} to {_qps(row.qps_hi)}), {row.power_w:.0f} W, "
+        f"{row.qps_per_watt:.3g} QPS/W; {row.reason}",
+    ]
+    if reached:
+        lines.append(f"  reached there: {reached}")
+    if busy:
+        lines.append(f"  busy: {busy}")
+    return "\n".join(lines)
+
+
+# --- formats -------------------------------------------------------------------------------------------------------
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g}%"
+
+
+def _saved(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}%"
+
+
+def _duration(seconds: float) -> str:
+    for length, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= length and seconds % length == 0:
+            return f"{seconds / length:g} {unit}"
+    return f"{seconds:g} s"
+
+
+def _moment(time: np.datetime64) -> str:
+    """Day of the week, date, hour and minute, in English whatever the locale."""
+    days = ("Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed")  # 1970-01-01 was a Thursday
+    day = time.astype("datetime64[D]")
+    return f"{days[int(day.astype(np.int64)) % 7]} {str(time.astype('datetime64[m]')).replace('T', ' ')}"
+
+
+def _qps(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _slas_text(slas: Sequence[tuple[float, float]]) -> str:
+    return " and ".join(f"p{p:g} <= {ms:g} ms" for p, ms in slas) or "SLA not recorded"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return str(value)
+
+
+def _entry(name: str, value: str, width: int, indent: int) -> str:
+    lead = " " * indent + f"{name:<{width}}  "
+    return textwrap.fill(value, WIDTH, initial_indent=lead, subsequent_indent=" " * len(lead), break_on_hyphens=False)
+
+
+def _wrapped(text: str, *, indent: int = 2, hang: int = 2) -> str:
+    return textwrap.fill(
+        text,
+        WIDTH,
+        initial_indent=" " * indent,
+        subsequent_indent=" " * (indent + hang),
+        break_on_hyphens=False,
+    )

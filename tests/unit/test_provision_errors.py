@@ -1,0 +1,230 @@
+"""Bad input to provisioning is refused by name, with what was seen and what is allowed, before any solving."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from hercules_fast.errors import (
+    ConfigError,
+    DTypeError,
+    InputError,
+    InternalError,
+    MissingFileError,
+    SolverError,
+    UnknownNameError,
+)
+from hercules_fast.provisioning import Plan, Policy, Problem, greedy, largest_scale, linear, provision, timeline
+from hercules_fast.tables import EfficiencyTable
+from hercules_fast.traffic import LoadTrace
+
+GOOD = {
+    "qps": [[100.0, 0.0], [300.0, 50.0]],
+    "power_w": [[120.0, 0.0], [400.0, 380.0]],
+    "demand_qps": [[500.0, 60.0], [200.0, 0.0]],
+    "stock": [4, 3],
+    "servers": ("cpu", "gpu"),
+    "workloads": ("ads", "feed"),
+}
+
+
+def changed(field, place, value):
+    array = np.array(GOOD[field])
+    array[place] = value
+    return GOOD | {field: array}
+
+
+@pytest.mark.parametrize(
+    ("field", "place", "value", "message"),
+    [
+        ("qps", (0, 0), np.nan, r"qps: server 'cpu', workload 'ads' is nan; allowed: 0, or 0.0001 to 1e\+10 q/s"),
+        ("qps", (1, 1), -1.0, "qps: server 'gpu', workload 'feed' is -1; allowed"),
+        ("qps", (1, 0), np.inf, "qps: server 'gpu', workload 'ads' is inf; allowed"),
+        ("qps", (1, 0), 1e-5, "qps: server 'gpu', workload 'ads' is 1e-05; allowed"),
+        ("power_w", (0, 0), 0.0, r"power_w: server 'cpu', workload 'ads' is 0; allowed: 1e-06 to 1e\+09 W"),
+        ("power_w", (1, 1), np.nan, "power_w: server 'gpu', workload 'feed' is nan; allowed"),
+        ("power_w", (1, 1), -5.0, "power_w: server 'gpu', workload 'feed' is -5; allowed"),
+        ("demand_qps", (1, 1), -2.0, "demand_qps: interval 1, workload 'feed' is -2; allowed"),
+        ("demand_qps", (0, 1), np.inf, "demand_qps: interval 0, workload 'feed' is inf; allowed"),
+        ("demand_qps", (0, 1), 1e13, r"demand_qps: interval 0, workload 'feed' is 1e\+13; allowed"),
+        ("stock", 1, -1, "stock: server 'gpu' has -1; allowed: 0 to 10000000 machines"),
+        ("stock", 0, 10_000_001, "stock: server 'cpu' has 10000001; allowed"),
+    ],
+)
+def test_values_out_of_range(field, place, value, message):
+    with pytest.raises(InputError, match=message):
+        Problem(**changed(field, place, value))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"qps": [["fast", "slow"]]}, DTypeError, "qps: dtype <U4 is not numeric"),
+        ({"stock": [1.5, 2.0]}, DTypeError, "stock: dtype float64 does not count machines"),
+        ({"qps": [1.0, 2.0]}, InputError, r"qps: has 1 dimensions, shape \(2,\); 2 are needed"),
+        ({"power_w": [[1.0, 1.0]]}, InputError, r"power_w: shape \(1, 2\); needed: \(2, 2\)"),
+        ({"demand_qps": [[1.0]]}, InputError, r"demand_qps: shape \(1, 1\); needed: \(1, 2\)"),
+        ({"stock": [1]}, InputError, r"stock: shape \(1,\); needed: \(2,\)"),
+        ({"demand_qps": np.zeros((0, 2))}, InputError, "at least one server type, workload and interval"),
+        ({"servers": ("cpu",)}, InputError, "servers: 1 names for 2"),
+        ({"workloads": ("ads", "ads")}, InputError, "workloads: 'ads' stands there twice"),
+    ],
+)
+def test_shapes_and_names(change, error, message):
+    with pytest.raises(error, match=message):
+        Problem(**(GOOD | change))
+
+
+def test_power_is_not_read_where_a_server_is_not_eligible():
+    problem = Problem(**changed("power_w", (0, 1), np.nan))
+    assert problem.power_w[0, 1] == 0.0
+
+
+def table():
+    return EfficiencyTable.from_matrices(GOOD["servers"], GOOD["workloads"], GOOD["qps"], GOOD["power_w"])
+
+
+def trace(qps=((500.0, 60.0), (200.0, 0.0)), workloads=("ads", "feed"), **more):
+    times = np.datetime64("2024-03-04T00:00:00", "s") + 900 * np.arange(len(qps))
+    return LoadTrace(name="day", workloads=workloads, times=times, interval_s=900.0, qps=np.array(qps), **more)
+
+
+@pytest.mark.parametrize(
+    ("stock", "error", "message"),
+    [
+        ({"cpu": 4, "gpuu": 1}, UnknownNameError, "unknown server of the stock.* 'gpuu'; did you mean 'gpu'"),
+        ({"cpu": -1}, InputError, "stock: 'cpu' has -1; allowed: whole numbers"),
+        ({"cpu": 1.5}, InputError, "stock: 'cpu' has 1.5; allowed: whole numbers"),
+        ({"cpu": True}, InputError, "stock: 'cpu' has True; allowed: whole numbers"),
+        ({"cpu": float("nan")}, InputError, "stock: 'cpu' has nan; allowed: whole numbers"),
+        ({}, InputError, "stock: no server named"),
+        ([4, 3], DTypeError, "stock: list; needed: a mapping"),
+    ],
+)
+def test_stock(stock, error, message):
+    with pytest.raises(error, match=message):
+        provision(table(), trace(), stock)
+
+
+def test_workload_without_a_profile():
+    with pytest.raises(
+        UnknownNameError, match=r"unknown workload of load 'day', without any row.*'fed'; did you mean 'feed'"
+    ):
+        provision(table(), trace(workloads=("ads", "fed")), {"cpu": 4})
+
+
+@pytest.mark.parametrize(
+    ("load", "message"),
+    [
+        (trace(((1.0, np.nan), (1.0, 1.0))), r"load 'day': interval 0 \(2024-03-04T00:00:00\), workload 'feed' is nan"),
+        (trace(((1.0, 1.0), (-3.0, 1.0))), r"interval 1 \(2024-03-04T00:15:00\), workload 'ads' is -3.0; allowed"),
+        (trace(((1.0,), (2.0,))), r"load 'day': qps has shape \(2, 1\); needed: \(2, 2\)"),
+        (trace(np.zeros((0, 2))), "load 'day': 0 intervals of 2 workloads"),
+        (trace(relative=True), "'day' is relative and needs a reference server.*'cpu' cannot run 'feed'"),
+        (trace(((0.0, 0.0),), relative=True), "is relative and cannot be scaled: it asks for nothing"),
+    ],
+)
+def test_loads(load, message):
+    policy = Policy(reference_server="cpu" if "reference" in message else None)
+    with pytest.raises(InputError, match=message):
+        provision(table(), load, {"cpu": 4, "gpu": 3}, policy)
+
+
+def test_unknown_reference_server():
+    with pytest.raises(UnknownNameError, match="unknown reference server 'tpu'"):
+        provision(table(), trace(relative=True), {"cpu": 4, "gpu": 3}, Policy(reference_server="tpu"))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"),
+    [
+        ("headroom", -0.1, "0 to 1000"),
+        ("headroom", float("nan"), "0 to 1000"),
+        ("headroom", "5 %", "0 to 1000"),
+        ("peak_share", 0.0, "1e-06 to 1000"),
+        ("seed", -1, "whole numbers from 0"),
+        ("seed", 1.0, "whole numbers from 0"),
+        ("greedy_rank", "power", "'efficiency', 'qps'"),
+        ("greedy_order", "smallest", "'given', 'largest', or a tuple"),
+        ("order_samples", -1, "whole numbers from 0 to 100000"),
+    ],
+)
+def test_policy(field, value, allowed):
+    with pytest.raises(InputError, match=f"policy.{field}: .*; allowed: {allowed}"):
+        Policy(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("order", "error", "message"),
+    [
+        ("smallest", InputError, "order: 'smallest'; allowed"),
+        (("ads", "fead"), UnknownNameError, "unknown workload in the greedy order 'fead'; did you mean 'feed'"),
+        (("ads", "ads"), InputError, "is not a permutation of the workloads"),
+    ],
+)
+def test_greedy_orders(order, error, message):
+    with pytest.raises(error, match=message):
+        greedy(Problem(**GOOD), order=order)
+
+
+def test_greedy_rank():
+    with pytest.raises(InputError, match="rank: 'watts'; allowed: 'efficiency', 'qps'"):
+        greedy(Problem(**GOOD), rank="watts")
+
+
+def test_largest_scale_refuses_by_name():
+    with pytest.raises(InputError, match="qps: server '0', workload '1' is nan"):
+        largest_scale([[1.0, np.nan]], [1.0, 1.0], [3])
+
+
+def test_a_solver_that_does_not_end_at_an_optimum_is_an_error(monkeypatch):
+    original = linear._Program.run
+
+    def cut_short(self, what):
+        self.highs.setOptionValue("simplex_iteration_limit", 0)
+        return original(self, what)
+
+    monkeypatch.setattr(linear._Program, "run", cut_short)
+    with pytest.raises(SolverError, match=r"interval 0: HiGHS .*(Iteration limit|kWarning)"):
+        linear.solve_linear(Problem(**GOOD))
+
+
+def test_a_broken_plan_is_never_returned(monkeypatch):
+    def too_many(problem, solution):
+        return np.full(solution.servers.shape, 9, dtype=np.int64) * (problem.qps > 0)
+
+    monkeypatch.setattr(timeline, "whole_machines", too_many)
+    with pytest.raises(InternalError, match="whole plan, interval 0: more 'cpu' than its stock of 4"):
+        provision(table(), trace(), {"cpu": 4, "gpu": 3})
+
+
+def test_plan_files(tmp_path):
+    plan = provision(table(), trace(), {"cpu": 4, "gpu": 3})
+    with pytest.raises(MissingFileError, match="no such file"):
+        Plan.load(tmp_path / "none.json")
+    with pytest.raises(ConfigError, match="is not JSON"):
+        Plan.from_json("{")
+    with pytest.raises(ConfigError, match="schema: is None; allowed is 'hercules_fast.plan/1'"):
+        Plan.from_json("{}")
+    data = plan.to_dict()
+    data["power_w"][0] = "much"
+    data["servers_on"][0][0][0] = -1
+    del data["times"]
+    with pytest.raises(ConfigError) as caught:
+        Plan.from_dict(data)
+    assert {fault.path for fault in caught.value.faults} == {"power_w", "servers_on", "times"}
+    data = plan.to_dict()
+    data["gap"] = data["gap"][:1]
+    with pytest.raises(ConfigError, match=r"gap: has shape \(1,\); allowed is \(2,\)"):
+        Plan.from_json(json.dumps(data))
+
+
+def test_results_cannot_be_written_to():
+    plan = provision(table(), trace(), {"cpu": 4, "gpu": 3})
+    with pytest.raises(ValueError, match="read-only"):
+        plan.servers_on[0, 0, 0] = 1
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        plan.headroom = 0.0

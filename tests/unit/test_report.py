@@ -1,0 +1,197 @@
+"""Reports say what the objects hold: figures are looked up in the object, never typed in again."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hercules_fast.report import (
+    WIDTH,
+    mapping_text,
+    plan_text,
+    provision_text,
+    search_text,
+    table_text,
+    text_table,
+)
+from hercules_fast.tables import EfficiencyTable, SchedulingConfig
+from tests import small_plans
+
+
+def line_with(text: str, *words: str) -> str:
+    found = [line for line in text.splitlines() if all(word in line for word in words)]
+    assert found, f"no line with {words} in:\n{text}"
+    return found[0]
+
+
+def test_text_table_aligns_columns() -> None:
+    assert text_table(("name", "n"), [("a", "1"), ("long", "1000")]).splitlines() == [
+        "  name     n",
+        "  a        1",
+        "  long  1000",
+    ]
+    assert text_table(("n", "name"), [("1", "a")], align="><", indent=0).splitlines() == ["n  name", "1  a"]
+
+
+def test_mapping_text_wraps_under_the_first_word() -> None:
+    text = mapping_text({"a": "word " * 40, "longer": ["x", "y"]})
+    first, second, *_, last = text.splitlines()
+    assert first.startswith("  a       word")
+    assert second.startswith(" " * 10 + "word")
+    assert last == "  longer  x, y"
+    assert mapping_text({}) == ""
+
+
+def test_the_week_on_one_page() -> None:
+    run = small_plans.run()
+    plan = run.plan
+    text = plan_text(run)
+    assert len(text.splitlines()) <= 70
+    assert max(map(len, text.splitlines())) <= WIDTH
+    assert text.isascii()
+    assert text.startswith("Plan for fleet toy: not the paper's\n")
+    assert "48 intervals of 1 h from Mon 2026-01-05 00:00 UTC" in text
+    assert "headroom 10% (as asked), seed 7" in text
+    assert "1.25 times this load" in text
+    order = ["Servers on,", "Capacity and power", "Saved", "Stock that binds", "Best servers", "Where the inputs"]
+    assert [text.index(title) for title in order] == sorted(text.index(title) for title in order)
+    assert "made up for this test" in text
+    assert "2 missing steps carried forward" in text
+    on = plan.servers_on.sum(axis=2)
+    for h, name in enumerate(plan.servers):
+        words = line_with(text, f"  {name} ", "%").split()
+        assert words[:3] == [name, str(plan.stock[h]), str(on[plan.peak, h])]
+        assert words[4] == str(on[plan.trough, h])
+    whole = line_with(text, "power, whole servers").split()
+    assert whole[-3:] == [f"{w / 1000:.2f}" for w in (*plan.power_w[[plan.peak, plan.trough]], plan.power_w.mean())]
+    for name, saving in plan.savings().items():
+        words = line_with(text, f"against {name}").split()
+        parts = (saving.peak_capacity, saving.peak_power, saving.mean_capacity, saving.mean_power)
+        assert words[-4:] == [f"{100 * part:.1f}%" for part in parts]
+    for line in plan.binding_stock():
+        assert line in text
+    for baseline in plan.baselines.values():
+        assert baseline.rule in " ".join(text.split())
+
+
+def test_headroom_says_how_it_was_found() -> None:
+    run = small_plans.run()
+    run.policy = replace(run.policy, headroom=None)
+    assert "the largest growth over one interval" in line_with(plan_text(run), "seed 7")
+
+
+def test_shed_load_and_uncovered_baselines_are_named() -> None:
+    run = small_plans.run(scale=3.0)
+    text = " ".join(plan_text(run).split())
+    assert not run.plan.is_covered
+    assert "LOAD THAT IS NOT SERVED" in text
+    for line in run.plan.shortfall():
+        assert line in text
+    for name, baseline in run.plan.baselines.items():
+        assert f"{name} does not cover the load in {int((~baseline.covers).sum())} of 48 intervals" in text
+    assert "LOAD THAT IS NOT SERVED" not in plan_text(small_plans.run())
+
+
+def test_workloads_out_of_reach_are_named() -> None:
+    text = plan_text(small_plans.run(unserved=("=feed",)))
+    assert "=feed: no server of the fleet serves it within its SLA" in text
+    assert "SLA OUT OF REACH" not in plan_text(small_plans.run())
+
+
+def test_negative_savings_are_printed_as_they_are() -> None:
+    run = small_plans.run()
+    saving = replace(run.plan.savings()["greedy"], peak_capacity=-0.123, mean_power=None)
+    run.plan = Wrapped(run.plan, savings=lambda: {"greedy": saving})
+    words = line_with(plan_text(run), "against greedy").split()
+    assert words[2] == "-12.3%"
+    assert words[-1] == "-"
+
+
+class Wrapped:
+    """An object with some attributes replaced."""
+
+    def __init__(self, inner: object, **changes: object):
+        self._inner, self._changes = inner, changes
+
+    def __getattr__(self, name: str) -> object:
+        return self._changes[name] if name in self._changes else getattr(self._inner, name)
+
+
+def test_provision_text_needs_the_plan_only() -> None:
+    plan = small_plans.plan()
+    text = provision_text(plan)
+    assert text.startswith("Plan for load two days\n")
+    assert "Capacity and power" in text
+    assert plan.baselines["greedy"].rule in " ".join(text.split())
+
+
+def test_one_interval_and_no_load_at_all() -> None:
+    for plan in (small_plans.plan(hours=1), small_plans.plan(scale=0.0)):
+        text = provision_text(plan)
+        assert "nan" not in text
+        assert "none: every type has servers left" in text or plan.binding_stock()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(900.0, "15 min"), (86400.0, "1 d"), (90.0, "90 s"), (5400.0, "90 min")]
+)
+def test_interval_lengths(seconds, words) -> None:
+    assert f"48 intervals of {words} from" in provision_text(replace(small_plans.plan(), interval_s=seconds))
+
+
+def test_days_of_the_week() -> None:
+    times = np.array(["1969-12-31T23:00", "2024-02-29T05:30", "2026-01-05T00:00"], dtype="datetime64[s]")
+    names = ["Wed 1969-12-31 23:00", "Thu 2024-02-29 05:30", "Mon 2026-01-05 00:00"]
+    for time, name in zip(times, names, strict=True):
+        plan = replace(small_plans.plan(hours=1), times=np.array([time]))
+        assert f"from {name} UTC" in provision_text(plan)
+
+
+def test_table_text_ranks_and_says_who_cannot() -> None:
+    text = table_text(small_plans.table())
+    rank, feed = text.split("\n\n")
+    assert [line.split()[0] for line in rank.splitlines()[2:]] == ["gpu", "new", "old"]
+    assert rank.startswith("rank, p95 <= 25 ms")
+    assert line_with(rank, "gpu").split() == ["gpu", "900", "not", "given", "500", "1.8"]
+    assert "cannot: gpu: does not fit: needs 90.0 GB" in feed
+
+
+def test_table_text_without_any_server_or_profile() -> None:
+    table = EfficiencyTable.from_matrices(["a", "b"], ["w"], [[0.0], [0.0]], [[0.0], [0.0]])
+    assert "no server can serve it" in table_text(table)
+    partial = replace(table, rows=table.rows[:1])
+    assert "not profiled: b" in table_text(partial)
+
+
+def config(batch: int) -> SchedulingConfig:
+    return SchedulingConfig(kind="cpu", variant=0, stages=("model",), threads=(18,), operator_cores=(1,), batch=batch)
+
+
+def test_search_text_shows_path_result_and_cost() -> None:
+    from hercules_fast.profiling import SearchResult, SearchStep
+
+    row = replace(
+        small_plans.table().rows[0],
+        config=config(128),
+        achieved_ms=(24.5,),
+        utilisation={"cpu": 0.9},
+        qps_lo=98.0,
+        qps_hi=102.0,
+        reason="limited by sla",
+    )
+    steps = (SearchStep(config=config(64), qps=90.0, move="start"), SearchStep(config=config(128), qps=99.0, move="up"))
+    result = SearchResult(
+        row=row, method="gradient", path=steps, candidates=400, evaluations=31, probes=70, simulated_queries=123456
+    )
+    text = search_text(result)
+    assert text.startswith("rank on old, p95 <= 25 ms: gradient search")
+    assert text.index("start") < text.index("up")
+    assert "100 QPS (95 % interval 98 to 102)" in text
+    assert "reached there: p95 24.5 ms" in text
+    assert "31 of 400 configurations simulated, 70 loads, 123,456 queries" in text
+    failed = replace(result, row=small_plans.table().rows[-1], path=())
+    assert "infeasible: does not fit" in search_text(failed)
+    assert math.isnan(failed.row.energy_j_per_query)
