@@ -10,6 +10,7 @@ checked before it is timed. With benchmarks disabled only the check runs.
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 from dataclasses import dataclass
@@ -21,8 +22,9 @@ import hercules_fast as hf
 from hercules_fast import _core
 
 ROUNDS = 41
-# Lookups come from a pool of this many sets, so that a table in memory is not served from the cache.
-SETS = 20
+# Every call gets lookups of its own, and they come round again only after this many bytes of rows: else a table in
+# memory would be served from the cache, by grace of the contender before.
+BYTES_BETWEEN_REPEATS = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,10 @@ def _release_build() -> None:
 
 
 def lookups(case: Case) -> tuple[list[np.ndarray], np.ndarray]:
-    rng = np.random.default_rng(7)
-    sets = [rng.integers(0, case.rows, case.bags * case.lookups_per_bag) for _ in range(SETS)]
-    return sets, np.arange(0, case.bags * case.lookups_per_bag, case.lookups_per_bag)
+    """Sets of lookups, to be taken in turn, and the offsets that go with each."""
+    n = case.bags * case.lookups_per_bag
+    sets = np.random.default_rng(7).integers(0, case.rows, (max(4, BYTES_BETWEEN_REPEATS // case.useful_bytes), n))
+    return list(sets), np.arange(0, n, case.lookups_per_bag)
 
 
 def table(case: Case) -> np.ndarray:
@@ -78,13 +81,15 @@ def table(case: Case) -> np.ndarray:
     return weight
 
 
-def interleaved_medians(contenders: dict, rounds: int) -> dict[str, float]:
-    """Median seconds of each contender, all taking turns in every round; one that gives a float timed itself."""
+def interleaved_medians(contenders: dict, sets: int, rounds: int) -> dict[str, float]:
+    """Median seconds of each contender, taking turns, each call on the next set; a float given is its own time."""
     times = {name: [] for name in contenders}
+    next_set = itertools.cycle(range(sets))
     for turn in range(rounds + 2):
         for name, call in contenders.items():
+            i = next(next_set)
             start = time.perf_counter()
-            own = call(turn % SETS)
+            own = call(i)
             elapsed = time.perf_counter() - start
             if turn >= 2:  # the first two turns warm up
                 times[name].append(own if isinstance(own, float) else elapsed)
@@ -95,7 +100,7 @@ def interleaved_medians(contenders: dict, rounds: int) -> dict[str, float]:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_embedding_bag(benchmark, case, threads):
     if benchmark.disabled:
-        case = Case(case.name, min(case.rows, 10_000), case.dim, case.lookups_per_bag, min(case.bags, 32))
+        case = Case(case.name, min(case.rows, 10_000), case.dim, case.lookups_per_bag, 32)
     weight = table(case)
     sets, offsets = lookups(case)
     contenders = {"ours": lambda i: hf.embedding_bag(weight, sets[i], offsets, mode="sum", threads=threads)}
@@ -117,7 +122,7 @@ def test_embedding_bag(benchmark, case, threads):
     if not benchmark.disabled:
         small = case.useful_bytes < 1 << 20
         gather = {"gather": lambda i: case.useful_bytes / 1e9 / _core.gather_limit(weight, sets[i], threads)}
-        medians = interleaved_medians(contenders | gather, ROUNDS * (20 if small else 1))
+        medians = interleaved_medians(contenders | gather, len(sets), ROUNDS * (20 if small else 1))
         limit = case.useful_bytes / medians["gather"] / 1e9
         reached = case.useful_bytes / medians["ours"] / 1e9
         rival = f"torch/ours {medians['torch'] / medians['ours']:5.2f}" if torch else "torch is not installed"
