@@ -102,7 +102,7 @@ def provision_text(plan: Plan) -> str:
     blocks = [
         "\n".join([f"Plan for load {plan.load_name}", _scope_line(plan), f"  headroom {_percent(plan.headroom)}"]),
         *_plan_blocks(plan),
-        f"How it was made\n{mapping_text(_rules(plan))}",
+        f"How it was made\n{mapping_text(_rules(plan) | ({'notes': '; '.join(plan.notes)} if plan.notes else {}))}",
     ]
     return "\n\n".join(block for block in blocks if block)
 
@@ -259,9 +259,7 @@ def _inputs_block(run: PlanRun) -> str:
 
 
 def _rules(plan: Plan) -> dict[str, str]:
-    """The baselines' rules and the planner's notes, for the end of a report."""
-    notes = {"notes": "; ".join(plan.notes)} if plan.notes else {}
-    return {name: baseline.rule for name, baseline in plan.baselines.items()} | notes
+    return {name: baseline.rule for name, baseline in plan.baselines.items()}
 
 
 def _lines(title: str, lines: Sequence[str]) -> str:
