@@ -271,13 +271,13 @@ def _lines(title: str, lines: Sequence[str]) -> str:
 
 def _workload_block(table: EfficiencyTable, workload: str) -> str:
     able = table.ranking(workload)
-    rows = [(*_figures(row), row.config.describe() if row.config else "", row.reason) for row in able]
+    rows = [(*_figures(row), row.config.describe() if row.config else "") for row in able]
     found = [table.best(server, workload) for server in table.servers]
     slas = next((_slas_text(row.sla) for row in found if row is not None and row.sla), "SLA not recorded")
     parts = [f"{workload}, {slas}"]
     if rows:
-        header = ("server", "QPS", "95 % interval", "W", "QPS/W", "configuration", "binds")
-        parts.append(text_table(header, rows, align="<>>>><<"))
+        header = ("server", "QPS", "95 % interval", "W", "QPS/W", "configuration")
+        parts.append(text_table(header, rows, align="<>>>><"))
     else:
         parts.append("  no server can serve it within its SLA")
     parts += [
