@@ -78,7 +78,26 @@ def search_text(result: SearchResult) -> str:
 
 def simulation_text(result: SimulationResult, *, slas: Sequence[Sla] = ()) -> str:
     """Latencies, throughput and utilisation of a simulated load, with the promises beside the percentiles."""
-    raise NotImplementedError
+    promised = {sla.percentile: sla.latency_ms for sla in slas}
+    rows = []
+    for percentile, latency_ms in zip(result.percentiles, result.latency_ms, strict=True):
+        limit = promised.get(percentile)
+        verdict = ("", "") if limit is None else (f"{limit:g}", "met" if latency_ms <= limit else "missed")
+        rows.append((f"p{percentile:g}", f"{latency_ms:.3f}", *verdict))
+    rows.append(("mean", f"{result.mean_latency_ms:.3f}", "", ""))
+    stages = [
+        (name, f"{busy:.1%}", f"{result.executions_per_query[name]:.3g}", f"{result.items_per_execution[name]:.4g}")
+        for name, busy in result.utilisation.items()
+    ]
+    return "\n".join(
+        [
+            f"{result.config.describe()} at {_qps(result.qps)} q/s",
+            text_table(("latency", "ms", "allowed", ""), rows, align="<>><"),
+            text_table(("stage", "busy", "executions per query", "items per execution"), stages),
+            f"  completed {_qps(result.throughput_qps)} q/s; the bottleneck is at {_qps(result.bottleneck_qps)} q/s",
+            f"  {result.queries:,} queries, the first {result.warmup:,} dropped as warm-up, seed {result.seed}",
+        ]
+    )
 
 
 # --- plans ---------------------------------------------------------------------------------------------------------
