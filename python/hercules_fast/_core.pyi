@@ -1,34 +1,126 @@
 """Signatures of the Rust extension, checked against the built module by stubtest."""
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, final
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
-_Float32 = npt.NDArray[np.float32]
-_Ints = npt.NDArray[np.int32] | npt.NDArray[np.int64]
+_F32 = NDArray[np.float32]
+_F64 = NDArray[np.float64]
+_I64 = NDArray[np.int64]
+_Ints = NDArray[np.int32] | NDArray[np.int64]
 
 def build_info() -> dict[str, Any]: ...
 def capabilities() -> dict[str, Any]: ...
 def embedding_bag(
-    weight: _Float32,
+    weight: _F32,
     indices: _Ints,
     offsets: _Ints | None,
     mode: str,
-    per_sample_weights: _Float32 | None,
+    per_sample_weights: _F32 | None,
     include_last_offset: bool,
     padding_idx: int | None,
-    out: _Float32 | None,
+    out: _F32 | None,
     threads: int | None,
     isa: str | None = None,
-) -> _Float32: ...
-def gather_limit(weight: _Float32, indices: _Ints, threads: int | None = None) -> float: ...
+) -> _F32: ...
+def gather_limit(weight: _F32, indices: _Ints, threads: int | None = None) -> float: ...
 def sparse_lengths_sum(
-    weight: _Float32,
+    weight: _F32,
     indices: _Ints,
     lengths: _Ints,
-    weights: _Float32 | None,
-    out: _Float32 | None,
+    weights: _F32 | None,
+    out: _F32 | None,
     threads: int | None,
     isa: str | None = None,
-) -> _Float32: ...
+) -> _F32: ...
+@final
+class ServiceGrid:
+    """Service times f64[V,S,I,B] in seconds and energies f64[V,S,I] in joules over items i64[I] and busy threads i64[B]."""
+
+    def __new__(
+        cls, items: _I64, busy: _I64, seconds: _F64, energy_j: _F64, units: Sequence[str], busy_of: Sequence[int]
+    ) -> ServiceGrid: ...
+    @property
+    def stages(self) -> int: ...
+    @property
+    def variants(self) -> int: ...
+    @property
+    def max_items(self) -> int: ...
+
+@final
+class Traffic:
+    """Arrival law by name with parameters, size_pmf f64[K] for sizes 1..K, seed of all random streams."""
+
+    def __new__(cls, arrivals: str, arrival_params: Sequence[float], size_pmf: _F64, seed: int) -> Traffic: ...
+    @property
+    def max_size(self) -> int: ...
+    @property
+    def mean_size(self) -> float: ...
+    @property
+    def seed(self) -> int: ...
+
+def simulate(
+    grid: ServiceGrid,
+    traffic: Traffic,
+    config: _I64,
+    qps: float,
+    queries: int,
+    warmup: int,
+    percentiles: Sequence[float],
+    replication: int = 0,
+    keep_latencies: bool = False,
+) -> dict[str, Any]: ...
+def simulate_trace(grid: ServiceGrid, config: _I64, arrival_s: _F64, sizes: _I64) -> dict[str, Any]: ...
+def simulate_stations(
+    stations: Sequence[tuple[str, int, str, Sequence[float], float, int, float]],
+    arrivals: str,
+    arrival_params: Sequence[float],
+    rate: float,
+    size_pmf: Sequence[float],
+    batch: int,
+    queries: int,
+    warmup: int,
+    percentiles: Sequence[float],
+    seed: int,
+    replication: int = 0,
+    keep_latencies: bool = False,
+) -> dict[str, Any]: ...
+def max_load(
+    grid: ServiceGrid,
+    traffic: Traffic,
+    config: _I64,
+    slas: Sequence[tuple[float, float]],
+    queries: int,
+    warmup: int,
+    cap: float = 0.95,
+    tolerance: float = 0.005,
+    replication: int = 0,
+) -> dict[str, Any]: ...
+@final
+class SearchProblem:
+    """One pair to search: candidates i64[N, 4+S], coords i64[N, K] (column 0 = kind), starts i64[], slas."""
+
+    def __new__(
+        cls,
+        grid: ServiceGrid,
+        traffic: Traffic,
+        candidates: _I64,
+        coords: _I64,
+        starts: _I64,
+        slas: Sequence[tuple[float, float]],
+    ) -> SearchProblem: ...
+    @property
+    def candidates(self) -> int: ...
+
+def search(
+    problems: Sequence[SearchProblem],
+    method: str = "gradient",
+    queries: int = 4096,
+    final_queries: int = 16384,
+    replications: int = 5,
+    cap: float = 0.95,
+    threads: int | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> tuple[list[dict[str, Any] | None], bool]: ...

@@ -36,8 +36,6 @@ class Effort:
     final_queries: int = 16384
     replications: int = 5
     utilisation_cap: float = 0.95
-    tolerance: float = 0.005
-    """Relative width at which the bisection of a load stops."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -251,7 +249,6 @@ def _run(
         final_queries=effort.final_queries,
         replications=effort.replications,
         cap=effort.utilisation_cap,
-        tolerance=effort.tolerance,
         threads=threads,
         progress=progress,
     )
@@ -290,14 +287,14 @@ def _row(pair: _Pair, result: Mapping[str, Any] | None, seed: int, power_mode: P
 
     if pair.table is None or pair.space is None or result is None:
         return infeasible(fits(pair.server, pair.workload.model).reason())
-    if result["best"] < 0:
+    if result["status"] != "ok":
         unloaded = ", ".join(
-            f"p{p:g} is {1e3 * seconds:.3g} ms at no load, allowed are {ms:g} ms"
-            for (p, ms), seconds in zip(sla, result["unloaded_s"], strict=True)
+            f"p{p:g} is at best {1e3 * seconds:.3g} ms without load, allowed are {ms:g} ms"
+            for (p, ms), seconds in zip(sla, result["best_unloaded_s"], strict=True)
             if seconds * 1e3 > ms
         )
-        return infeasible(f"no configuration meets the SLA: {unloaded or 'every load queues beyond it'}")
-    config = pair.space.config(pair.table, result["best"])
+        return infeasible(f"no configuration meets the SLA: {unloaded or 'none meets all of its percentiles at once'}")
+    config = pair.space.config(pair.table, result["candidate"])
     power = server_power(
         pair.table,
         config,

@@ -5,12 +5,18 @@ use pyo3::prelude::*;
 mod call;
 mod error;
 mod info;
+mod queue;
+mod search;
 mod sls;
 
 #[pymodule]
 mod _core {
     #[pymodule_export]
     use crate::info::{build_info, capabilities};
+    #[pymodule_export]
+    use crate::queue::{ServiceGrid, Traffic, max_load, simulate, simulate_stations, simulate_trace};
+    #[pymodule_export]
+    use crate::search::{SearchProblem, search};
     #[pymodule_export]
     use crate::sls::{embedding_bag, gather_limit, sparse_lengths_sum};
 }

@@ -1,1 +1,230 @@
-//! Placeholder for the room `search`.
+//! Search for the scheduling configuration with the highest load under latency targets.
+//!
+//! A [`Problem`] is data: a service table, traffic, a list of candidate configurations with lattice coordinates, and
+//! targets. [`gradient`] walks the lattice from a few starts, [`exhaustive`] looks at every candidate; both probe on
+//! one fixed run of queries, so that candidates differ by what they are and not by luck. The winner is then judged
+//! anew on independent runs ([`answer`]), which the search has not seen and so has not fitted.
+
+pub mod answer;
+pub mod evaluator;
+pub mod exhaustive;
+pub mod gradient;
+pub mod lattice;
+#[cfg(test)]
+mod tests;
+
+use crate::control::Control;
+use crate::error::{Error, Result};
+use crate::pool;
+use crate::queue::load::check_run;
+use crate::queue::{Config, Grid, Rules, System, Target, Traffic};
+use answer::Answer;
+use evaluator::{Counts, Evaluator};
+use lattice::Lattice;
+use rayon::prelude::*;
+use std::sync::Arc;
+
+/// One (server, workload) pair to be searched.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    pub(crate) grid: Arc<Grid>,
+    pub(crate) traffic: Arc<Traffic>,
+    pub(crate) candidates: Vec<Config>,
+    pub(crate) lattice: Lattice,
+    pub(crate) starts: Vec<usize>,
+    pub(crate) targets: Vec<Target>,
+}
+
+impl Problem {
+    /// `coords` is `[N, axes]` row-major; column 0 is the kind, which no move changes. Every candidate must be a valid
+    /// configuration of `grid` for the sizes of `traffic`.
+    pub fn new(
+        grid: Arc<Grid>,
+        traffic: Arc<Traffic>,
+        candidates: Vec<Config>,
+        coords: Vec<i64>,
+        starts: Vec<usize>,
+        targets: Vec<Target>,
+    ) -> Result<Self> {
+        if candidates.is_empty() {
+            return Err(Error::invalid("candidates", "is empty; at least one configuration is needed"));
+        }
+        let max_size = traffic.max_size();
+        for (i, config) in candidates.iter().enumerate() {
+            System::from_grid(&grid, config, max_size).map_err(|error| match error {
+                Error::Invalid { field, message } => Error::invalid(format!("candidates[{i}].{field}"), message),
+                other => other,
+            })?;
+        }
+        if starts.is_empty() {
+            return Err(Error::invalid("starts", "is empty; at least one candidate to start from is needed"));
+        }
+        if let Some(i) = starts.iter().position(|start| *start >= candidates.len()) {
+            let message = format!("is {}; allowed are 0..{}", starts[i], candidates.len());
+            return Err(Error::invalid(format!("starts[{i}]"), message));
+        }
+        let lattice = Lattice::new(coords, candidates.len())?;
+        Ok(Self { grid, traffic, candidates, lattice, starts, targets })
+    }
+
+    pub fn candidates(&self) -> usize {
+        self.candidates.len()
+    }
+
+    pub(crate) fn system(&self, candidate: usize) -> System {
+        System::from_grid(&self.grid, &self.candidates[candidate], self.traffic.max_size())
+            .expect("checked when the problem was made")
+    }
+}
+
+/// How candidates are chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    Gradient,
+    /// Every candidate that the bounds do not exclude.
+    Exhaustive,
+    /// Every candidate, bounds or not: the twin of the other two.
+    ExhaustiveUnpruned,
+}
+
+impl Method {
+    pub fn parse(text: &str) -> Result<Self> {
+        match text {
+            "gradient" => Ok(Self::Gradient),
+            "exhaustive" => Ok(Self::Exhaustive),
+            "exhaustive-unpruned" => Ok(Self::ExhaustiveUnpruned),
+            _ => Err(Error::invalid(
+                "method",
+                format!("is {text:?}; allowed are gradient, exhaustive, exhaustive-unpruned"),
+            )),
+        }
+    }
+}
+
+/// How much work a search spends.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub method: Method,
+    /// Queries per probe.
+    pub queries: usize,
+    /// Queries per replication of the final answer.
+    pub final_queries: usize,
+    pub replications: usize,
+    /// Highest utilisation of any stage.
+    pub cap: f64,
+}
+
+/// Largest number of replications.
+const MAX_REPLICATIONS: usize = 1000;
+
+/// Relative width of the rate's bracket during the walk, in the last polish, and in the final answer.
+pub(crate) const WALK_TOLERANCE: f64 = 0.01;
+pub(crate) const POLISH_TOLERANCE: f64 = 0.0025;
+pub(crate) const ANSWER_TOLERANCE: f64 = 0.0025;
+
+impl Settings {
+    /// Probing rules for `targets` with `queries` per run.
+    pub(crate) fn rules(&self, targets: &[Target], queries: usize) -> Rules {
+        Rules {
+            targets: targets.to_vec(),
+            queries,
+            warmup: Rules::warmup_of(queries),
+            cap: self.cap,
+            tolerance: WALK_TOLERANCE,
+        }
+    }
+
+    fn check(&self, problems: &[Arc<Problem>]) -> Result<()> {
+        check_run(self.queries, 0)?;
+        if self.replications == 0 || self.replications > MAX_REPLICATIONS {
+            let message = format!("is {}; allowed are 1 to {MAX_REPLICATIONS}", self.replications);
+            return Err(Error::invalid("replications", message));
+        }
+        for problem in problems {
+            self.rules(&problem.targets, self.queries).check()?;
+            self.rules(&problem.targets, self.final_queries).check()?;
+        }
+        Ok(())
+    }
+}
+
+/// How the walk came to a candidate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Step {
+    Start = 0,
+    /// One coordinate to the next value.
+    Axis = 1,
+    /// One coordinate up, another down.
+    Diagonal = 2,
+    /// Found by the expanded sweep.
+    Far = 3,
+    /// Found by the last polish.
+    Polish = 4,
+    /// Nothing meets the targets here: towards a lower unloaded latency.
+    Feasibility = 5,
+    /// A scattered candidate that won its race against the best.
+    Scatter = 6,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PathPoint {
+    pub candidate: usize,
+    /// Load on the search's run of queries; 0 while infeasible.
+    pub qps: f64,
+    pub step: Step,
+}
+
+/// Nothing meets the targets: for each target the best unloaded percentile and the candidate that has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Infeasible {
+    pub best_unloaded_s: Vec<f64>,
+    pub candidates: Vec<usize>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    pub verdict: std::result::Result<Answer, Infeasible>,
+    pub counts: Counts,
+    pub path: Vec<PathPoint>,
+}
+
+/// Search every problem, in parallel over problems and in order in the result. `None` stands for a problem that was
+/// not finished when `control` asked to stop.
+pub fn run(
+    problems: &[Arc<Problem>],
+    settings: &Settings,
+    threads: usize,
+    control: &Control,
+) -> Result<Vec<Option<Outcome>>> {
+    settings.check(problems)?;
+    pool::install(threads, || {
+        problems
+            .par_iter()
+            .with_max_len(1)
+            .map(|problem| match solve(problem, settings, control) {
+                Ok(outcome) => {
+                    control.advance();
+                    Ok(Some(outcome))
+                }
+                Err(Error::Cancelled) => Ok(None),
+                Err(error) => Err(error),
+            })
+            .collect()
+    })?
+}
+
+fn solve(problem: &Problem, settings: &Settings, control: &Control) -> Result<Outcome> {
+    let mut evaluator = Evaluator::new(problem, settings, control)?;
+    let mut path = Vec::new();
+    let best = match settings.method {
+        Method::Gradient => gradient::search(&mut evaluator, &mut path)?,
+        Method::Exhaustive => exhaustive::search(&mut evaluator, true)?,
+        Method::ExhaustiveUnpruned => exhaustive::search(&mut evaluator, false)?,
+    };
+    let verdict = match best {
+        Some((candidate, qps)) => Ok(answer::judge(problem, settings, candidate, qps, &mut evaluator.counts, control)?),
+        None => Err(evaluator.infeasible()?),
+    };
+    Ok(Outcome { verdict, counts: evaluator.counts, path })
+}

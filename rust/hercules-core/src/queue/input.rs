@@ -1,0 +1,124 @@
+//! One random run of queries: when they come (in mean gaps) and how many items each asks for.
+
+use crate::error::{Error, Result};
+use crate::queue::law::{Law, cumulative, pick};
+use crate::queue::table::MAX_ITEMS;
+use crate::rng::{Purpose, Stream};
+
+/// Largest number of queries in one run: jobs are numbered with 32 bits.
+pub const MAX_QUERIES: usize = 1 << 28;
+
+/// How queries come and how large they are.
+#[derive(Debug, Clone)]
+pub struct Traffic {
+    arrivals: Law,
+    cumulative: Vec<f64>,
+    pmf: Vec<f64>,
+    seed: u64,
+}
+
+impl Traffic {
+    /// `size_pmf[k]` is the probability of k+1 items; it must sum to 1 within 1e-6.
+    pub fn new(arrivals: Law, size_pmf: &[f64], seed: u64) -> Result<Self> {
+        if size_pmf.is_empty() || size_pmf.len() > MAX_ITEMS as usize {
+            return Err(Error::invalid(
+                "size_pmf",
+                format!("has {} entries; allowed are 1 to {MAX_ITEMS}", size_pmf.len()),
+            ));
+        }
+        if let Some(i) = size_pmf.iter().position(|p| !p.is_finite() || *p < 0.0) {
+            return Err(Error::invalid(
+                format!("size_pmf[{i}]"),
+                format!("is {}; must be finite and from 0", size_pmf[i]),
+            ));
+        }
+        let total: f64 = size_pmf.iter().sum();
+        if (total - 1.0).abs() > 1e-6 {
+            return Err(Error::invalid("size_pmf", format!("sums to {total}, must be 1")));
+        }
+        let pmf = size_pmf.iter().map(|p| p / total).collect();
+        Ok(Self { arrivals, cumulative: cumulative(size_pmf), pmf, seed })
+    }
+
+    /// (size, probability) of every size that occurs, ascending.
+    pub fn sizes(&self) -> impl Iterator<Item = (u32, f64)> {
+        self.pmf.iter().enumerate().filter(|(_, p)| **p > 0.0).map(|(k, p)| (k as u32 + 1, *p))
+    }
+
+    pub fn max_size(&self) -> u32 {
+        self.sizes().last().map_or(1, |(size, _)| size)
+    }
+
+    pub fn mean_size(&self) -> f64 {
+        self.sizes().map(|(size, p)| f64::from(size) * p).sum()
+    }
+
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+}
+
+/// A fixed run of queries. The same run is used at every rate and for every configuration (common random numbers):
+/// arrival times are unit times divided by the rate.
+#[derive(Debug, Clone)]
+pub struct Input {
+    pub(crate) unit_time: Vec<f64>,
+    pub(crate) size: Vec<u32>,
+}
+
+impl Input {
+    /// `queries` queries of `traffic`; `replication` numbers independent runs.
+    pub fn draw(traffic: &Traffic, queries: usize, replication: u64) -> Result<Self> {
+        if queries == 0 || queries > MAX_QUERIES {
+            return Err(Error::invalid("queries", format!("is {queries}; allowed are 1 to {MAX_QUERIES}")));
+        }
+        let gaps = Stream::new(traffic.seed, Purpose::Arrivals, replication);
+        let sizes = Stream::new(traffic.seed, Purpose::Sizes, replication);
+        let mut clock = 0.0;
+        let unit_time = (0..queries as u64)
+            .map(|i| {
+                clock += traffic.arrivals.draw(gaps, i);
+                clock
+            })
+            .collect();
+        let size = (0..queries as u64).map(|i| pick(&traffic.cumulative, sizes.uniform(i)) as u32 + 1).collect();
+        Ok(Self { unit_time, size })
+    }
+
+    /// A recorded run: arrival times in seconds (run it at rate 1) and sizes.
+    pub fn trace(arrival_s: Vec<f64>, sizes: Vec<u32>) -> Result<Self> {
+        if arrival_s.len() != sizes.len() || sizes.is_empty() || sizes.len() > MAX_QUERIES {
+            let message = format!(
+                "has {} entries for {} arrivals; need as many, 1 to {MAX_QUERIES}",
+                sizes.len(),
+                arrival_s.len()
+            );
+            return Err(Error::invalid("sizes", message));
+        }
+        for (i, time) in arrival_s.iter().enumerate() {
+            if !time.is_finite() || *time < 0.0 {
+                return Err(Error::invalid(format!("arrival_s[{i}]"), format!("is {time}; must be finite and from 0")));
+            }
+            if i > 0 && *time < arrival_s[i - 1] {
+                let message = format!("is {time} after {}; times must not decrease", arrival_s[i - 1]);
+                return Err(Error::invalid(format!("arrival_s[{i}]"), message));
+            }
+        }
+        if let Some(i) = sizes.iter().position(|size| *size == 0) {
+            return Err(Error::invalid(format!("sizes[{i}]"), "is 0; a query asks for at least 1 item"));
+        }
+        Ok(Self { unit_time: arrival_s, size: sizes })
+    }
+
+    pub fn len(&self) -> usize {
+        self.size.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.size.is_empty()
+    }
+
+    pub fn max_size(&self) -> u32 {
+        self.size.iter().copied().max().unwrap_or(1)
+    }
+}

@@ -1,0 +1,297 @@
+//! Random laws with mean 1. A draw is a pure function of (stream, index), so that configurations share their numbers.
+
+use crate::error::{Error, Result};
+use crate::rng::{Stream, ln};
+
+/// Largest Erlang order and largest number of hyperexponential branches.
+const MAX_PHASES: usize = 1000;
+
+/// A law of positive numbers, scaled to mean 1.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Law {
+    Deterministic,
+    Exponential,
+    /// Sum of `k` exponentials.
+    Erlang {
+        k: u32,
+    },
+    /// Branch i with probability `p[i]` is exponential with mean `means[i]`.
+    Hyperexponential {
+        cumulative: Vec<f64>,
+        means: Vec<f64>,
+    },
+    /// `sigma` of the logarithm.
+    Lognormal {
+        sigma: f64,
+    },
+    /// A Poisson *count* of ticks, as the load generator of DeepRecInfra draws its gaps. This is not a Poisson process:
+    /// its coefficient of variation is 1/sqrt(mean ticks).
+    PoissonCount {
+        first: u32,
+        cumulative: Vec<f64>,
+        mean_ticks: f64,
+    },
+    /// Recorded values, repeated cyclically; no randomness.
+    Replay {
+        values: Vec<f64>,
+    },
+}
+
+impl Law {
+    /// Names that [`Law::parse`] knows, with their parameters.
+    pub const NAMES: &str = "poisson or exponential [], deterministic [], erlang [k], hyperexponential [p..., rate...], \
+                             lognormal [sigma], deeprecsys-gap [mean ticks], replay [gaps...]";
+
+    /// The law `name` with `params`; the field in errors is `field`.
+    pub fn parse(field: &str, name: &str, params: &[f64]) -> Result<Self> {
+        if let Some(i) = params.iter().position(|x| !x.is_finite() || *x < 0.0) {
+            return Err(Error::invalid(
+                format!("{field}_params[{i}]"),
+                format!("is {}; must be finite and from 0", params[i]),
+            ));
+        }
+        let wrong =
+            |what: &str| Err(Error::invalid(format!("{field}_params"), format!("{name}: {what}, got {params:?}")));
+        match (name, params) {
+            ("poisson" | "exponential", []) => Ok(Self::Exponential),
+            ("deterministic", []) => Ok(Self::Deterministic),
+            ("poisson" | "exponential" | "deterministic", _) => wrong("takes no parameter"),
+            ("erlang", [k]) if *k >= 1.0 && *k <= MAX_PHASES as f64 && k.fract() == 0.0 => {
+                Ok(Self::Erlang { k: *k as u32 })
+            }
+            ("erlang", _) => wrong("needs one whole number from 1 to 1000"),
+            ("hyperexponential", _) => Self::hyperexponential(params).map_or_else(|| wrong(HYPER), Ok),
+            ("lognormal", [sigma]) if *sigma > 0.0 && *sigma <= 5.0 => Ok(Self::Lognormal { sigma: *sigma }),
+            ("lognormal", _) => wrong("needs one sigma above 0, at most 5"),
+            ("deeprecsys-gap", [mean]) if *mean >= 0.1 && *mean <= 1e6 => Ok(Self::poisson_count(*mean)),
+            ("deeprecsys-gap", _) => wrong("needs the mean number of ticks, 0.1 to 1e6"),
+            ("replay", values) => Self::replay(values).map_or_else(|| wrong("needs gaps of positive sum"), Ok),
+            _ => Err(Error::invalid(field, format!("is {name:?}; allowed are {}", Self::NAMES))),
+        }
+    }
+
+    fn hyperexponential(params: &[f64]) -> Option<Self> {
+        let branches = params.len() / 2;
+        if branches == 0 || !params.len().is_multiple_of(2) || branches > MAX_PHASES {
+            return None;
+        }
+        let (p, rates) = params.split_at(branches);
+        let total: f64 = p.iter().sum();
+        if (total - 1.0).abs() > 1e-9 || rates.contains(&0.0) {
+            return None;
+        }
+        let mean: f64 = p.iter().zip(rates).map(|(p, rate)| p / total / rate).sum();
+        let means = rates.iter().map(|rate| 1.0 / rate / mean).collect();
+        Some(Self::Hyperexponential { cumulative: cumulative(p), means })
+    }
+
+    /// The Poisson law by its recursion p(k+1) = p(k) mean/(k+1) away from the mode, then normalised: no exponential.
+    fn poisson_count(mean: f64) -> Self {
+        let mode = mean as u32;
+        let mut below = Vec::new();
+        let mut p = 1.0;
+        for k in (1..=mode).rev() {
+            p = p * f64::from(k) / mean;
+            if p < 1e-18 {
+                break;
+            }
+            below.push(p);
+        }
+        let first = mode - below.len() as u32;
+        let mut weights: Vec<f64> = below.into_iter().rev().collect();
+        weights.push(1.0);
+        let (mut p, mut k) = (1.0, mode);
+        while p >= 1e-18 {
+            k += 1;
+            p = p * mean / f64::from(k);
+            weights.push(p);
+        }
+        Self::PoissonCount { first, cumulative: cumulative(&weights), mean_ticks: mean }
+    }
+
+    fn replay(values: &[f64]) -> Option<Self> {
+        let sum: f64 = values.iter().sum();
+        let scale = values.len() as f64 / sum;
+        (sum > 0.0 && scale.is_finite()).then(|| Self::Replay { values: values.iter().map(|x| x * scale).collect() })
+    }
+
+    /// Number `index` of this law's sequence in `stream`.
+    #[inline]
+    pub fn draw(&self, stream: Stream, index: u64) -> f64 {
+        match self {
+            Self::Deterministic => 1.0,
+            Self::Exponential => stream.exponential(index),
+            Self::Erlang { k } => {
+                let k = u64::from(*k);
+                let sum: f64 = (0..k).map(|j| stream.exponential(index * k + j)).sum();
+                sum / k as f64
+            }
+            Self::Hyperexponential { cumulative, means } => {
+                means[pick(cumulative, stream.uniform(2 * index))] * stream.exponential(2 * index + 1)
+            }
+            Self::Lognormal { sigma } => exp(sigma * normal_quantile(stream.uniform(index)) - 0.5 * sigma * sigma),
+            Self::PoissonCount { first, cumulative, mean_ticks } => {
+                (f64::from(*first) + pick(cumulative, stream.uniform(index)) as f64) / mean_ticks
+            }
+            Self::Replay { values } => values[(index % values.len() as u64) as usize],
+        }
+    }
+}
+
+const HYPER: &str = "needs branch probabilities (sum 1) and then as many rates above 0";
+
+/// Running sums, scaled to end at 1 exactly.
+pub(crate) fn cumulative(weights: &[f64]) -> Vec<f64> {
+    let total: f64 = weights.iter().sum();
+    let mut sum = 0.0;
+    let mut sums: Vec<f64> = weights
+        .iter()
+        .map(|w| {
+            sum += w;
+            sum / total
+        })
+        .collect();
+    // Rounding must not leave a gap under 1; entries of probability 0 at the end must stay unreachable.
+    let last = weights.iter().rposition(|w| *w > 0.0).unwrap_or(0);
+    sums[last..].fill(1.0);
+    sums
+}
+
+/// First index whose running sum exceeds `u`: never one of probability 0.
+#[inline]
+pub(crate) fn pick(cumulative: &[f64], u: f64) -> usize {
+    cumulative.partition_point(|c| *c <= u)
+}
+
+/// e^x for |x| < 700 by range reduction and a Taylor polynomial; relative error below 1e-15.
+fn exp(x: f64) -> f64 {
+    const LN2_HI: f64 = 6.931_471_803_691_238e-1;
+    const LN2_LO: f64 = 1.908_214_929_270_587_7e-10;
+    let k = (x * std::f64::consts::LOG2_E + if x < 0.0 { -0.5 } else { 0.5 }) as i64;
+    let r = (x - k as f64 * LN2_HI) - k as f64 * LN2_LO;
+    // |r| <= 0.35: the first term left out is r^14/14! < 5e-18.
+    let series = (1..=13).rev().fold(1.0, |sum, n| 1.0 + sum * r / f64::from(n));
+    series * f64::from_bits(((1023 + k) as u64) << 52)
+}
+
+/// Quantile of the standard normal law by Acklam's rational approximation; relative error below 1.2e-9.
+fn normal_quantile(u: f64) -> f64 {
+    const A: [f64; 6] = [
+        -3.969_683_028_665_376e1,
+        2.209_460_984_245_205e2,
+        -2.759_285_104_469_687e2,
+        1.383_577_518_672_69e2,
+        -3.066_479_806_614_716e1,
+        2.506_628_277_459_239,
+    ];
+    const B: [f64; 6] = [
+        -5.447_609_879_822_406e1,
+        1.615_858_368_580_409e2,
+        -1.556_989_798_598_866e2,
+        6.680_131_188_771_972e1,
+        -1.328_068_155_288_572e1,
+        1.0,
+    ];
+    const C: [f64; 6] = [
+        -7.784_894_002_430_293e-3,
+        -3.223_964_580_411_365e-1,
+        -2.400_758_277_161_838,
+        -2.549_732_539_343_734,
+        4.374_664_141_464_968,
+        2.938_163_982_698_783,
+    ];
+    const D: [f64; 5] =
+        [7.784_695_709_041_462e-3, 3.224_671_290_700_398e-1, 2.445_134_137_142_996, 3.754_408_661_907_416, 1.0];
+    const TAIL: f64 = 0.024_25;
+    fn horner(coefficients: &[f64], x: f64) -> f64 {
+        coefficients.iter().fold(0.0, |sum, c| sum * x + c)
+    }
+    let tail = u.min(1.0 - u);
+    if tail < TAIL {
+        let q = (-2.0 * ln(tail)).sqrt();
+        let z = horner(&C, q) / horner(&D, q);
+        if u < 0.5 { z } else { -z }
+    } else {
+        let q = u - 0.5;
+        let r = q * q;
+        horner(&A, r) * q / horner(&B, r)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Purpose;
+
+    #[test]
+    fn exp_agrees_with_the_platform() {
+        for i in -3000..3000 {
+            let x = f64::from(i) * 0.0101;
+            assert!((exp(x) / x.exp() - 1.0).abs() < 2e-15, "exp({x})");
+        }
+    }
+
+    #[test]
+    fn normal_quantile_hits_known_points() {
+        for (u, z) in
+            [(0.5, 0.0), (0.975, 1.959_963_984_540_054), (0.01, -2.326_347_874_040_841), (1e-6, -4.753_424_308_822_899)]
+        {
+            assert!((normal_quantile(u) - z).abs() < 6e-9, "{u}");
+        }
+    }
+
+    #[test]
+    fn laws_have_mean_one_and_the_stated_variance() {
+        let cases = [
+            ("poisson", vec![], 1.0),
+            ("deterministic", vec![], 0.0),
+            ("erlang", vec![4.0], 0.25),
+            ("hyperexponential", vec![0.887_298_334_621, 0.112_701_665_379, 1.774_596_669_24, 0.225_403_330_759], 4.0),
+            ("lognormal", vec![0.5], 0.284_025_416_687_741_5),
+            ("deeprecsys-gap", vec![25.0], 0.04),
+            ("replay", vec![1.0, 3.0], 0.25),
+        ];
+        let stream = Stream::new(11, Purpose::Arrivals, 0);
+        for (name, params, variance) in cases {
+            let law = Law::parse("arrivals", name, &params).unwrap();
+            let n = 400_000;
+            let (mut sum, mut square) = (0.0, 0.0);
+            for i in 0..n {
+                let x = law.draw(stream, i) - 1.0;
+                sum += x;
+                square += x * x;
+            }
+            let n = n as f64;
+            assert!((sum / n).abs() < 5.0 * (f64::max(variance, 1e-12) / n).sqrt(), "{name}: mean {}", sum / n);
+            assert!((square / n - variance).abs() < 0.05 * variance + 1e-12, "{name}: variance {}", square / n);
+        }
+    }
+
+    #[test]
+    fn zero_probabilities_are_never_picked() {
+        let sums = cumulative(&[0.0, 0.5, 0.0, 0.5, 0.0]);
+        for i in 0..1000 {
+            assert!([1, 3].contains(&pick(&sums, (f64::from(i) + 0.5) / 1000.0)));
+        }
+    }
+
+    #[test]
+    fn faults_name_the_parameter() {
+        for (name, params) in [
+            ("poisson", vec![1.0]),
+            ("erlang", vec![0.0]),
+            ("erlang", vec![1.5]),
+            ("hyperexponential", vec![0.5, 1.0, 1.0]),
+            ("hyperexponential", vec![0.5, 0.4, 1.0, 1.0]),
+            ("lognormal", vec![0.0]),
+            ("deeprecsys-gap", vec![]),
+            ("replay", vec![0.0]),
+        ] {
+            assert!(Law::parse("arrivals", name, &params).unwrap_err().to_string().starts_with("arrivals_params"));
+        }
+        assert!(Law::parse("arrivals", "bursty", &[]).unwrap_err().to_string().contains("deeprecsys-gap"));
+        assert!(
+            Law::parse("arrivals", "erlang", &[f64::NAN]).unwrap_err().to_string().starts_with("arrivals_params[0]")
+        );
+    }
+}

@@ -1,0 +1,288 @@
+//! Highest load that meets latency targets, on one fixed run of queries (common random numbers).
+
+use crate::control::Control;
+use crate::error::{Error, Result};
+use crate::queue::input::{Input, Traffic};
+use crate::queue::percentile;
+use crate::queue::system::{Detail, Ended, Scratch, Split, StageUse, System, Watch};
+use crate::queue::table::Unit;
+
+/// A percentile and the latency that it must not exceed.
+pub type Target = (f64, f64);
+
+/// A run whose latency grows by more than this share of elapsed time falls behind its arrivals.
+pub const BACKLOG_GROWTH_LIMIT: f64 = 0.05;
+
+/// Order statistics that must lie above a percentile before it means anything.
+const TAIL_SAMPLES: f64 = 10.0;
+
+/// Below this share of its bound a system is said to carry nothing: the search for a rate must end somewhere.
+const LEAST_SHARE: f64 = 1e-3;
+
+/// What "meets the targets" means, and how hard to look.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    pub targets: Vec<Target>,
+    /// Queries per run.
+    pub queries: usize,
+    /// Queries dropped from the front.
+    pub warmup: usize,
+    /// Highest utilisation of any stage.
+    pub cap: f64,
+    /// Relative width of the final bracket of the rate.
+    pub tolerance: f64,
+}
+
+impl Rules {
+    /// Default warm-up: a tenth of the queries.
+    pub fn warmup_of(queries: usize) -> usize {
+        queries / 10
+    }
+
+    /// Refuse what cannot be decided, naming the field.
+    pub fn check(&self) -> Result<()> {
+        check_run(self.queries, self.warmup)?;
+        if self.targets.is_empty() {
+            return Err(Error::invalid("slas", "is empty; at least one (percentile, seconds) is needed"));
+        }
+        for (i, &(p, seconds)) in self.targets.iter().enumerate() {
+            percentile::check(&format!("slas[{i}].percentile"), p)?;
+            if !(seconds > 0.0 && seconds.is_finite()) {
+                return Err(Error::invalid(
+                    format!("slas[{i}].seconds"),
+                    format!("is {seconds}; must be finite and above 0"),
+                ));
+            }
+            check_tail(&format!("slas[{i}].percentile"), p, self.queries - self.warmup)?;
+        }
+        if !(self.cap > 0.0 && self.cap < 1.0) {
+            return Err(Error::invalid("cap", format!("is {}; allowed is 0 < cap < 1", self.cap)));
+        }
+        if !(self.tolerance >= 1e-6 && self.tolerance <= 0.5) {
+            return Err(Error::invalid("tolerance", format!("is {}; allowed are 1e-6 to 0.5", self.tolerance)));
+        }
+        Ok(())
+    }
+}
+
+/// Refuse a run without queries after the warm-up.
+pub fn check_run(queries: usize, warmup: usize) -> Result<()> {
+    if queries == 0 || queries > super::input::MAX_QUERIES {
+        return Err(Error::invalid("queries", format!("is {queries}; allowed are 1 to {}", super::input::MAX_QUERIES)));
+    }
+    if warmup >= queries {
+        return Err(Error::invalid("warmup", format!("is {warmup}; must be below queries = {queries}")));
+    }
+    Ok(())
+}
+
+/// Refuse a percentile that `counted` queries do not determine.
+pub fn check_tail(field: &str, p: f64, counted: usize) -> Result<()> {
+    if (counted as f64) * (1.0 - p) < TAIL_SAMPLES * (1.0 - 1e-9) {
+        let needed = (TAIL_SAMPLES / (1.0 - p) - 1e-6).ceil();
+        let message = format!("is {p}: {counted} queries after warm-up are too few; at least {needed} are needed");
+        return Err(Error::invalid(field, message));
+    }
+    Ok(())
+}
+
+/// What keeps the load from being higher.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// The latency target with this index.
+    Target(usize),
+    /// Even an empty system misses the target with this index: the load is 0.
+    Unloaded(usize),
+    UtilisationCap,
+    /// The system falls behind although its bottleneck says that it should not (fused batches that do not fill).
+    Backlog,
+}
+
+impl Limit {
+    /// Name and, for the targets, which one.
+    pub fn name(self) -> (&'static str, Option<usize>) {
+        match self {
+            Self::Target(i) => ("sla", Some(i)),
+            Self::Unloaded(i) => ("unloaded latency", Some(i)),
+            Self::UtilisationCap => ("utilisation cap", None),
+            Self::Backlog => ("growing backlog", None),
+        }
+    }
+}
+
+/// Statistics of one complete run.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    pub percentiles_s: Vec<f64>,
+    pub mean_latency_s: f64,
+    pub throughput_qps: f64,
+    pub backlog_growth: f64,
+    pub uses: Vec<StageUse>,
+}
+
+impl Summary {
+    /// Read the run that `scratch` holds.
+    pub fn of(system: &System, scratch: &Scratch, warmup: usize, ps: &[f64]) -> Self {
+        let mut latencies = scratch.latencies(warmup);
+        let mean_latency_s = latencies.iter().sum::<f64>() / latencies.len() as f64;
+        Self {
+            percentiles_s: percentile::percentiles(&mut latencies, ps),
+            mean_latency_s,
+            throughput_qps: scratch.arrival.len() as f64 / scratch.span_s(),
+            backlog_growth: scratch.backlog_growth(),
+            uses: system.stage_use(scratch),
+        }
+    }
+}
+
+/// Answer of [`max_load`].
+#[derive(Debug, Clone)]
+pub struct MaxLoad {
+    /// Highest rate found that passes; 0 if none does.
+    pub qps: f64,
+    pub limit: Limit,
+    /// `cap` times the bottleneck rate: no load can be higher.
+    pub bound_qps: f64,
+    /// Percentiles of a query alone in the system, one for each target.
+    pub unloaded_s: Vec<f64>,
+    /// The run at `qps`, with the targets' percentiles; none if `qps` is 0.
+    pub summary: Option<Summary>,
+    pub probes: u64,
+    pub simulated_queries: u64,
+}
+
+/// Percentiles of a query that finds the system empty, one for each target, exact over the size law.
+pub fn unloaded_percentiles(system: &System, traffic: &Traffic, targets: &[Target], scratch: &mut Scratch) -> Vec<f64> {
+    let mut pairs = system.unloaded(traffic, scratch);
+    targets.iter().map(|&(p, _)| percentile::weighted(&mut pairs, p)).collect()
+}
+
+/// First target that the unloaded percentiles miss.
+pub fn missed_unloaded(unloaded_s: &[f64], targets: &[Target]) -> Option<usize> {
+    unloaded_s.iter().zip(targets).position(|(latency, (_, limit))| latency > limit)
+}
+
+/// One system on one fixed run of queries, asked rate by rate.
+#[derive(Debug)]
+pub struct Prober<'a> {
+    system: &'a System,
+    input: &'a Input,
+    rules: &'a Rules,
+    control: Option<&'a Control>,
+    split: Split,
+    bound_qps: f64,
+    pub probes: u64,
+    pub simulated_queries: u64,
+}
+
+impl<'a> Prober<'a> {
+    /// `bound_qps` is `cap` times the bottleneck.
+    pub fn new(
+        system: &'a System,
+        input: &'a Input,
+        rules: &'a Rules,
+        bound_qps: f64,
+        control: Option<&'a Control>,
+    ) -> Result<Self> {
+        let split = Split::of(system, input)?;
+        Ok(Self { system, input, rules, control, split, bound_qps, probes: 0, simulated_queries: 0 })
+    }
+
+    /// Does the system carry `qps`? `None` says yes, else what stands against it. Fails only when cancelled.
+    pub fn probe(&mut self, qps: f64, scratch: &mut Scratch) -> Result<Option<Limit>> {
+        let mut watch = Watch::new(&self.rules.targets, self.rules.warmup, self.input.len(), self.control);
+        let ended = self.system.run(self.input, &self.split, qps, scratch, &mut watch, Detail::Latency);
+        self.probes += 1;
+        self.simulated_queries += watch.reached as u64;
+        match ended {
+            Ended::Cancelled => Err(Error::Cancelled),
+            Ended::Missed(target) => Ok(Some(Limit::Target(target))),
+            Ended::Complete => Ok(self.load_limit(scratch)),
+        }
+    }
+
+    fn load_limit(&self, scratch: &Scratch) -> Option<Limit> {
+        let uses = self.system.stage_use(scratch);
+        let pools = self.system.stations().iter().filter(|station| station.unit != Unit::Fused);
+        if pools.into_iter().any(|station| uses[station.stage].utilisation > self.rules.cap) {
+            return Some(Limit::UtilisationCap);
+        }
+        (scratch.backlog_growth() > BACKLOG_GROWTH_LIMIT).then_some(Limit::Backlog)
+    }
+
+    /// Highest passing rate within `tolerance`, and what limits it. `floor` is a rate known to pass (or 0), `guess` a
+    /// rate to look near first (or 0).
+    pub fn highest(&mut self, floor: f64, guess: f64, tolerance: f64, scratch: &mut Scratch) -> Result<(f64, Limit)> {
+        let bound = self.bound_qps;
+        let (mut low, mut high, mut limit) = (floor, f64::INFINITY, Limit::UtilisationCap);
+        // Close in from the guess in growing steps; without one, from the bound.
+        let mut step = 4.0 * tolerance;
+        let mut next = if guess > floor && guess < bound { guess } else { bound };
+        if floor > 0.0 && guess <= floor {
+            next = (floor * (1.0 + step)).min(bound);
+        }
+        loop {
+            if let Some(reason) = self.probe(next, scratch)? {
+                (high, limit) = (next, reason);
+            } else {
+                low = next;
+                if next >= bound {
+                    return Ok((bound, Limit::UtilisationCap));
+                }
+            }
+            if high.is_finite() && high - low <= tolerance * high {
+                return Ok((low, limit));
+            }
+            if low == 0.0 && high < LEAST_SHARE * bound {
+                return Ok((0.0, limit));
+            }
+            next = if high.is_infinite() {
+                (low * (1.0 + step)).min(bound)
+            } else if low == 0.0 && guess > 0.0 && step < 0.5 {
+                high * (1.0 - step)
+            } else {
+                0.5 * (low + high)
+            };
+            step *= 2.0;
+        }
+    }
+}
+
+/// Highest load of `system` for `traffic` on the run `input`.
+///
+/// A rate passes if every target holds, nothing falls behind, no pool's simulated utilisation exceeds `cap`, and the
+/// rate is at most `cap` times the bottleneck. Bisection takes the verdict to be monotone in the rate.
+pub fn max_load(
+    system: &System,
+    traffic: &Traffic,
+    input: &Input,
+    rules: &Rules,
+    scratch: &mut Scratch,
+    control: Option<&Control>,
+) -> Result<MaxLoad> {
+    rules.check()?;
+    let bound_qps = rules.cap * system.bottleneck_qps(traffic);
+    let unloaded_s = unloaded_percentiles(system, traffic, &rules.targets, scratch);
+    let mut answer = MaxLoad {
+        qps: 0.0,
+        limit: Limit::UtilisationCap,
+        bound_qps,
+        unloaded_s,
+        summary: None,
+        probes: 0,
+        simulated_queries: 0,
+    };
+    if let Some(target) = missed_unloaded(&answer.unloaded_s, &rules.targets) {
+        answer.limit = Limit::Unloaded(target);
+        return Ok(answer);
+    }
+    let mut prober = Prober::new(system, input, rules, bound_qps, control)?;
+    (answer.qps, answer.limit) = prober.highest(0.0, 0.0, rules.tolerance, scratch)?;
+    (answer.probes, answer.simulated_queries) = (prober.probes, prober.simulated_queries);
+    if answer.qps > 0.0 {
+        system.run(input, &prober.split, answer.qps, scratch, &mut Watch::blind(), Detail::Energy);
+        let ps: Vec<f64> = rules.targets.iter().map(|target| target.0).collect();
+        answer.summary = Some(Summary::of(system, scratch, rules.warmup, &ps));
+    }
+    Ok(answer)
+}

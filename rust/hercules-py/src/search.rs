@@ -1,0 +1,132 @@
+//! Binding of the configuration search: problems in, one dictionary for each out.
+
+use crate::call::watched;
+use crate::error::CoreError;
+use crate::queue::{ServiceGrid, Traffic, configs, set_limit, set_uses};
+use hercules_core::pool;
+use hercules_core::queue::load::Target;
+use hercules_core::search::{Method, Outcome, Problem, Settings, Step, run};
+use numpy::{IntoPyArray, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+use std::sync::Arc;
+
+/// One (server, workload) pair: table, traffic, candidates with lattice coordinates, starts, targets.
+#[pyclass(frozen, module = "hercules_fast._core")]
+pub struct SearchProblem {
+    inner: Arc<Problem>,
+}
+
+#[pymethods]
+impl SearchProblem {
+    #[new]
+    #[pyo3(signature = (grid, traffic, candidates, coords, starts, slas))]
+    fn new(
+        py: Python<'_>,
+        grid: &ServiceGrid,
+        traffic: &Traffic,
+        candidates: PyReadonlyArray2<'_, i64>,
+        coords: PyReadonlyArray2<'_, i64>,
+        starts: PyReadonlyArray1<'_, i64>,
+        slas: Vec<Target>,
+    ) -> PyResult<Self> {
+        let configs = configs("candidates", &candidates, grid.inner.stages())?;
+        if coords.shape()[0] != configs.len() {
+            let message = format!("has {} rows for {} candidates", coords.shape()[0], configs.len());
+            return Err(crate::error::invalid("coords", message));
+        }
+        let starts = starts
+            .as_array()
+            .iter()
+            .enumerate()
+            .map(|(i, start)| {
+                usize::try_from(*start)
+                    .map_err(|_| crate::error::invalid(&format!("starts[{i}]"), format!("is {start}; must be from 0")))
+            })
+            .collect::<PyResult<Vec<_>>>()?;
+        let coords: Vec<i64> = coords.as_array().iter().copied().collect();
+        let (grid, traffic) = (Arc::clone(&grid.inner), Arc::clone(&traffic.inner));
+        let inner = py.detach(|| Problem::new(grid, traffic, configs, coords, starts, slas)).map_err(CoreError)?;
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    #[getter]
+    fn candidates(&self) -> usize {
+        self.inner.candidates()
+    }
+}
+
+/// Search all problems; `(results, interrupted)`. A result is None for a problem that Ctrl-C left unfinished.
+#[pyfunction]
+#[pyo3(signature = (problems, method="gradient", queries=4096, final_queries=16384, replications=5, cap=0.95, threads=None, progress=None))]
+#[allow(clippy::too_many_arguments)] // keyword arguments of a Python function
+pub fn search<'py>(
+    py: Python<'py>,
+    problems: Vec<Py<SearchProblem>>,
+    method: &str,
+    queries: usize,
+    final_queries: usize,
+    replications: usize,
+    cap: f64,
+    threads: Option<usize>,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<(Bound<'py, PyList>, bool)> {
+    let method = Method::parse(method).map_err(CoreError)?;
+    let settings = Settings { method, queries, final_queries, replications, cap };
+    let threads = pool::resolve_threads(threads).map_err(CoreError)?;
+    let problems: Vec<Arc<Problem>> = problems.iter().map(|problem| Arc::clone(&problem.get().inner)).collect();
+    let watched =
+        watched(py, progress.as_ref(), problems.len(), |control| run(&problems, &settings, threads, control))?;
+    let outcomes = watched.result.map_err(CoreError)?;
+    let list = PyList::empty(py);
+    for outcome in outcomes {
+        list.append(outcome.map(|outcome| outcome_dict(py, outcome)).transpose()?)?;
+    }
+    Ok((list, watched.interrupted))
+}
+
+fn outcome_dict(py: Python<'_>, outcome: Outcome) -> PyResult<Bound<'_, PyDict>> {
+    let dict = PyDict::new(py);
+    match outcome.verdict {
+        Ok(answer) => {
+            dict.set_item("status", "ok")?;
+            dict.set_item("candidate", answer.candidate)?;
+            dict.set_item("search_qps", answer.search_qps)?;
+            dict.set_item("qps", answer.qps)?;
+            dict.set_item("qps_lo", answer.qps_lo)?;
+            dict.set_item("qps_hi", answer.qps_hi)?;
+            dict.set_item("achieved_s", answer.achieved_s.into_pyarray(py))?;
+            dict.set_item("mean_latency_s", answer.mean_latency_s)?;
+            set_uses(&dict, &answer.uses)?;
+            set_limit(&dict, answer.limit)?;
+        }
+        Err(infeasible) => {
+            dict.set_item("status", "infeasible")?;
+            dict.set_item("best_unloaded_s", infeasible.best_unloaded_s.into_pyarray(py))?;
+            dict.set_item("best_unloaded_candidates", infeasible.candidates)?;
+        }
+    }
+    let counts = outcome.counts;
+    dict.set_item("evaluations", counts.evaluations)?;
+    dict.set_item("full_evaluations", counts.full_evaluations)?;
+    dict.set_item("probes", counts.probes)?;
+    dict.set_item("simulated_queries", counts.simulated_queries)?;
+    dict.set_item("pruned_by_bound", counts.pruned_by_bound)?;
+    dict.set_item("pruned_by_unloaded", counts.pruned_by_unloaded)?;
+    dict.set_item("lost_race", counts.lost_race)?;
+    let path: Vec<_> = outcome.path.iter().map(|point| (point.candidate, point.qps, step_name(point.step))).collect();
+    dict.set_item("path", path)?;
+    Ok(dict)
+}
+
+fn step_name(step: Step) -> &'static str {
+    match step {
+        Step::Start => "start",
+        Step::Axis => "axis",
+        Step::Diagonal => "diagonal",
+        Step::Far => "far",
+        Step::Polish => "polish",
+        Step::Feasibility => "feasibility",
+        Step::Scatter => "scatter",
+    }
+}
