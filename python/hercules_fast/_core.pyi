@@ -61,6 +61,7 @@ class Traffic:
     @property
     def seed(self) -> int: ...
 
+def bottleneck_qps(grid: ServiceGrid, traffic: Traffic, config: _I64) -> float: ...
 def simulate(
     grid: ServiceGrid,
     traffic: Traffic,
@@ -121,6 +122,7 @@ def search(
     final_queries: int = 16384,
     replications: int = 5,
     cap: float = 0.95,
+    tolerance: float = 0.0025,
     threads: int | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> tuple[list[dict[str, Any] | None], bool]: ...

@@ -14,7 +14,7 @@ mod _core {
     #[pymodule_export]
     use crate::info::{build_info, capabilities};
     #[pymodule_export]
-    use crate::queue::{ServiceGrid, Traffic, max_load, simulate, simulate_stations, simulate_trace};
+    use crate::queue::{ServiceGrid, Traffic, bottleneck_qps, max_load, simulate, simulate_stations, simulate_trace};
     #[pymodule_export]
     use crate::search::{SearchProblem, search};
     #[pymodule_export]

@@ -1,4 +1,5 @@
 //! Binding of the queue simulator: arrays in, dictionaries out.
+#![allow(clippy::needless_pass_by_value)] // PyO3 hands extracted arguments over by value
 
 use crate::call::watched;
 use crate::error::{CoreError, invalid};
@@ -201,6 +202,7 @@ fn set_summary(dict: &Bound<'_, PyDict>, summary: Summary) -> PyResult<()> {
     dict.set_item("mean_latency_s", summary.mean_latency_s)?;
     dict.set_item("throughput_qps", summary.throughput_qps)?;
     dict.set_item("backlog_growth", summary.backlog_growth)?;
+    dict.set_item("falls_behind", summary.backlog_growth > load::BACKLOG_GROWTH_LIMIT)?;
     set_uses(dict, &summary.uses)
 }
 
@@ -241,6 +243,15 @@ pub fn simulate<'py>(
     let dict = report_dict(py, report)?;
     dict.set_item("bottleneck_qps", bottleneck_qps)?;
     Ok(dict)
+}
+
+/// Rate at which the busiest stage of a configuration never rests: an upper bound of its throughput.
+#[pyfunction]
+#[pyo3(signature = (grid, traffic, config))]
+pub fn bottleneck_qps(grid: &ServiceGrid, traffic: &Traffic, config: PyReadonlyArray1<'_, i64>) -> PyResult<f64> {
+    let config = self::config("", &config.as_array().to_vec(), grid.inner.stages())?;
+    let system = System::from_grid(&grid.inner, &config, traffic.inner.max_size()).map_err(CoreError)?;
+    Ok(system.bottleneck_qps(&traffic.inner))
 }
 
 /// Latency of every query of a recorded run.

@@ -1,4 +1,5 @@
 //! Binding of the configuration search: problems in, one dictionary for each out.
+#![allow(clippy::needless_pass_by_value)] // PyO3 hands extracted arguments over by value
 
 use crate::call::watched;
 use crate::error::CoreError;
@@ -56,9 +57,10 @@ impl SearchProblem {
     }
 }
 
-/// Search all problems; `(results, interrupted)`. A result is None for a problem that Ctrl-C left unfinished.
+/// Search all problems; `(results, interrupted)`. A result is None for a problem that Ctrl-C left unfinished; its `best`
+/// is the candidate found, or -1 if none meets the targets.
 #[pyfunction]
-#[pyo3(signature = (problems, method="gradient", queries=4096, final_queries=16384, replications=5, cap=0.95, threads=None, progress=None))]
+#[pyo3(signature = (problems, method="gradient", queries=4096, final_queries=16384, replications=5, cap=0.95, tolerance=0.0025, threads=None, progress=None))]
 #[allow(clippy::too_many_arguments)] // keyword arguments of a Python function
 pub fn search<'py>(
     py: Python<'py>,
@@ -68,11 +70,12 @@ pub fn search<'py>(
     final_queries: usize,
     replications: usize,
     cap: f64,
+    tolerance: f64,
     threads: Option<usize>,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<(Bound<'py, PyList>, bool)> {
     let method = Method::parse(method).map_err(CoreError)?;
-    let settings = Settings { method, queries, final_queries, replications, cap };
+    let settings = Settings { method, queries, final_queries, replications, cap, tolerance };
     let threads = pool::resolve_threads(threads).map_err(CoreError)?;
     let problems: Vec<Arc<Problem>> = problems.iter().map(|problem| Arc::clone(&problem.get().inner)).collect();
     let watched =
@@ -89,8 +92,7 @@ fn outcome_dict(py: Python<'_>, outcome: Outcome) -> PyResult<Bound<'_, PyDict>>
     let dict = PyDict::new(py);
     match outcome.verdict {
         Ok(answer) => {
-            dict.set_item("status", "ok")?;
-            dict.set_item("candidate", answer.candidate)?;
+            dict.set_item("best", answer.candidate)?;
             dict.set_item("search_qps", answer.search_qps)?;
             dict.set_item("qps", answer.qps)?;
             dict.set_item("qps_lo", answer.qps_lo)?;
@@ -101,9 +103,9 @@ fn outcome_dict(py: Python<'_>, outcome: Outcome) -> PyResult<Bound<'_, PyDict>>
             set_limit(&dict, answer.limit)?;
         }
         Err(infeasible) => {
-            dict.set_item("status", "infeasible")?;
-            dict.set_item("best_unloaded_s", infeasible.best_unloaded_s.into_pyarray(py))?;
-            dict.set_item("best_unloaded_candidates", infeasible.candidates)?;
+            dict.set_item("best", -1)?;
+            dict.set_item("unloaded_s", infeasible.best_unloaded_s.into_pyarray(py))?;
+            dict.set_item("unloaded_candidates", infeasible.candidates)?;
         }
     }
     let counts = outcome.counts;

@@ -25,7 +25,7 @@ pub struct Config {
     pub variant: usize,
     /// Most items of one sub-batch.
     pub batch: u32,
-    /// Items that fill a fused batch.
+    /// Items that fill a fused batch; not looked at without a fusing stage.
     pub fuse_items: u32,
     /// Longest time that the oldest query waits for company while a device is free.
     pub max_wait_s: f64,
@@ -236,8 +236,9 @@ fn check_config(grid: &Grid, config: &Config) -> Result<()> {
     if config.batch == 0 {
         return Err(Error::invalid("batch", "is 0; at least 1 item is needed"));
     }
-    let limits = Limits { items: config.fuse_items, queries: u32::MAX, max_wait_s: config.max_wait_s };
-    check_fusion(&limits, "")
+    let fuses = (0..grid.stages()).any(|s| config.threads[s] > 0 && grid.unit(s) == Unit::Fused);
+    let items = if fuses { config.fuse_items } else { 1 };
+    check_fusion(&Limits { items, queries: u32::MAX, max_wait_s: config.max_wait_s }, "")
 }
 
 fn check_threads(field: &str, threads: u32) -> Result<()> {

@@ -157,15 +157,18 @@ fn one_thread_equals_lindley() {
 }
 
 fn simple_grid() -> Grid {
-    Grid::new(GridParts {
+    Grid::new(grid_parts()).unwrap()
+}
+
+fn grid_parts() -> GridParts {
+    GridParts {
         items: vec![1, 64],
         busy: vec![1],
         seconds: vec![0.001, 0.004],
         energy_j: vec![0.1, 0.4],
         units: vec![Unit::SubBatch],
         busy_of: vec![0],
-    })
-    .unwrap()
+    }
 }
 
 fn rules(seconds: f64) -> Rules {
@@ -235,7 +238,11 @@ fn what_a_configuration_must_not_ask_for() {
     assert!(fault(|c| c.threads = vec![1, 1], 4).starts_with("threads"));
     assert!(fault(|c| c.threads = vec![5000], 4).starts_with("threads[0]"));
     assert!(fault(|c| c.max_wait_s = f64::NAN, 4).starts_with("max_wait_s"));
-    assert!(fault(|c| c.fuse_items = 0, 4).starts_with("fuse_items"));
+    let fusing = GridParts { units: vec![Unit::Fused], ..grid_parts() };
+    let none_fused = Config { fuse_items: 0, ..config.clone() };
+    assert!(System::from_grid(&grid, &none_fused, 4).is_ok());
+    let refused = System::from_grid(&Grid::new(fusing).unwrap(), &none_fused, 4).unwrap_err();
+    assert!(refused.to_string().starts_with("fuse_items"));
     let mut thin = rules(0.1);
     thin.targets = vec![(0.999, 0.1)];
     assert!(thin.check().unwrap_err().to_string().contains("at least 10000"));

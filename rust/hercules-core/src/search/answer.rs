@@ -7,7 +7,7 @@ use crate::queue::load::{Limit, Prober};
 use crate::queue::percentile;
 use crate::queue::system::{Detail, Ended, Scratch, Split, StageUse, Watch};
 use crate::search::evaluator::Counts;
-use crate::search::{ANSWER_TOLERANCE, Problem, Settings};
+use crate::search::{Problem, Settings};
 
 /// Two-sided 95 % points of Student's t for 1 to 30 degrees of freedom.
 const T_95: [f64; 30] = [
@@ -54,7 +54,7 @@ pub fn judge(
     let mut loads = Vec::with_capacity(inputs.len());
     for input in &inputs {
         let mut prober = Prober::new(&system, input, &rules, bound, Some(control))?;
-        loads.push(prober.highest(0.0, search_qps, ANSWER_TOLERANCE, &mut scratch)?);
+        loads.push(prober.highest(0.0, search_qps, settings.tolerance, &mut scratch)?);
         counts.probes += prober.probes;
         counts.simulated_queries += prober.simulated_queries;
     }

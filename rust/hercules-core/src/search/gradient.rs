@@ -46,21 +46,32 @@ struct Walk<'w, 'a> {
 
 impl Walk<'_, '_> {
     fn climb(&mut self, start: usize, how: Step) -> Result<()> {
-        let (mut here, mut step) = (start, how);
+        let (mut here, mut step, mut came_from) = (start, how, None);
         while self.trodden.insert(here) {
             let qps = self.evaluator.rate(here, WALK_TOLERANCE)?;
             self.stand_on(here, qps, step);
-            let next = if qps > 0.0 {
-                self.uphill(here, qps, LEAST_GAIN, WALK_TOLERANCE)?
-            } else {
-                self.towards_feasible(here)?
-            };
+            let next =
+                if qps > 0.0 { self.onward_or_uphill(came_from, here, qps)? } else { self.towards_feasible(here)? };
             match next {
-                Some(found) => (here, step) = found,
+                Some(found) => {
+                    came_from = Some(here);
+                    (here, step) = found;
+                }
                 None => break,
             }
         }
         Ok(())
+    }
+
+    /// The last move once more while it gains: a straight climb needs no look to the sides.
+    fn onward_or_uphill(&mut self, came_from: Option<usize>, here: usize, qps: f64) -> Result<Option<(usize, Step)>> {
+        let onward = came_from.and_then(|from| self.evaluator.problem.lattice.onward(from, here));
+        if let Some((next, step)) = onward
+            && self.evaluator.carries(next, qps * (1.0 + LEAST_GAIN))?
+        {
+            return Ok(Some((next, step)));
+        }
+        self.uphill(here, qps, LEAST_GAIN, WALK_TOLERANCE)
     }
 
     fn stand_on(&mut self, candidate: usize, qps: f64, step: Step) {

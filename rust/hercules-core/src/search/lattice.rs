@@ -95,13 +95,26 @@ impl Lattice {
         (1..axes).flat_map(move |a| (1..axes).filter(move |b| *b != a).map(move |b| (a, b)))
     }
 
+    /// All near moves from `point` in a fixed order (so that a move has a number), with the point that each leads to.
+    fn moves(&self, point: usize) -> impl Iterator<Item = (Option<usize>, Step)> {
+        let axis_steps =
+            (1..self.axes).flat_map(move |axis| WAYS.map(|way| (self.along(point, axis, way), Step::Axis)));
+        let diagonals = self.pairs().flat_map(move |(a, b)| {
+            WAYS.map(|way| (self.diagonal(point, (a, way), (b, way.opposite())), Step::Diagonal))
+        });
+        axis_steps.chain(diagonals)
+    }
+
     /// One step along an axis, or one value up on one axis and down on another.
     pub fn neighbours(&self, point: usize) -> Vec<(usize, Step)> {
-        let axis_steps = (1..self.axes).flat_map(|axis| WAYS.map(|way| (self.along(point, axis, way), Step::Axis)));
-        let diagonals = self
-            .pairs()
-            .flat_map(|(a, b)| WAYS.map(|way| (self.diagonal(point, (a, way), (b, way.opposite())), Step::Diagonal)));
-        distinct(point, axis_steps.chain(diagonals))
+        distinct(point, self.moves(point))
+    }
+
+    /// Where the move that led from `from` to `to` leads once more.
+    pub fn onward(&self, from: usize, to: usize) -> Option<(usize, Step)> {
+        let number = self.moves(from).position(|(next, _)| next == Some(to))?;
+        let (next, step) = self.moves(to).nth(number)?;
+        next.map(|next| (next, step))
     }
 
     /// Two steps along an axis, two diagonal steps, or one value the same way on two axes.
@@ -153,6 +166,10 @@ mod tests {
         assert_eq!(step_to([0, 1, 6], [0, 2, 3]), Some(Step::Diagonal), "the ridge jumps from 6 cores to 3");
         assert_eq!(step_to([1, 3, 2], [1, 4, 1]), Some(Step::Diagonal));
         assert_eq!(step_to([0, 1, 1], [1, 1, 1]), None);
+        let onward = |from, to| lattice.onward(find(from), find(to)).map(|(p, _)| lattice.at(p).to_vec());
+        assert_eq!(onward([0, 1, 1], [0, 2, 1]), Some(vec![0, 3, 1]));
+        assert_eq!(onward([0, 1, 6], [0, 2, 3]), Some(vec![0, 3, 2]));
+        assert_eq!(onward([0, 5, 1], [0, 6, 1]), None);
         assert!(lattice.neighbours(points - 1).is_empty() && lattice.far_neighbours(points - 1).is_empty());
         assert!(lattice.far_neighbours(find([0, 1, 1])).contains(&(find([0, 3, 1]), Step::Far)));
         assert!(Lattice::new(vec![0, 1, 0, 1], 2).unwrap_err().to_string().starts_with("coords[1]"));

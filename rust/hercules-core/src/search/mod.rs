@@ -112,15 +112,16 @@ pub struct Settings {
     pub replications: usize,
     /// Highest utilisation of any stage.
     pub cap: f64,
+    /// Relative width of the final answer's bracket of the load.
+    pub tolerance: f64,
 }
 
 /// Largest number of replications.
 const MAX_REPLICATIONS: usize = 1000;
 
-/// Relative width of the rate's bracket during the walk, in the last polish, and in the final answer.
+/// Relative width of the rate's bracket during the walk and in the last polish.
 pub(crate) const WALK_TOLERANCE: f64 = 0.01;
 pub(crate) const POLISH_TOLERANCE: f64 = 0.0025;
-pub(crate) const ANSWER_TOLERANCE: f64 = 0.0025;
 
 impl Settings {
     /// Probing rules for `targets` with `queries` per run.
@@ -130,7 +131,7 @@ impl Settings {
             queries,
             warmup: Rules::warmup_of(queries),
             cap: self.cap,
-            tolerance: WALK_TOLERANCE,
+            tolerance: self.tolerance,
         }
     }
 

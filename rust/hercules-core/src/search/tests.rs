@@ -151,7 +151,7 @@ fn device_problem(sla_s: f64, seed: u64) -> Arc<Problem> {
 }
 
 fn settings(method: Method) -> Settings {
-    Settings { method, queries: 2048, final_queries: 2048, replications: 2, cap: 0.95 }
+    Settings { method, queries: 2048, final_queries: 2048, replications: 2, cap: 0.95, tolerance: 0.0025 }
 }
 
 fn solve_all(problems: &[Arc<Problem>], method: Method, threads: usize) -> Vec<Outcome> {

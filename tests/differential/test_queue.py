@@ -1,0 +1,144 @@
+"""The simulator against its twin in plain Python, on random tables, configurations and traces."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hercules_fast import _core
+from hercules_fast.errors import InputError
+from tests.reference import queue as reference
+
+STAGES = 3
+ITEMS = np.array([1, 2, 5, 64])
+BUSY = np.array([1, 3])
+
+
+@st.composite
+def grids(draw: st.DrawFn) -> reference.Grid:
+    """Times in quarters of a second make ties common; other times test the interpolation."""
+    quarters = draw(st.booleans())
+    cell = st.integers(1, 9).map(lambda n: n / 4) if quarters else st.floats(0.01, 3.0)
+    shape = (2, STAGES, len(ITEMS), len(BUSY))
+    cells = draw(st.lists(cell, min_size=int(np.prod(shape)), max_size=int(np.prod(shape))))
+    units = draw(st.lists(st.sampled_from(["sub_batch", "query", "fused"]), min_size=STAGES, max_size=STAGES))
+    busy_of = [0, draw(st.integers(0, 1)), draw(st.integers(0, 2))]
+    return reference.Grid(ITEMS, BUSY, np.array(cells).reshape(shape), units, busy_of)
+
+
+configs = st.tuples(
+    st.integers(0, 1),
+    st.integers(1, 6),
+    st.integers(1, 15),
+    st.sampled_from([0, 250_000, 600_000, 1_000_000]),
+    *[st.integers(0, 3)] * STAGES,
+).filter(lambda row: any(row[4:]))
+traces = st.lists(st.tuples(st.integers(0, 6), st.integers(1, 12)), min_size=1, max_size=40)
+
+
+def core_grid(grid: reference.Grid) -> _core.ServiceGrid:
+    energy_j = np.ones(grid.seconds.shape[:3])
+    return _core.ServiceGrid(grid.items, grid.busy, grid.seconds, energy_j, grid.units, grid.busy_of)
+
+
+@given(grids(), configs, traces)
+def test_engine_equals_the_plain_python_twin(grid: reference.Grid, config: tuple, trace: list) -> None:
+    arrival_s = np.cumsum([gap / 4 for gap, _ in trace])
+    sizes = [size for _, size in trace]
+    found = _core.simulate_trace(core_grid(grid), np.array(config), arrival_s, np.array(sizes))
+    expected = reference.latencies_s(grid, list(config), arrival_s.tolist(), sizes)
+    assert found["latency_s"].tolist() == expected
+
+
+def one_stage() -> tuple[_core.ServiceGrid, _core.Traffic]:
+    seconds = np.array([[[[0.001], [0.004]]]])
+    energy_j = np.array([[[0.1, 0.4]]])
+    grid = _core.ServiceGrid(np.array([1, 64]), np.array([1]), seconds, energy_j, ["sub_batch"], [0])
+    return grid, _core.Traffic("poisson", [], np.full(64, 1 / 64), 7)
+
+
+def test_the_drawn_run_equals_its_replay_as_a_trace() -> None:
+    """Figures of a drawn run follow from its latencies; energy and executions from the split of its sizes."""
+    grid, traffic = one_stage()
+    config = np.array([0, 16, 1, 0, 4])
+    found = _core.simulate(grid, traffic, config, 400.0, 5000, 500, [0.5, 0.95], keep_latencies=True)
+    kept = np.sort(found["latencies_s"])
+    assert found["counted_queries"] == len(kept) == 4500
+    assert found["percentiles_s"].tolist() == [kept[2249], kept[4274]]
+    assert found["mean_latency_s"] == pytest.approx(kept.mean(), rel=1e-12)
+    # E[ceil(size / 16)] over 1..64 is 2.5; energy 0.1 + 0.3 (items - 1) / 63 for each sub-batch.
+    assert found["executions_per_query"][0] == pytest.approx(2.5, rel=0.05)
+    per_query = 0.1 * 2.5 + 0.3 * (32.5 - 2.5) / 63
+    assert found["energy_j_per_query"][0] == pytest.approx(per_query, rel=0.05)
+    work_s = 0.001 * 2.5 + 0.003 * (32.5 - 2.5) / 63
+    assert found["utilisation"][0] == pytest.approx(400 * work_s / 4, rel=0.05)
+    assert found["bottleneck_qps"] == pytest.approx(4 / work_s, rel=1e-12)
+
+
+def test_replications_differ_and_seeds_repeat() -> None:
+    grid, traffic = one_stage()
+    config = np.array([0, 16, 1, 0, 4])
+    runs = [_core.simulate(grid, traffic, config, 400.0, 500, 0, [], r, True)["latencies_s"] for r in (0, 0, 1)]
+    assert runs[0].tobytes() == runs[1].tobytes() != runs[2].tobytes()
+
+
+def test_the_highest_load_passes_and_a_little_more_does_not() -> None:
+    grid, traffic = one_stage()
+    config = np.array([0, 16, 1, 0, 4])
+    answer = _core.max_load(grid, traffic, config, [(0.95, 0.005)], 20_000, 2000)
+    assert answer["limit"] == "sla" and answer["limit_target"] == 0
+
+    def p95(qps: float) -> float:
+        return _core.simulate(grid, traffic, config, qps, 20_000, 2000, [0.95])["percentiles_s"][0]
+
+    assert p95(answer["qps"]) <= 0.005 < p95(answer["qps"] * 1.006)
+    assert answer["percentiles_s"][0] == p95(answer["qps"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"qps": 0.0}, "qps: is 0"),
+        ({"qps": float("nan")}, "qps: is NaN"),
+        ({"queries": 0}, "queries: is 0"),
+        ({"warmup": 100}, "warmup: is 100"),
+        ({"percentiles": [1.0]}, r"percentiles\[0\]: is 1"),
+        ({"config": np.array([1, 16, 1, 0, 4])}, "variant: is 1"),
+        ({"config": np.array([0, 0, 1, 0, 4])}, "batch: is 0"),
+        ({"config": np.array([0, 16, 1, -1, 4])}, "max_wait_us: is -1"),
+        ({"config": np.array([0, 16, 1, 0, 0])}, "threads: are all 0"),
+        ({"config": np.array([0, 16, 1, 0])}, "config: has 4 entries"),
+    ],
+)
+def test_bad_arguments_are_named(change: dict, message: str) -> None:
+    grid, traffic = one_stage()
+    arguments = {"config": np.array([0, 16, 1, 0, 4]), "qps": 100.0, "queries": 100, "warmup": 0, "percentiles": [0.5]}
+    with pytest.raises(InputError, match=message):
+        _core.simulate(grid, traffic, **(arguments | change))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("poisson", [], np.array([0.5, 0.4]), 0), "size_pmf: sums to 0.9"),
+        (("poisson", [], np.array([1.5, -0.5]), 0), r"size_pmf\[1\]: is -0.5"),
+        (("bursty", [], np.array([1.0]), 0), "arrivals: is \"bursty\""),
+        (("erlang", [0.5], np.array([1.0]), 0), "arrivals_params: erlang"),
+    ],
+)
+def test_bad_traffic_is_named(arguments: tuple, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        _core.Traffic(*arguments)
+
+
+def test_unsorted_and_missing_times_of_a_trace_are_named() -> None:
+    grid, _ = one_stage()
+    config = np.array([0, 16, 1, 0, 4])
+    with pytest.raises(InputError, match=r"arrival_s\[2\]: is 0.5 after 1"):
+        _core.simulate_trace(grid, config, np.array([0.0, 1.0, 0.5]), np.array([1, 1, 1]))
+    with pytest.raises(InputError, match=r"arrival_s\[1\]: is NaN"):
+        _core.simulate_trace(grid, config, np.array([0.0, np.nan]), np.array([1, 1]))
+    with pytest.raises(InputError, match="batch: stage 0 could run 65 items"):
+        _core.simulate_trace(grid, np.array([0, 99, 1, 0, 4]), np.array([0.0]), np.array([65]))

@@ -1,0 +1,84 @@
+"""Laws of queues that hold on any common run of queries."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hercules_fast import _core
+
+ITEMS = np.array([1, 16, 64, 256])
+BUSY = np.array([1])
+
+
+def pool(per_call_s: float, per_item_s: float) -> _core.ServiceGrid:
+    """One FCFS pool of whole queries without interference."""
+    seconds = (per_call_s + per_item_s * ITEMS).reshape(1, 1, -1, 1)
+    return _core.ServiceGrid(ITEMS, BUSY, seconds, np.zeros((1, 1, len(ITEMS))), ["query"], [0])
+
+
+def traffic(seed: int) -> _core.Traffic:
+    pmf = 1.0 / (10.0 + np.arange(256.0)) ** 2
+    return _core.Traffic("poisson", [], pmf / pmf.sum(), seed)
+
+
+def run(grid: _core.ServiceGrid, seed: int, threads: int, qps: float) -> dict:
+    return _core.simulate(grid, traffic(seed), np.array([0, 1, 1, 0, threads]), qps, 3000, 300, [0.99], keep_latencies=True)
+
+
+grids = st.builds(pool, st.floats(1e-4, 1e-2), st.floats(1e-6, 1e-4))
+seeds = st.integers(0, 2**32)
+
+
+@given(grids, seeds, st.integers(1, 8), st.floats(0.1, 1.2), st.floats(1.0, 2.0))
+def test_every_latency_grows_with_load(grid, seed, threads, load, factor) -> None:
+    """Not only p99: on common numbers, each single query waits at least as long."""
+    bottleneck = _core.bottleneck_qps(grid, traffic(seed), np.array([0, 1, 1, 0, threads]))
+    low, high = (run(grid, seed, threads, load * bottleneck * f) for f in (1.0, factor))
+    assert (high["latencies_s"] >= low["latencies_s"] * (1 - 1e-9)).all()
+    assert high["percentiles_s"][0] >= low["percentiles_s"][0] * (1 - 1e-9)
+
+
+@given(grids, seeds, st.integers(1, 8), st.floats(0.2, 1.5))
+def test_every_latency_falls_with_more_threads(grid, seed, threads, load) -> None:
+    qps = load * _core.bottleneck_qps(grid, traffic(seed), np.array([0, 1, 1, 0, threads]))
+    few, more = (run(grid, seed, m, qps) for m in (threads, threads + 1))
+    assert (more["latencies_s"] <= few["latencies_s"] + 1e-12).all()
+
+
+@given(grids, seeds, st.integers(1, 8))
+def test_no_throughput_above_the_bottleneck(grid, seed, threads) -> None:
+    bottleneck = _core.bottleneck_qps(grid, traffic(seed), np.array([0, 1, 1, 0, threads]))
+    found = run(grid, seed, threads, 3.0 * bottleneck)
+    assert found["utilisation"][0] <= 1.0 + 1e-12
+    # The bottleneck is in expectation; a run of 3000 sizes may be cheaper than the mean by some standard errors.
+    assert found["throughput_qps"] <= 1.1 * bottleneck
+    assert found["falls_behind"]
+
+
+@given(grids, seeds, st.integers(1, 8), st.floats(0.1, 0.95))
+def test_littles_law_and_utilisation(grid, seed, threads, load) -> None:
+    """Area under the number in system = sum of latencies, counted here from the events themselves."""
+    qps = load * _core.bottleneck_qps(grid, traffic(seed), np.array([0, 1, 1, 0, threads]))
+    config = np.array([0, 1, 1, 0, threads])
+    found = _core.simulate(grid, traffic(seed), config, qps, 2000, 0, [], keep_latencies=True)
+    latency = found["latencies_s"]
+    assert found["mean_latency_s"] == pytest.approx(latency.mean(), rel=1e-12)
+    # Busy threads on average = throughput * mean service; mean service = latency where nobody waits.
+    busy = found["utilisation"][0] * threads
+    assert busy <= found["throughput_qps"] * latency.mean() * (1 + 1e-9)
+
+
+@given(grids, seeds, st.integers(1, 6), st.integers(-3, 3))
+def test_time_has_no_unit(grid, seed, threads, power) -> None:
+    """All times times 2^k: all latencies times 2^k, bit for bit."""
+    scale = 2.0**power
+    stations = [("query", threads, "exponential", [], 1.0, 1, 0.0)]
+    scaled = [("query", threads, "exponential", [], scale, 1, 0.0)]
+    arguments = ("poisson", [])
+    rest = ([1.0], 1, 500, 0, [], seed)
+    plain = _core.simulate_stations(stations, *arguments, 0.7 * threads, *rest, keep_latencies=True)["latencies_s"]
+    other = _core.simulate_stations(scaled, *arguments, 0.7 * threads / scale, *rest, keep_latencies=True)["latencies_s"]
+    assert (other == plain * scale).all()
