@@ -74,9 +74,11 @@ def scale_load(
     equivalents = np.where(in_stock[h] > 0, in_stock[h], in_stock.max(axis=0))
     unit = np.asarray(load.qps, dtype=np.float64) * equivalents
     fit = largest_scale(qps, unit * (1.0 + headroom), stock)
+    if not equivalents.any():
+        words = "relative load: no server in stock can run any of its workloads, so it asks for nothing"
+        return dataclasses.replace(load, qps=unit, relative=False), words
     if not math.isfinite(fit):
-        why = "no server in stock can run any of its workloads" if not equivalents.any() else "it asks for nothing"
-        raise InputError(f"load {load.name!r} is relative and cannot be scaled: {why}")
+        raise InputError(f"load {load.name!r} is relative and cannot be scaled: it asks for nothing")
     words = (
         f"relative load: every workload asks for equally many {servers[h]} servers, and the peak with headroom is "
         f"{share:g} of the largest load that the stock can serve"
