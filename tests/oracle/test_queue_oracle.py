@@ -117,7 +117,7 @@ def test_theory(name: str) -> None:
         # 0.02 %: quantiles of deterministic parts have hardly any spread but the bias of a finite run.
         slack = 4.0 * error + 2e-4 * abs(exact[figure])
         assert abs(mean - exact[figure]) <= slack, f"{figure}: {mean:.5g} +- {error:.2g}, exact {exact[figure]:.5g}"
-        assert error <= 0.08 * abs(exact[figure]) + 1e-3, f"{figure}: too noisy to test anything"
+        assert error <= 0.1 * abs(exact[figure]) + 1e-2, f"{figure}: too noisy to test anything"
 
 
 @pytest.mark.parametrize("name", [n for n, c in CASES.items() if c["model"] == "trace"])
