@@ -6,6 +6,22 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = [
+    "SearchProblem",
+    "ServiceGrid",
+    "Traffic",
+    "build_info",
+    "capabilities",
+    "embedding_bag",
+    "gather_limit",
+    "max_load",
+    "search",
+    "simulate",
+    "simulate_stations",
+    "simulate_trace",
+    "sparse_lengths_sum",
+]
+
 _F32 = NDArray[np.float32]
 _F64 = NDArray[np.float64]
 _I64 = NDArray[np.int64]
@@ -35,6 +51,7 @@ def sparse_lengths_sum(
     threads: int | None,
     isa: str | None = None,
 ) -> _F32: ...
+
 @final
 class ServiceGrid:
     """Service times f64[V,S,I,B] in seconds and energies f64[V,S,I] in joules over items i64[I] and busy threads i64[B]."""
@@ -99,6 +116,7 @@ def max_load(
     tolerance: float = 0.005,
     replication: int = 0,
 ) -> dict[str, Any]: ...
+
 @final
 class SearchProblem:
     """One pair to search: candidates i64[N, 4+S], coords i64[N, K] (column 0 = kind), starts i64[], slas."""

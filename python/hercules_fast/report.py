@@ -78,7 +78,26 @@ def search_text(result: SearchResult) -> str:
 
 def simulation_text(result: SimulationResult, *, slas: Sequence[Sla] = ()) -> str:
     """Latencies, throughput and utilisation of a simulated load, with the promises beside the percentiles."""
-    raise NotImplementedError
+    promised = {sla.percentile: sla.latency_ms for sla in slas}
+    rows = []
+    for percentile, latency_ms in zip(result.percentiles, result.latency_ms, strict=True):
+        limit = promised.get(percentile)
+        verdict = ("", "") if limit is None else (f"{limit:g}", "met" if latency_ms <= limit else "missed")
+        rows.append((f"p{percentile:g}", f"{latency_ms:.3f}", *verdict))
+    rows.append(("mean", f"{result.mean_latency_ms:.3f}", "", ""))
+    stages = [
+        (name, f"{busy:.1%}", f"{result.executions_per_query[name]:.3g}", f"{result.items_per_execution[name]:.4g}")
+        for name, busy in result.utilisation.items()
+    ]
+    return "\n".join(
+        [
+            f"{result.config.describe()} at {_qps(result.qps)} q/s",
+            text_table(("latency", "ms", "allowed", ""), rows, align="<>><"),
+            text_table(("stage", "busy", "executions per query", "items per execution"), stages),
+            f"  completed {_qps(result.throughput_qps)} q/s; the bottleneck is at {_qps(result.bottleneck_qps)} q/s",
+            f"  {result.queries:,} queries, the first {result.warmup:,} dropped as warm-up, seed {result.seed}",
+        ]
+    )
 
 
 # --- plans ---------------------------------------------------------------------------------------------------------
@@ -102,7 +121,7 @@ def provision_text(plan: Plan) -> str:
     blocks = [
         "\n".join([f"Plan for load {plan.load_name}", _scope_line(plan), f"  headroom {_percent(plan.headroom)}"]),
         *_plan_blocks(plan),
-        f"How it was made\n{mapping_text(_rules(plan))}",
+        f"How it was made\n{mapping_text(_rules(plan) | ({'notes': '; '.join(plan.notes)} if plan.notes else {}))}",
     ]
     return "\n\n".join(block for block in blocks if block)
 
@@ -259,9 +278,7 @@ def _inputs_block(run: PlanRun) -> str:
 
 
 def _rules(plan: Plan) -> dict[str, str]:
-    """The baselines' rules and the planner's notes, for the end of a report."""
-    notes = {"notes": "; ".join(plan.notes)} if plan.notes else {}
-    return {name: baseline.rule for name, baseline in plan.baselines.items()} | notes
+    return {name: baseline.rule for name, baseline in plan.baselines.items()}
 
 
 def _lines(title: str, lines: Sequence[str]) -> str:
@@ -273,13 +290,13 @@ def _lines(title: str, lines: Sequence[str]) -> str:
 
 def _workload_block(table: EfficiencyTable, workload: str) -> str:
     able = table.ranking(workload)
-    rows = [(*_figures(row), row.config.describe() if row.config else "", row.reason) for row in able]
+    rows = [(*_figures(row), row.config.describe() if row.config else "") for row in able]
     found = [table.best(server, workload) for server in table.servers]
     slas = next((_slas_text(row.sla) for row in found if row is not None and row.sla), "SLA not recorded")
     parts = [f"{workload}, {slas}"]
     if rows:
-        header = ("server", "QPS", "95 % interval", "W", "QPS/W", "configuration", "binds")
-        parts.append(text_table(header, rows, align="<>>>><<"))
+        header = ("server", "QPS", "95 % interval", "W", "QPS/W", "configuration")
+        parts.append(text_table(header, rows, align="<>>>><"))
     else:
         parts.append("  no server can serve it within its SLA")
     parts += [

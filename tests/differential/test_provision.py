@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from hercules_fast.provisioning import Problem, greedy, largest_scale, price_bound, solve_linear, whole_machines
 from hercules_fast.provisioning.baselines import _oblivious_servers, greedy_servers
-
 from hercules_fast.provisioning.linear import shed_penalties
 from hercules_fast.provisioning.streams import order, random_bits
 from tests.reference import provisioning as slow

@@ -69,7 +69,9 @@ def test_lengths_are_bit_equal_to_the_twin(case, weighted):
     right = twin.embedding_bag(weight, indices, twin.bags_of_lengths(lengths), "sum", factors)
     for isa in TIERS:
         for threads in (1, 2, 3):
-            assert same_bytes(_core.sparse_lengths_sum(weight, indices, lengths, factors, None, threads, isa=isa), right)
+            assert same_bytes(
+                _core.sparse_lengths_sum(weight, indices, lengths, factors, None, threads, isa=isa), right
+            )
     assert same_bytes(hf.sparse_lengths_sum(weight, indices, lengths, weights=factors), right)
 
 

@@ -136,5 +136,6 @@ def gpu_s(server, model, items, busy, pooled):
     else:
         tables = sum(t.count for t in model.tables)
         arriving = 4 * model.lookups_per_item + 4 * tables + 4 * model.dense_input_dim
-    per_item = work + arriving / (gpu.link_gb_s * 1e9)
-    return launches * gpu.operator_overhead_us * 1e-6 + items * busy * per_item
+    link = arriving / (gpu.link_gb_s * 1e9)
+    per_item = max(work + link, busy * work, busy * link)
+    return launches * gpu.operator_overhead_us * 1e-6 + items * per_item

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 
@@ -10,7 +12,7 @@ def bags_of_offsets(offsets, n_indices: int, include_last_offset: bool = False) 
     borders = [int(offset) for offset in offsets]
     if not include_last_offset and borders:
         borders.append(n_indices)
-    return [range(start, end) for start, end in zip(borders, borders[1:], strict=False)]
+    return [range(start, end) for start, end in pairwise(borders)]
 
 
 def bags_of_lengths(lengths) -> list[range]:
@@ -27,7 +29,9 @@ def embedding_bag(weight, indices, bags, mode="mean", lookup_weights=None, paddi
         kept = [j for j in bag if indices[j] != padding]
         if not kept:
             continue
-        values = [weight[indices[j]] if lookup_weights is None else lookup_weights[j] * weight[indices[j]] for j in kept]
+        values = [
+            weight[indices[j]] if lookup_weights is None else lookup_weights[j] * weight[indices[j]] for j in kept
+        ]
         if mode == "max":
             out[b] = np.maximum.reduce(values)
             continue

@@ -53,18 +53,38 @@ BAG_ERRORS = {
     "indices int16": ({"indices": IDX.astype("i2")}, DTypeError, "indices: has dtype int16; accepted: int32, int64"),
     "indices uint64": ({"indices": IDX.astype("u8")}, DTypeError, "indices: has dtype uint64; accepted: int32, int64"),
     "indices bool": ({"indices": IDX.astype(bool)}, DTypeError, "indices: has dtype bool; accepted: int32, int64"),
-    "indices time": ({"indices": IDX.astype("m8[s]")}, DTypeError, "indices: has dtype timedelta64[s]; accepted: int32"),
+    "indices time": (
+        {"indices": IDX.astype("m8[s]")},
+        DTypeError,
+        "indices: has dtype timedelta64[s]; accepted: int32",
+    ),
     "indices swapped": ({"indices": IDX.astype(">i8")}, DTypeError, "indices: has dtype >i8 in foreign byte order"),
     "indices 0-D": ({"indices": np.array(3)}, InputError, "indices: must be 1-D or 2-D, not of shape ()"),
-    "indices 3-D": ({"indices": IDX.reshape(1, 2, 2)}, InputError, "indices: must be 1-D or 2-D, not of shape (1, 2, 2)"),
+    "indices 3-D": (
+        {"indices": IDX.reshape(1, 2, 2)},
+        InputError,
+        "indices: must be 1-D or 2-D, not of shape (1, 2, 2)",
+    ),
     "indices strided": ({"indices": IDX[::2]}, InputError, "indices: must be C-contiguous; pass np.ascontiguousarray"),
     "indices reversed": ({"indices": IDX[::-1]}, InputError, "indices: must be C-contiguous; pass np.ascontiguous"),
     "indices misaligned": ({"indices": MISALIGNED}, InputError, "indices: must be aligned to its items; pass a copy"),
-    "index = rows": ({"indices": ints(0, 8)}, IndexRangeError, "indices[1] is 8, outside the table's rows 0 <= index < 8"),
-    "index < 0": ({"indices": ints(0, 1, -1)}, IndexRangeError, "indices[2] is -1, outside the table's rows 0 <= index < 8"),
+    "index = rows": (
+        {"indices": ints(0, 8)},
+        IndexRangeError,
+        "indices[1] is 8, outside the table's rows 0 <= index < 8",
+    ),
+    "index < 0": (
+        {"indices": ints(0, 1, -1)},
+        IndexRangeError,
+        "indices[2] is -1, outside the table's rows 0 <= index < 8",
+    ),
     "index huge": ({"indices": ints(0, 2**63 - 1)}, IndexRangeError, "indices[1] is 9223372036854775807, outside"),
     "index least": ({"indices": ints(-(2**63), 0)}, IndexRangeError, "indices[0] is -9223372036854775808, outside"),
-    "index 32 bits": ({"indices": ints(0, -(2**31), dtype="i4")}, IndexRangeError, "indices[1] is -2147483648, outside"),
+    "index 32 bits": (
+        {"indices": ints(0, -(2**31), dtype="i4")},
+        IndexRangeError,
+        "indices[1] is -2147483648, outside",
+    ),
     "first of two bad": ({"indices": ints(0, 9, -4, 7)}, IndexRangeError, "indices[1] is 9, outside"),
     "no rows": ({"weight": W[:0]}, IndexRangeError, "indices[0] is 0, outside the table's rows 0 <= index < 0"),
     "no columns": (
@@ -85,7 +105,11 @@ BAG_ERRORS = {
     "offsets negative": ({"offsets": ints(0, -5, 2)}, InputError, "offsets[1]: is -5, less than offsets[0] = 0"),
     "offsets beyond": ({"offsets": ints(0, 5, 6)}, InputError, "offsets[1]: is 5, beyond the 4 indices"),
     "offsets least": ({"offsets": ints(0, -(2**63))}, InputError, "offsets[1]: is -9223372036854775808, less than"),
-    "offsets largest": ({"offsets": ints(0, 2**63 - 1)}, InputError, "offsets[1]: is 9223372036854775807, beyond the 4"),
+    "offsets largest": (
+        {"offsets": ints(0, 2**63 - 1)},
+        InputError,
+        "offsets[1]: is 9223372036854775807, beyond the 4",
+    ),
     "last beyond": (
         {"offsets": ints(0, 5), "include_last_offset": True},
         InputError,
@@ -174,12 +198,20 @@ LENGTH_ERRORS = {
     "long": ({"lengths": ints(2, 3)}, InputError, "lengths[1]: is 3, but only 2 of the 4 indices are left"),
     "negative": ({"lengths": ints(5, -1)}, InputError, "lengths[0]: is 5, but only 4 of the 4 indices are left"),
     "negative first": ({"lengths": ints(-1, 5)}, InputError, "lengths[0]: is -1; a length is 0 or more"),
-    "wrapping": ({"lengths": ints(2**63 - 1, 2**63 - 1, 6)}, InputError, "lengths[0]: is 9223372036854775807, but only"),
+    "wrapping": (
+        {"lengths": ints(2**63 - 1, 2**63 - 1, 6)},
+        InputError,
+        "lengths[0]: is 9223372036854775807, but only",
+    ),
     "2-D": ({"lengths": ints(4)[None]}, InputError, "lengths: must be 1-D, not of shape (1, 1)"),
     "float": ({"lengths": np.array([4.0])}, DTypeError, "lengths: has dtype float64; accepted: int32, int64"),
     "None": ({"lengths": None}, DTypeError, "lengths: must be a NumPy array, not NoneType"),
     "2-D indices": ({"indices": IDX.reshape(2, 2)}, InputError, "indices: must be 1-D, not of shape (2, 2)"),
-    "index": ({"indices": ints(0, 1, 2, 8)}, IndexRangeError, "indices[3] is 8, outside the table's rows 0 <= index < 8"),
+    "index": (
+        {"indices": ints(0, 1, 2, 8)},
+        IndexRangeError,
+        "indices[3] is 8, outside the table's rows 0 <= index < 8",
+    ),
     "weights": (
         {"weights": np.ones(5, "f4")},
         InputError,
@@ -215,7 +247,7 @@ def test_out_must_not_share_memory_with_any_input(name):
 
 def test_errors_are_also_the_builtins_that_callers_expect():
     with pytest.raises(IndexError):
-        bag_call(indices=ints(99))
+        bag_call(indices=ints(0, 99))
     with pytest.raises(ValueError):
         bag_call(offsets=ints(1))
     with pytest.raises(TypeError):

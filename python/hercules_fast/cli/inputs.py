@@ -14,7 +14,15 @@ if TYPE_CHECKING:
     from hercules_fast.hardware import Server
     from hercules_fast.traffic import Workload
 
-__all__ = ["add_fleet_option", "add_pair_options", "add_sla_option", "fleet_from", "pair_from", "part_of"]
+__all__ = [
+    "add_fleet_option",
+    "add_pair_options",
+    "add_part_options",
+    "add_sla_option",
+    "fleet_from",
+    "pair_from",
+    "part_of",
+]
 
 DEFAULT_FLEET = "zoo10"
 

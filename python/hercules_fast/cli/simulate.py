@@ -16,7 +16,7 @@ from hercules_fast.cli.common import (
     positive,
     positive_int,
 )
-from hercules_fast.cli.inputs import add_pair_options, pair_from
+from hercules_fast.cli.inputs import add_pair_options, add_sla_option, pair_from
 from hercules_fast.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def add_parser(verbs: Verbs) -> None:
         allow_abbrev=False,
     )
     add_pair_options(parser)
+    add_sla_option(parser)
     parser.add_argument("--qps", type=positive, required=True, metavar="Q", help="load, queries per second")
     parser.add_argument("--kind", default="cpu", metavar="KIND", help="cpu, cpu-sd, gpu or gpu-host-pooling (cpu)")
     parser.add_argument(

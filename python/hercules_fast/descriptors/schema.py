@@ -299,7 +299,7 @@ def _shape(kind: FileKind[Any], data: dict[str, Any]) -> tuple[Any, list[Fault]]
     from pydantic import ValidationError
 
     try:
-        return type_adapter(kind.form).validate_json(json.dumps(data, default=str)), []
+        return type_adapter(kind.form).validate_json(json.dumps(data)), []
     except ValidationError as error:
         return None, [_shape_fault(kind, item) for item in error.errors(include_url=False)]
 

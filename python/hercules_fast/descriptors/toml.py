@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import date, time
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ _INT64 = 2**63
 
 @dataclass(slots=True)
 class Document:
-    """A parsed file. ``data`` holds str, int, float, bool, dates, lists and dicts, at most ``MAX_DEPTH`` deep."""
+    """A parsed file. ``data`` holds str, int, float, bool, lists and dicts, at most ``MAX_DEPTH`` deep."""
 
     path: Path
     data: dict[str, Any]
@@ -46,7 +47,7 @@ def read_toml(path: Path) -> Document:
     """Parse ``path``.
 
     Raises :class:`MissingFileError` where it cannot be opened and :class:`ConfigError` where it is too large, not
-    UTF-8, not TOML, nested deeper than ``MAX_DEPTH`` or holds a whole number beyond 64 bits.
+    UTF-8, not TOML, nested deeper than ``MAX_DEPTH``, or holds a date or a whole number beyond 64 bits.
     """
     text = _read_text(path)
     try:
@@ -95,6 +96,8 @@ def _limit_faults(data: dict[str, Any]) -> Iterator[Fault]:
         path, node, depth = stack.pop()
         if isinstance(node, int) and not -_INT64 <= node < _INT64:
             yield Fault(path, "whole number outside 64 bits")
+        elif isinstance(node, date | time):
+            yield Fault(path, f"a TOML date or time, {node}; write it as text in quotes")
         elif depth > MAX_DEPTH + 1:
             yield Fault("", f"nested deeper than {MAX_DEPTH} levels")
             return

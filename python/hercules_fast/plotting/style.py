@@ -49,7 +49,7 @@ COLOURS = (
 )
 """Ten hues that people with any common colour blindness can tell apart (Paul Tol's "muted" scheme)."""
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that files do not depend on the machine's fonts
     "font.size": 9.0,
     "axes.titlesize": 10.0,
@@ -127,8 +127,9 @@ def edges(plan: Plan) -> npt.NDArray[np.datetime64]:
 
 def time_axis(axes: Axes, bounds: npt.NDArray[np.datetime64]) -> None:
     """Ticks at midnight with the names of the days for two days to two weeks; otherwise matplotlib's choice."""
-    from matplotlib import dates
+    import matplotlib.dates
 
+    dates: Any = matplotlib.dates  # not annotated by matplotlib
     axes.set_xlim(bounds[0], bounds[-1])
     span_days = float((bounds[-1] - bounds[0]) / np.timedelta64(86_400, "s"))
     if 2 <= span_days <= 14.5:

@@ -111,7 +111,7 @@ def _cpu(lattice: _Lattice, kind: int, variants: list[int]) -> None:
         widths.append(o)
         for m in range(1, cores // o + 1):
             for d in batches:
-                lattice.add(kind, (o, m, d), v, d, 0, _threads(table, model=m))
+                lattice.add(kind, (o, m, d), v, d, 1, _threads(table, model=m))
     narrow, wide = min(widths), max(widths)
     half = _middle(sorted(widths))
     lattice.start(kind, narrow, cores // narrow, _middle(batches))
@@ -133,7 +133,7 @@ def _pipeline(lattice: _Lattice, kind: int, variants: list[int]) -> None:
             splits.append(m_sparse)
             for d in batches:
                 threads = _threads(table, sparse=m_sparse, dense=m_dense)
-                lattice.add(kind, (sparse_cores, dense_cores, m_sparse, d), v, d, 0, threads)
+                lattice.add(kind, (sparse_cores, dense_cores, m_sparse, d), v, d, 1, threads)
         if sparse_cores == 1 and dense_cores in (1, 4) and splits:
             lattice.start(kind, sparse_cores, dense_cores, _middle(splits), _middle(batches))
 

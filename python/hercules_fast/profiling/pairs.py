@@ -299,8 +299,8 @@ def _row(pair: _Pair, result: Mapping[str, Any] | None, seed: int, power_mode: P
         pair.table,
         config,
         qps=result["qps"],
-        stage_utilisation=result["utilisation"],
-        energy_j_per_query=result["energy_j_per_query"],
+        stage_utilisation=[float(u) for u in result["utilisation"]],
+        energy_j_per_query=sum(float(e) for e, t in zip(result["energy_j_per_query"], config.threads, strict=True) if t),
         mode=power_mode,
     )
     variant = pair.table.variants[config.variant]
@@ -311,7 +311,7 @@ def _row(pair: _Pair, result: Mapping[str, Any] | None, seed: int, power_mode: P
         qps=result["qps"],
         qps_lo=result["qps_lo"],
         qps_hi=result["qps_hi"],
-        achieved_ms=tuple(1e3 * s for s in result["achieved_s"]),
+        achieved_ms=tuple(1e3 * float(s) for s in result["achieved_s"]),
         power_w=power.power_w,
         power_mode=power_mode,
         energy_j_per_query=power.power_w / result["qps"],

@@ -30,6 +30,8 @@ _SMALL = 200
 # places may lose, and the spread of the prices (in 1/256) at which machines come back.
 _ROUNDS, _VARIANTS, _TOUCHED, _OUT, _NOISE = 4, 12, 3, 3, 256
 _SEED = 0
+# Rounds of moves before an interval's plan is taken as it is: only fleets of very unlike servers come near.
+_MAX_PASSES = 200
 # A move must save more than this part of the interval's objective: no cycling on rounding noise.
 _MIN_SAVING = 1e-12
 
@@ -37,8 +39,9 @@ _MIN_SAVING = 1e-12
 def whole_machines(problem: Problem, linear: LinearSolution) -> IntArray:
     """Whole machines int64 [T, H, W] close to ``linear``: stock always holds; what stays uncovered is the least found.
 
-    Weighted shortfall goes first, watts second. The cost above the bound is at most that of W + H of the dearest
-    servers unless the stock binds in whole machines, since a basic optimum has at most W + H fractional counts.
+    Weighted shortfall goes first, watts second. Where the counts of ``linear``, all rounded up, fit into the stock,
+    the power above the bound is at most that of its fractional places, of which a basic optimum has at most W + H.
+    Where they do not, whole machines may have to be replaced by any number of worse ones, and there is no such bound.
     """
     counts = np.empty(linear.servers.shape, dtype=np.int64)
     rounds, variants = _effort(problem)
@@ -49,11 +52,12 @@ def whole_machines(problem: Problem, linear: LinearSolution) -> IntArray:
     step = max(1, _CHUNK_ELEMENTS // lane_elements)
     for start in range(0, len(counts), step):
         part = slice(start, start + step)
-        lanes = _Lanes.rounded_down(problem, linear, part)
-        # First what the linear optimum serves, then, with the machines left over, what it had to shed.
-        lanes.repair(lanes.demand - linear.shed_qps[part])
-        lanes.repair(lanes.demand)
-        lanes.improve()
+        down = np.floor(linear.servers[part] + _SNAP).astype(np.int64)
+        up = np.ceil(linear.servers[part] - _SNAP).astype(np.int64)
+        fits = up.sum(axis=2) <= problem.stock
+        lanes = _Lanes.from_linear(problem, linear, part, down)
+        # The second start is what makes the promise on the cost good; the first is nearly always the better one.
+        lanes.keep_better(_Lanes.from_linear(problem, linear, part, np.where(fits[:, :, None], up, down)))
         for i in range(rounds):
             lanes.keep_better(lanes.disturbed(i, variants))
         lanes.improve()
@@ -73,9 +77,29 @@ class _Slots:
     Sorted by lane, then workload, then server.
     """
 
+    row: IntArray
+    """Position of the lane among the active ones."""
     lane: IntArray
     workload: IntArray
     server: IntArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _ByWorkload:
+    """The problem's tables as [W, H + 1]; the last column, "no machine", makes adding and dropping replacements."""
+
+    qps: FloatArray
+    power_w: FloatArray
+    allowed: BoolArray
+
+    @classmethod
+    def of(cls, problem: Problem) -> _ByWorkload:
+        nothing = np.zeros((problem.n_workloads, 1))
+        return cls(
+            qps=np.hstack([problem.qps.T, nothing]),
+            power_w=np.hstack([problem.power_w.T, nothing]),
+            allowed=np.hstack([problem.eligible.T, nothing == 0.0]),
+        )
 
 
 class _Lanes:
@@ -84,25 +108,32 @@ class _Lanes:
     def __init__(self, problem: Problem, demand: FloatArray, weight: FloatArray, u: FloatArray, counts: IntArray):
         self.problem = problem
         self.demand, self.weight, self.u, self.counts = demand, weight, u, counts
-        n_h, n_w = problem.n_servers, problem.n_workloads
-        self.nothing = n_h
-        # A last row for "no machine" lets adding, dropping and swapping be one kind of move.
-        self.qps = np.vstack([problem.qps, np.zeros(n_w)])
-        self.power_w = np.vstack([problem.power_w, np.zeros(n_w)])
-        self.allowed = np.vstack([problem.eligible, np.ones(n_w, dtype=bool)])
+        self.nothing = problem.n_servers
+        self.by_workload = _ByWorkload.of(problem)
         self.tol_w = np.full(len(demand), _MIN_SAVING * (float(problem.power_w.max()) + 1.0))
         self.tol_shed = COVER_TOL * (weight * demand).max(axis=1)
 
     @classmethod
-    def rounded_down(cls, problem: Problem, linear: LinearSolution, part: slice) -> _Lanes:
-        counts = np.floor(linear.servers[part] + _SNAP).astype(np.int64)
+    def from_linear(cls, problem: Problem, linear: LinearSolution, part: slice, counts: IntArray) -> _Lanes:
+        """Lanes that start at ``counts`` within stock, repaired and improved."""
         weight, u = linear.penalty_w_per_qps[part], linear.stock_price_w[part]
-        return cls(problem, problem.demand_qps[part], weight, u, counts)
+        lanes = cls(problem, problem.demand_qps[part], weight, u, counts)
+        # First what the linear optimum serves, then, with the machines left over, what it had to shed.
+        lanes.repair(lanes.demand - linear.shed_qps[part])
+        lanes.repair(lanes.demand)
+        lanes.improve()
+        return lanes
 
     def improve(self) -> None:
-        pair_moves = self.problem.qps.size <= _SMALL
-        while self.improve_single() or (pair_moves and self.improve_pairs()):
-            pass
+        """Single moves until none pays, then one chained move; again in the lanes where that found something."""
+        active = np.arange(len(self.counts))
+        for _ in range(_MAX_PASSES):
+            self.improve_single(active)
+            if self.problem.qps.size > _SMALL:
+                return
+            active = self.improve_pairs(active)
+            if not len(active):
+                return
 
     def disturbed(self, round_: int, variants: int) -> _Lanes:
         """``variants`` copies of every lane (lane-major), each with a few machines taken out and put back otherwise."""
@@ -120,7 +151,7 @@ class _Lanes:
         noise = below(random_bits(_SEED, 3, round_, *place), _NOISE)
         copy.counts -= np.minimum(copy.counts, np.where(touched[:, None, :], out, 0))
         copy.repair(copy.demand, 1.0 + noise / 256.0)
-        copy.improve_single()
+        copy.improve_single(np.arange(len(pick)))
         return copy
 
     def keep_better(self, others: _Lanes) -> None:
@@ -142,20 +173,20 @@ class _Lanes:
 
     # -- state ---------------------------------------------------------------------------------------------------
 
-    def capacity(self) -> FloatArray:
-        return self.problem.capacity_qps(self.counts)
+    def capacity(self, lanes: IntArray | slice = slice(None)) -> FloatArray:
+        return self.problem.capacity_qps(self.counts[lanes])
 
-    def free(self) -> IntArray:
+    def free(self, lanes: IntArray | slice = slice(None)) -> IntArray:
         """[L, H + 1] machines left per type; there is always some "nothing" left."""
-        left = self.problem.stock - self.counts.sum(axis=2)
+        left = self.problem.stock - self.counts[lanes].sum(axis=2)
         return np.concatenate([left, np.ones((len(left), 1), dtype=np.int64)], axis=1)
 
     # -- repair --------------------------------------------------------------------------------------------------
 
     def repair(self, target: FloatArray, noise: FloatArray | None = None) -> None:
-        """Add machines, one per lane and step, until ``target`` [L, W] is covered or nothing useful is free.
+        """Add machines of one type per lane and step until ``target`` [L, W] is covered or nothing useful is free.
 
-        The workload that misses the largest part of its target is next; it takes the machine with the least
+        The workload that misses the largest part of its target is next; it takes the type with the least
         (power + stock price) per q/s of shortfall covered.
         """
         capacity = self.capacity()
@@ -178,72 +209,86 @@ class _Lanes:
             found = usable.any(axis=1)
             open_[lanes[~found], w[~found]] = False
             lanes, w, h = lanes[found], w[found], h[found]
-            self.counts[lanes, h, w] += 1
-            free[lanes, h] -= 1
+            # As many as fit below the shortfall: until it is less than one machine, the same type stays the cheapest.
+            fitting = np.floor(short[lanes, w] / self.problem.qps[h, w]).astype(np.int64)
+            take = np.minimum(np.maximum(fitting, 1), free[lanes, h])
+            self.counts[lanes, h, w] += take
+            free[lanes, h] -= take
             capacity[lanes, w] = (self.counts[lanes, :, w] * self.problem.qps[:, w].T).sum(axis=1)
 
     # -- moves ---------------------------------------------------------------------------------------------------
 
-    def slots(self, short: BoolArray) -> _Slots:
-        used = np.concatenate([self.counts > 0, short[:, None, :]], axis=1)
-        lane, workload, server = np.nonzero(used.transpose(0, 2, 1))
-        return _Slots(lane, workload, server)
+    def slots(self, active: IntArray, short: BoolArray) -> _Slots:
+        used = np.concatenate([self.counts[active] > 0, short[:, None, :]], axis=1)
+        row, workload, server = np.nonzero(used.transpose(0, 2, 1))
+        return _Slots(row, active[row], workload, server)
 
     def replace_effect(self, slots: _Slots, capacity: FloatArray, short: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Change of weighted shortfall and of watts, both [S, H + 1], when a slot's machine becomes each other type."""
-        lane, w = slots.lane, slots.workload
-        new_capacity = capacity[lane, w][:, None] - self.qps[slots.server, w][:, None] + self.qps[:, w].T
-        new_short = shortfall_qps(self.demand[lane, w][:, None], new_capacity)
-        shed = self.weight[lane, w][:, None] * (new_short - short[lane, w][:, None])
-        watts = self.power_w[:, w].T - self.power_w[slots.server, w][:, None]
-        return np.where(self.allowed[:, w].T, shed, np.inf), watts
+        """Change of weighted shortfall and of watts, both [S, H + 1], when a slot's machine becomes each other type.
 
-    def improve_single(self) -> bool:
-        """Replace, add or drop one machine per workload while that pays; True if anything changed."""
-        changed = False
-        while True:
-            capacity, free = self.capacity(), self.free()
-            short = shortfall_qps(self.demand, capacity)
-            slots = self.slots(short > 0)
+        ``capacity`` and ``short`` [active, W] are those of the active lanes.
+        """
+        row, lane, w = slots.row, slots.lane, slots.workload
+        kept = capacity[row, w] - self.by_workload.qps[w, slots.server]
+        new_short = shortfall_qps(self.demand[lane, w][:, None], kept[:, None] + self.by_workload.qps[w])
+        shed = self.weight[lane, w][:, None] * (new_short - short[row, w][:, None])
+        watts = self.by_workload.power_w[w] - self.by_workload.power_w[w, slots.server][:, None]
+        return np.where(self.by_workload.allowed[w], shed, np.inf), watts
+
+    def improve_single(self, active: IntArray) -> None:
+        """Replace, add or drop one machine per workload of the ``active`` lanes while that pays."""
+        for _ in range(_MAX_PASSES):
+            capacity, free = self.capacity(active), self.free(active)
+            short = shortfall_qps(self.demand[active], capacity)
+            slots = self.slots(active, short > 0)
             if not len(slots.lane):
-                return changed
+                return
             shed, watts = self.replace_effect(slots, capacity, short)
             score = _score(shed, watts, self.tol_shed[slots.lane][:, None], self.tol_w[slots.lane][:, None])
-            score = np.where(free[slots.lane] > 0, score, 0.0)
+            score = np.where(free[slots.row] > 0, score, 0.0)
             to = score.argmin(axis=1)
             gain = score[np.arange(len(to)), to]
-            leaders = _first_per_group(gain, slots.lane * self.problem.n_workloads + slots.workload)
-            leaders = leaders[
-                _rank_in_group(gain[leaders], slots.lane[leaders] * len(self.qps) + to[leaders])
-                < free[slots.lane[leaders], to[leaders]]
-            ]
-            if not len(leaders):
-                return changed
-            changed = True
-            lane, w = slots.lane[leaders], slots.workload[leaders]  # each (lane, workload) once: plain indexing is safe
-            for server, step in ((slots.server[leaders], -1), (to[leaders], +1)):
-                real = server != self.nothing
-                self.counts[lane[real], server[real], w[real]] += step
+            best = _first_per_group(gain, slots.lane * self.problem.n_workloads + slots.workload)
+            rank = _rank_in_group(gain[best], slots.lane[best] * (self.nothing + 1) + to[best])
+            best = best[rank < free[slots.row[best], to[best]]]  # no more takers than there are machines
+            if not len(best):
+                return
+            row, lane, w = slots.row[best], slots.lane[best], slots.workload[best]
+            old, new = slots.server[best], to[best]
+            times = self.drop_size(lane, w, old, new, capacity[row, w])
+            for server, step in ((old, -times), (new, times)):
+                real = server != self.nothing  # each (lane, workload) stands there once: plain indexing is safe
+                self.counts[lane[real], server[real], w[real]] += step[real]
+            active = np.unique(lane)  # a lane without a move has none left
 
-    def improve_pairs(self) -> bool:
-        """One chained move per lane: slot i takes over slot j's machine, slot j another one; True if any was made.
+    def drop_size(self, lane: IntArray, w: IntArray, old: IntArray, new: IntArray, capacity: FloatArray) -> IntArray:
+        """How often each chosen move is made: a drop as often as the surplus allows, any other move once."""
+        surplus = capacity - self.demand[lane, w]
+        drops = (new == self.nothing) & (old != self.nothing)
+        fitting = (
+            np.floor(surplus / np.where(drops, self.by_workload.qps[w, old], 1.0)).clip(1, 1 << 40).astype(np.int64)
+        )
+        in_use = self.counts[lane, np.minimum(old, self.nothing - 1), w]
+        return np.where(drops, np.minimum(fitting, in_use), 1)
+
+    def improve_pairs(self, active: IntArray) -> IntArray:
+        """One chained move per active lane: slot i takes over slot j's machine, slot j another; lanes that had one.
 
         This is what frees a scarce type: i may be a short workload with nothing yet, and j may take the machine that
         i gives up.
         """
-        capacity, free = self.capacity(), self.free()
-        short = shortfall_qps(self.demand, capacity)
-        changed = False
-        slots = self.slots(short > 0)
+        capacity, free = self.capacity(active), self.free(active)
+        short = shortfall_qps(self.demand[active], capacity)
+        slots = self.slots(active, short > 0)
         shed, watts = self.replace_effect(slots, capacity, short)
-        bounds = np.searchsorted(slots.lane, np.arange(len(self.counts) + 1))
-        for lane, (first, last) in enumerate(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)):
-            if last - first >= 2:
-                part = slice(first, last)
-                changed |= self._best_chain(
-                    lane, slots.workload[part], slots.server[part], shed[part], watts[part], free[lane]
-                )
-        return changed
+        bounds = np.searchsorted(slots.row, np.arange(len(active) + 1)).tolist()
+        moved = []
+        for row, lane in enumerate(active.tolist()):
+            part = slice(bounds[row], bounds[row + 1])
+            workload, server = slots.workload[part], slots.server[part]
+            if len(workload) >= 2 and self._best_chain(lane, workload, server, shed[part], watts[part], free[row]):
+                moved.append(lane)
+        return np.array(moved, dtype=np.int64)
 
     def _best_chain(
         self, lane: int, workload: IntArray, server: IntArray, shed: FloatArray, watts: FloatArray, free: IntArray

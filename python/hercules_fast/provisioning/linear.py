@@ -10,6 +10,7 @@ keeps the program feasible, so that an overload is answered by *which* workload 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -307,7 +308,7 @@ class _LeastShed:
         return float((self.weights * shed).sum())
 
 
-def largest_scales(problem: Problem, intervals: list[int]) -> FloatArray:
+def largest_scales(problem: Problem, intervals: Sequence[int]) -> FloatArray:
     """For each of ``intervals`` the largest factor by which all its demand may grow and still be covered.
 
     Maximise f subject to ``sum_h N qps >= f demand[t]`` and stock. Infinite where the interval asks for nothing.

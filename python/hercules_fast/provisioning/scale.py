@@ -32,12 +32,15 @@ def largest_scale(qps: npt.ArrayLike, demand_qps: npt.ArrayLike, stock: npt.Arra
 def fleet_scale(problem: Problem) -> float:
     """:func:`largest_scale` of a problem: only intervals that no other one exceeds everywhere need solving."""
     demand = np.unique(problem.demand_qps, axis=0)
-    kept: list[FloatArray] = []
-    for row in demand[np.argsort(-demand.sum(axis=1), kind="stable")]:
-        if not any((row <= other).all() for other in kept):
-            kept.append(row)
-    top = dataclasses.replace(problem, demand_qps=np.array(kept))
-    return float(largest_scales(top, list(range(len(kept)))).min())
+    demand = demand[np.argsort(-demand.sum(axis=1), kind="stable")]
+    kept = np.empty_like(demand)
+    n_kept = 0
+    for row in demand:
+        if not (kept[:n_kept] >= row).all(axis=1).any():
+            kept[n_kept] = row
+            n_kept += 1
+    top = dataclasses.replace(problem, demand_qps=kept[:n_kept])
+    return float(largest_scales(top, range(n_kept)).min())
 
 
 def scale_load(
@@ -71,9 +74,11 @@ def scale_load(
     equivalents = np.where(in_stock[h] > 0, in_stock[h], in_stock.max(axis=0))
     unit = np.asarray(load.qps, dtype=np.float64) * equivalents
     fit = largest_scale(qps, unit * (1.0 + headroom), stock)
+    if not equivalents.any():
+        words = "relative load: no server in stock can run any of its workloads, so it asks for nothing"
+        return dataclasses.replace(load, qps=unit, relative=False), words
     if not math.isfinite(fit):
-        why = "no server in stock can run any of its workloads" if not equivalents.any() else "it asks for nothing"
-        raise InputError(f"load {load.name!r} is relative and cannot be scaled: {why}")
+        raise InputError(f"load {load.name!r} is relative and cannot be scaled: it asks for nothing")
     words = (
         f"relative load: every workload asks for equally many {servers[h]} servers, and the peak with headroom is "
         f"{share:g} of the largest load that the stock can serve"

@@ -13,7 +13,9 @@ The formulas, for a batch of b items (each is a term of :class:`~hercules_fast.s
   at least ``weight bytes / (p llc_core)``; c independent copies spread over the o cores.
 * *pollution*: dense time times ``1 + chi (gathering cores / cores)``.
 * *near-memory gather*: see :func:`near_memory_item_s`.
-* *GPU*: ``n_ops t_op + n max(F / (eff peak), R / (eff HBM)) b + n input / link`` with n busy instances.
+* *GPU* with n busy instances: ``n_ops t_op + b max(w + l, n w, n l)`` with ``w = max(F / (eff peak), R / (eff HBM))``
+  and ``l = input / link``. Instances share the card and the link, and one's transfer overlaps another's work: the
+  asymptotic bound of n customers that visit two servers in turn. One instance alone does not overlap its own transfer.
 """
 
 from __future__ import annotations
@@ -365,8 +367,9 @@ class _Parts:
         memory = gathered / (gpu.gather_efficiency * gpu.memory_gb_s * GIGA)
         arrived = self.model.pooled_bytes_per_item if pooled else self.model.input_bytes_per_item
         link = arrived / (gpu.link_gb_s * GIGA) if terms.gpu_input else 0.0
+        work = max(compute, memory)
         sharers = n if terms.gpu_sharing else np.ones_like(n)
-        per_item = sharers * (max(compute, memory) + link)
+        per_item = np.maximum(work + link, sharers * max(work, link))
         return launches * gpu.operator_overhead_us * MICRO + b[:, None] * per_item[None, :]
 
 

@@ -74,7 +74,7 @@ ASSUMPTIONS = {
     "weight_streaming": "a dense layer takes at least the time to stream its weights from the last-level cache",
     "pollution": "dense work slows down by up to 20 % while other cores gather rows",
     "near_memory": "ranks with near-memory processing gather at the simulated rank rate, one table on one channel",
-    "gpu_sharing": "co-located instances share compute, bandwidth and link of the card equally",
-    "gpu_input": "inputs cross the host link before each launch, not overlapped with compute",
+    "gpu_sharing": "co-located instances share the card and its link; one's transfer overlaps another's work",
+    "gpu_input": "the inputs of a launch cross the host link before its work begins",
 }
 """What each effect assumes, in words; tables carry those that were on."""

@@ -15,7 +15,7 @@ class SchedulingConfig:
 
     ``threads`` are model threads (or co-located instances of an accelerator stage); a stage with none is not used.
     ``operator_cores`` are the cores inside one thread. ``batch`` is the most items of a sub-batch. ``fuse_items`` is
-    the most items that an accelerator launches together (0: no accelerator stage, 1: one query at a time).
+    the most items that an accelerator launches together (1: one query at a time; without accelerator stage it is 1).
     """
 
     kind: str
@@ -24,7 +24,7 @@ class SchedulingConfig:
     threads: tuple[int, ...]
     operator_cores: tuple[int, ...]
     batch: int
-    fuse_items: int = 0
+    fuse_items: int = 1
     max_wait_us: int = 0
 
     @property
@@ -39,13 +39,11 @@ class SchedulingConfig:
             if threads:
                 parts.append(f"{name} {threads}x{cores}" if cores else f"{name} x{threads}")
         text = f"{self.kind}: " + ", ".join(parts)
-        uses_sub_batches = any(t and c for t, c in zip(self.threads, self.operator_cores, strict=True))
-        if uses_sub_batches:
+        used = [cores for threads, cores in zip(self.threads, self.operator_cores, strict=True) if threads]
+        if any(used):
             text += f", batch {self.batch}"
-        if self.fuse_items > 1:
-            text += f", fuse {self.fuse_items}"
-        elif self.fuse_items == 1:
-            text += ", unfused"
+        if not all(used):
+            text += f", fuse {self.fuse_items}" if self.fuse_items > 1 else ", unfused"
         return text
 
     def to_dict(self) -> dict[str, Any]:

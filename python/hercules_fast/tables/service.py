@@ -118,7 +118,7 @@ class ServiceTable:
         return [s.name for s in self.stages].index(name)
 
     def config(
-        self, variant: int, threads: tuple[int, ...], *, batch: int, fuse_items: int = 0, max_wait_us: int = 0
+        self, variant: int, threads: tuple[int, ...], *, batch: int, fuse_items: int = 1, max_wait_us: int = 0
     ) -> SchedulingConfig:
         """A configuration of this table, checked: threads fit their groups, stages exist in the variant.
 
@@ -132,6 +132,8 @@ class ServiceTable:
             raise InputError(f"threads: has {len(threads)} entries; allowed is one per stage, {len(self.stages)}")
         if batch < 1:
             raise InputError(f"batch: is {batch}; allowed is >= 1 item")
+        if fuse_items < 1:
+            raise InputError(f"fuse_items: is {fuse_items}; allowed is >= 1 item")
         used: dict[str, int] = {}
         for s, stage in enumerate(self.stages):
             if threads[s] < 0:

@@ -110,7 +110,7 @@ SIZES: FileKind[SizeLaw] = FileKind(
         "components[].value": _ITEMS,
         "components[].values[]": _ITEMS,
         "components[].probabilities[]": FRACTION,
-        "components[].keep[]": Bound(0, 10**9),
+        "components[].keep[]": Bound(1, 10**9),
         "components[].redraw[]": _ITEMS,
     },
     variants=(

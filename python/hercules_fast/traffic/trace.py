@@ -14,10 +14,10 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from math import ceil, isfinite
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -34,10 +34,13 @@ MAX_CARRIED = 2
 MAX_INTERVALS = 10_000_000
 _DEFAULT_INTERVAL_S = 900
 _BLOCK_ROWS = 10_000
+_EPOCH = datetime(1970, 1, 1)
+_FIRST_EPOCH_S = -62_135_596_800  # year 1
 _LAST_EPOCH_S = 253_402_300_799  # year 9999
 _MICRO = 1_000_000
 
 _Times = npt.NDArray[np.int64]  # microseconds since 1970
+_Lines = npt.NDArray[np.int64]
 _Rates = npt.NDArray[np.float64]
 
 
@@ -64,7 +67,7 @@ def read_load_csv(path: str | Path, *, workloads: Sequence[str], interval_s: flo
         raise InputError(f"interval_s is {interval_s!r}; allowed: a whole number of seconds, at least 1")
     path = Path(path)
     faults = _Faults(str(path))
-    table = _read_table(path, faults)
+    table = _read_table(path, names, faults)
     series = _wide(table, names, faults) if not table.is_long else _long(table, names, faults)
     faults.raise_if_any()
     step = _usual_step(series, interval_s, faults)
@@ -127,15 +130,15 @@ def _line_of(fault: Fault) -> int:
 
 @dataclass(slots=True)
 class _Table:
-    """The file as text: equal-length columns and the line of each row."""
+    """The file as numbers: one entry per row in each array."""
 
-    header: list[str]
-    columns: list[list[str]]
-    lines: npt.NDArray[np.int64]
-
-    @property
-    def is_long(self) -> bool:
-        return set(self.header[1:]) in ({"model", "qps"}, {"workload", "qps"})
+    is_long: bool
+    lines: _Lines
+    times: _Times
+    usable: npt.NDArray[np.bool_]
+    """Rows whose timestamp could be read."""
+    columns: dict[str, npt.NDArray[Any]]
+    """Wide: lower-case workload -> rates. Long: ``name`` -> index of the workload or -1, ``qps`` -> rates."""
 
     @property
     def row_count(self) -> int:
@@ -148,55 +151,50 @@ class _Series:
 
     times: _Times
     rates: _Rates
-    lines: npt.NDArray[np.int64]
+    lines: _Lines
     carried: int = field(default=0)
 
 
 # --- text -------------------------------------------------------------------------------------------------------------
 
 
-def _read_table(path: Path, faults: _Faults) -> _Table:
-    """Split the file into columns; ragged rows are faults and left out."""
+def _read_table(path: Path, names: tuple[str, ...], faults: _Faults) -> _Table:
+    """Parse the file; ragged rows are faults and left out."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            return _split(stream, faults)
+            return _parse(stream, names, faults)
     except UnicodeDecodeError as error:
         faults.add("", f"not UTF-8: {error.reason}")
         faults.raise_if_any()
         raise  # not reached: there is a fault
+    except ConfigError:
+        raise
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        if isinstance(error, ConfigError):
-            raise
         reason = getattr(error, "strerror", None) or str(error)
         raise MissingFileError(f"cannot read {str(path)!r}: {reason}") from None
 
 
-def _split(stream: TextIO, faults: _Faults) -> _Table:
+def _parse(stream: TextIO, names: tuple[str, ...], faults: _Faults) -> _Table:
     reader = csv.reader(stream, strict=True)
-    header: list[str] = []
-    columns: list[list[str]] = []
+    rows: list[list[str]] = []
     lines: list[int] = []
-    block: list[list[str]] = []
     try:
         header = [cell.strip().lower() for cell in next((row for row in reader if row), [])]
         _header_faults(header, reader.line_num, faults)
-        columns = [[] for _ in header]
+        parser = _Parser(header, names, faults)
         for row in reader:
             if len(row) == len(header):
-                block.append(row)
+                rows.append(row)
                 lines.append(reader.line_num)
             elif row:  # a blank line says nothing
                 faults.add(f"line {reader.line_num}", f"{len(row)} cells; the header has {len(header)}")
-            if len(block) == _BLOCK_ROWS:  # few row objects alive at a time: a million cost the collector seconds
-                _move(block, columns)
+            if len(rows) == _BLOCK_ROWS:  # text of a million rows at once would cost more than parsing it
+                parser.take(rows, lines)
     except csv.Error as error:
         faults.add(f"line {reader.line_num}", f"not CSV: {error}")
-    _move(block, columns)
-    if header and not lines:
-        faults.add("", "no rows below the header")
-    if not lines:
         faults.raise_if_any()
-    return _Table(header, columns, np.array(lines, dtype=np.int64))
+    parser.take(rows, lines)
+    return parser.table()
 
 
 def _header_faults(header: list[str], line: int, faults: _Faults) -> None:
@@ -207,21 +205,131 @@ def _header_faults(header: list[str], line: int, faults: _Faults) -> None:
     faults.raise_if_any()
 
 
-def _move(block: list[list[str]], columns: list[list[str]]) -> None:
-    """Append the cells of the rows in ``block`` to ``columns``, and empty it."""
-    for column, cells in zip(columns, zip(*block, strict=True), strict=False):  # no cells: nothing to append
-        column.extend(cells)
-    block.clear()
+class _Parser:
+    """Turns blocks of rows into arrays, column by column."""
+
+    def __init__(self, header: list[str], names: tuple[str, ...], faults: _Faults):
+        self._faults = faults
+        self._names = names
+        self._is_long = set(header[1:]) in ({"model", "qps"}, {"workload", "qps"})
+        self._stamps = _Stamps(faults)
+        self._columns = self._long_columns(header) if self._is_long else self._wide_columns(header)
+        self._lines: list[_Lines] = []
+        self._times: list[tuple[_Times, npt.NDArray[np.bool_]]] = []
+        self._values: dict[str, list[npt.NDArray[Any]]] = {key: [] for key in self._columns}
+
+    def _long_columns(self, header: list[str]) -> dict[str, int]:
+        rates = header.index("qps")
+        return {"name": 3 - rates, "qps": rates}
+
+    def _wide_columns(self, header: list[str]) -> dict[str, int]:
+        """Return the position of every workload's column."""
+        position: dict[str, int] = {}
+        by_lower = {name.lower(): name for name in self._names}
+        for index, cell in enumerate(header[1:], start=1):
+            if cell in position:
+                self._faults.add("header", f"column {cell!r} appears twice")
+            elif cell not in by_lower:
+                self._faults.add("header", str(UnknownNameError.of("column", cell, self._names)))
+            position.setdefault(cell, index)
+        for lower, name in by_lower.items():
+            if lower not in position:
+                self._faults.add("header", f"no column for workload {name!r}")
+        return {lower: position[lower] for lower in by_lower if lower in position}
+
+    def take(self, rows: list[list[str]], lines: list[int]) -> None:
+        """Parse the rows that stand on ``lines``, and empty both lists."""
+        if not rows:
+            return
+        cells = list(zip(*rows, strict=True))
+        block = np.array(lines, dtype=np.int64)
+        self._lines.append(block)
+        self._times.append(self._stamps.parse(cells[0], block))
+        for key, index in self._columns.items():
+            if self._is_long and key == "name":
+                values: npt.NDArray[Any] = _workload_indices(cells[index], self._names, block, self._faults)
+            else:
+                values = _rates_of(cells[index], key, block, self._faults)
+            self._values[key].append(values)
+        rows.clear()
+        lines.clear()
+
+    def table(self) -> _Table:
+        """Return everything taken."""
+        if not self._lines:
+            self._faults.add("", "no rows below the header")
+            self._faults.raise_if_any()
+        return _Table(
+            is_long=self._is_long,
+            lines=np.concatenate(self._lines),
+            times=np.concatenate([times for times, _ in self._times]),
+            usable=np.concatenate([usable for _, usable in self._times]),
+            columns={key: np.concatenate(blocks) for key, blocks in self._values.items()},
+        )
 
 
-def _times_of(table: _Table, faults: _Faults) -> tuple[_Times, npt.NDArray[np.bool_]]:
-    """Parse the first column; returns times and which rows are usable."""
-    cells = table.columns[0]
-    if not cells:
-        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=bool)
-    if _is_number(cells[0]):
-        return _epoch_times(cells, table.lines, faults)
-    return _iso_times(cells, table.lines, faults)
+class _Stamps:
+    """Parser of timestamps; the first one decides between seconds and ISO 8601, with or without offset."""
+
+    def __init__(self, faults: _Faults):
+        self._faults = faults
+        self._in_seconds: bool | None = None
+        self._with_offset: bool | None = None
+
+    def parse(self, cells: Sequence[str], lines: _Lines) -> tuple[_Times, npt.NDArray[np.bool_]]:
+        """Return microseconds since 1970 and which cells are timestamps."""
+        if self._in_seconds is None:
+            self._in_seconds = _is_number(cells[0])
+        if self._in_seconds:
+            wanted = "seconds since 1970, as in the first row"
+            seconds, readable = _numbers(cells, lines, self._faults, what="timestamp ", wanted=wanted)
+        else:
+            seconds, readable = self._plain_iso_seconds(cells) or self._iso_seconds(cells, lines)
+        inside = (seconds >= _FIRST_EPOCH_S) & (seconds <= _LAST_EPOCH_S)  # false for NaN
+        bad = np.flatnonzero(readable & ~inside).tolist()
+        said = (f"timestamp {cells[i]!r} is outside the years 1 to 9999 (numbers are seconds since 1970)" for i in bad)
+        self._faults.add_lines(lines[bad].tolist(), said, len(bad))
+        usable = readable & inside
+        return np.rint(np.where(usable, seconds, 0.0) * _MICRO).astype(np.int64), usable
+
+    def _plain_iso_seconds(self, cells: Sequence[str]) -> tuple[_Rates, npt.NDArray[np.bool_]] | None:
+        """Parse a block in which nothing is wrong and nothing has an offset, several times quicker; else None."""
+        if self._with_offset:
+            return None
+        try:
+            moments = list(map(datetime.fromisoformat, map(str.strip, cells)))
+            since = [moment - _EPOCH for moment in moments]  # refuses those with an offset
+        except (ValueError, TypeError):
+            return None
+        self._with_offset = False
+        seconds = np.fromiter(map(timedelta.total_seconds, since), dtype=np.float64, count=len(cells))
+        return seconds, np.ones(len(cells), dtype=bool)
+
+    def _iso_seconds(self, cells: Sequence[str], lines: _Lines) -> tuple[_Rates, npt.NDArray[np.bool_]]:
+        seconds = np.zeros(len(cells))
+        readable = np.ones(len(cells), dtype=bool)
+        for row, cell in enumerate(cells):
+            try:
+                moment = datetime.fromisoformat(cell.strip())
+            except ValueError:
+                wanted = "ISO 8601 such as 2024-01-01T00:15:00 is wanted"
+                self._faults.add(f"line {lines[row]}", f"timestamp {cell!r}; {wanted}")
+                readable[row] = False
+                continue
+            has_offset = moment.tzinfo is not None
+            if self._with_offset is None:
+                self._with_offset = has_offset
+            if has_offset != self._with_offset:
+                self._mixed_offsets(cell, int(lines[row]), has_offset)
+                readable[row] = False
+            seconds[row] = (moment if has_offset else moment.replace(tzinfo=UTC)).timestamp()
+        return seconds, readable
+
+    def _mixed_offsets(self, cell: str, line: int, has_offset: bool) -> None:
+        kinds = ("without a UTC offset", "with a UTC offset")
+        self._faults.add(
+            f"line {line}", f"timestamp {cell!r} is {kinds[has_offset]}, earlier ones are {kinds[not has_offset]}"
+        )
 
 
 def _is_number(text: str) -> bool:
@@ -232,148 +340,70 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _epoch_times(
-    cells: Sequence[str], lines: npt.NDArray[np.int64], faults: _Faults
-) -> tuple[_Times, npt.NDArray[np.bool_]]:
-    seconds, is_number = _numbers(
-        cells, lines, faults, what="timestamp", wanted="seconds since 1970, as in the first row"
-    )
-    inside = np.abs(seconds) <= _LAST_EPOCH_S  # false for NaN
-    bad = np.flatnonzero(is_number & ~inside)
-    faults.add_lines(
-        lines[bad],
-        (
-            f"timestamp {cells[i]!r} is not within the years 1..9999; seconds since 1970 are wanted"
-            for i in bad.tolist()
-        ),
-        len(bad),
-    )
-    usable = is_number & inside
-    return np.rint(np.where(usable, seconds, 0.0) * _MICRO).astype(np.int64), usable
-
-
-def _iso_times(
-    cells: Sequence[str], lines: npt.NDArray[np.int64], faults: _Faults
-) -> tuple[_Times, npt.NDArray[np.bool_]]:
-    moments: list[datetime] = []
-    usable = np.ones(len(cells), dtype=bool)
-    with_offset: bool | None = None
-    for row, cell in enumerate(cells):
-        try:
-            moment = datetime.fromisoformat(cell.strip())
-            has_offset = moment.tzinfo is not None
-            if has_offset:
-                moment = moment.astimezone(UTC).replace(tzinfo=None)
-        except (ValueError, OverflowError):
-            faults.add(f"line {lines[row]}", f"timestamp {cell!r}; ISO 8601 such as 2024-01-01T00:15:00 is wanted")
-            moments.append(datetime.min)
-            usable[row] = False
-            continue
-        if with_offset is None:
-            with_offset = has_offset
-        if has_offset != with_offset:
-            kinds = ("without a UTC offset", "with a UTC offset")
-            faults.add(
-                f"line {lines[row]}",
-                f"timestamp {cell!r} is {kinds[has_offset]}, earlier ones are {kinds[with_offset]}",
-            )
-            usable[row] = False
-        moments.append(moment)
-    return np.array(moments, dtype="datetime64[us]").astype(np.int64), usable
-
-
 def _numbers(
-    cells: Sequence[str], lines: npt.NDArray[np.int64], faults: _Faults, *, what: str, wanted: str
+    cells: Sequence[str], lines: _Lines, faults: _Faults, *, what: str, wanted: str
 ) -> tuple[_Rates, npt.NDArray[np.bool_]]:
     """Parse a column; returns values (0 where it is no number) and which cells are numbers."""
     try:
         return np.fromiter(map(float, cells), dtype=np.float64, count=len(cells)), np.ones(len(cells), dtype=bool)
     except ValueError:
         is_number = np.fromiter(map(_is_number, cells), dtype=bool, count=len(cells))
-    bad = np.flatnonzero(~is_number)
-    faults.add_lines(lines[bad], (f"{what} {cells[i]!r} is not a number; {wanted}" for i in bad.tolist()), len(bad))
+    bad = np.flatnonzero(~is_number).tolist()
+    faults.add_lines(lines[bad].tolist(), (f"{what}{cells[i]!r} is not a number; {wanted}" for i in bad), len(bad))
     values = (float(cell) if ok else 0.0 for cell, ok in zip(cells, is_number, strict=True))
     return np.fromiter(values, dtype=np.float64, count=len(cells)), is_number
 
 
-def _rates_of(column: Sequence[str], name: str, lines: npt.NDArray[np.int64], faults: _Faults) -> _Rates:
+def _rates_of(column: Sequence[str], name: str, lines: _Lines, faults: _Faults) -> _Rates:
     wanted = "a rate >= 0 is wanted"
-    rates, is_number = _numbers(column, lines, faults, what=f"{name}:", wanted=wanted)
-    bad = np.flatnonzero(is_number & ~(np.isfinite(rates) & (rates >= 0.0)))
-    faults.add_lines(lines[bad], (f"{name}: {column[i]} is not allowed; {wanted}" for i in bad.tolist()), len(bad))
+    rates, is_number = _numbers(column, lines, faults, what=f"{name}: ", wanted=wanted)
+    bad = np.flatnonzero(is_number & ~(np.isfinite(rates) & (rates >= 0.0))).tolist()
+    faults.add_lines(lines[bad].tolist(), (f"{name}: {column[i]} is not allowed; {wanted}" for i in bad), len(bad))
     return rates
+
+
+def _workload_indices(
+    cells: Sequence[str], names: tuple[str, ...], lines: _Lines, faults: _Faults
+) -> npt.NDArray[np.int64]:
+    index_of = {name.lower(): index for index, name in enumerate(names)}
+    distinct = {cell: index_of.get(cell.strip().lower(), -1) for cell in set(cells)}
+    index = np.fromiter(map(distinct.__getitem__, cells), dtype=np.int64, count=len(cells))
+    bad = np.flatnonzero(index < 0).tolist()
+    said = (str(UnknownNameError.of("workload", cells[i], names)) for i in bad)
+    faults.add_lines(lines[bad].tolist(), said, len(bad))
+    return index
 
 
 # --- layouts ----------------------------------------------------------------------------------------------------------
 
 
 def _wide(table: _Table, names: tuple[str, ...], faults: _Faults) -> _Series:
-    position: dict[str, int] = {}
-    by_lower = {name.lower(): name for name in names}
-    for index, cell in enumerate(table.header[1:], start=1):
-        if cell in position:
-            faults.add("header", f"column {cell!r} appears twice")
-        elif cell not in by_lower:
-            faults.add("header", str(UnknownNameError.of("column", cell, names)))
-        position.setdefault(cell, index)
-    for lower, name in by_lower.items():
-        if lower not in position:
-            faults.add("header", f"no column for workload {name!r}")
-    times, usable = _times_of(table, faults)
-    _order_faults(times[usable], table.lines[usable], faults)
-    present = [name for name in names if name.lower() in position]
-    columns = [_rates_of(table.columns[position[name.lower()]], name, table.lines, faults) for name in present]
-    rates = np.stack(columns, axis=1) if columns else np.zeros((table.row_count, 0))
-    return _Series(times, rates, table.lines)
-
-
-def _order_faults(times: _Times, lines: npt.NDArray[np.int64], faults: _Faults) -> None:
-    bad = np.flatnonzero(np.diff(times) <= 0) + 1
-    said = (
-        f"timestamp repeats line {lines[i - 1]}"
-        if times[i] == times[i - 1]
-        else f"timestamp is before line {lines[i - 1]}"
-        for i in bad.tolist()
-    )
-    faults.add_lines(lines[bad], said, len(bad))
+    times, lines = table.times[table.usable], table.lines[table.usable]
+    bad = (np.flatnonzero(np.diff(times) <= 0) + 1).tolist()
+    said = (f"timestamp {'repeats' if times[i] == times[i - 1] else 'is before'} line {lines[i - 1]}" for i in bad)
+    faults.add_lines(lines[bad].tolist(), said, len(bad))
+    faults.raise_if_any()
+    return _Series(table.times, np.stack([table.columns[name.lower()] for name in names], axis=1), table.lines)
 
 
 def _long(table: _Table, names: tuple[str, ...], faults: _Faults) -> _Series:
     """Pivot (timestamp, workload, rate) rows; a pair that is absent is a missing step of that workload."""
-    rate_column = table.header.index("qps")
-    name_column = 3 - rate_column
-    workload, known = _workload_indices(table.columns[name_column], names, table.lines, faults)
-    times, usable = _times_of(table, faults)
-    rates = _rates_of(table.columns[rate_column], "qps", table.lines, faults)
-    keep = known & usable
-    times, rates, workload, lines = times[keep], rates[keep], workload[keep], table.lines[keep]
-    bad = np.flatnonzero(np.diff(times) < 0) + 1
-    faults.add_lines(lines[bad], (f"timestamp is before line {lines[i - 1]}" for i in bad.tolist()), len(bad))
+    present = set(np.unique(table.columns["name"]).tolist())
+    for name in (name for index, name in enumerate(names) if index not in present):
+        faults.add("", f"no rows for workload {name!r}")
+    keep = (table.columns["name"] >= 0) & table.usable
+    times, lines = table.times[keep], table.lines[keep]
+    rates, workload = table.columns["qps"][keep], table.columns["name"][keep]
+    bad = (np.flatnonzero(np.diff(times) < 0) + 1).tolist()
+    faults.add_lines(lines[bad].tolist(), (f"timestamp is before line {lines[i - 1]}" for i in bad), len(bad))
     moments, first, moment = np.unique(times, return_index=True, return_inverse=True)
-    cell = moment * len(names) + workload
-    _repeat_faults(cell, lines, names, faults)
+    _repeat_faults(moment * len(names) + workload, lines, names, faults)
     matrix = np.full((len(moments), len(names)), np.nan)
     matrix[moment, workload] = rates
     return _carried(_Series(moments, matrix, lines[first]), names, faults)
 
 
-def _workload_indices(
-    cells: Sequence[str], names: tuple[str, ...], lines: npt.NDArray[np.int64], faults: _Faults
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    index_of = {name.lower(): index for index, name in enumerate(names)}
-    distinct = {cell: index_of.get(cell.strip().lower(), -1) for cell in set(cells)}
-    index = np.fromiter(map(distinct.__getitem__, cells), dtype=np.int64, count=len(cells))
-    bad = np.flatnonzero(index < 0)
-    said = (str(UnknownNameError.of("workload", cells[i], names)) for i in bad.tolist())
-    faults.add_lines(lines[bad], said, len(bad))
-    for name in (name for i, name in enumerate(names) if i not in set(distinct.values())):
-        faults.add("", f"no rows for workload {name!r}")
-    return index, index >= 0
-
-
-def _repeat_faults(
-    cell: npt.NDArray[np.int64], lines: npt.NDArray[np.int64], names: tuple[str, ...], faults: _Faults
-) -> None:
+def _repeat_faults(cell: npt.NDArray[np.int64], lines: _Lines, names: tuple[str, ...], faults: _Faults) -> None:
     order = np.argsort(cell, kind="stable")
     bad = np.flatnonzero(np.diff(cell[order]) == 0) + 1
     said = (
@@ -386,6 +416,7 @@ def _repeat_faults(
 def _carried(series: _Series, names: tuple[str, ...], faults: _Faults) -> _Series:
     """Fill absent values of single workloads from the row before, at most ``MAX_CARRIED`` in a row."""
     absent = np.isnan(series.rates)
+    absent[:, absent.all(axis=0)] = False  # a workload without any row: already a fault
     run = np.zeros(absent.shape[1], dtype=np.int64)
     for row in np.flatnonzero(absent.any(axis=1)):
         previous_complete = row == 0 or ~absent[row - 1]

@@ -1,6 +1,6 @@
 //! The AVX2 tier: eight lanes; a strip of up to eight vectors leaves half of the sixteen registers for loads.
 
-use super::kernel::{Lanes, Pooling, Run, define_kernels, pool_strip};
+use super::kernel::{Batch, Lanes, Pooling, define_kernels, pool_strip};
 use std::arch::x86_64::{
     __m256, __m256i, _CMP_UNORD_Q, _mm256_add_ps, _mm256_blendv_ps, _mm256_cmp_ps, _mm256_loadu_ps, _mm256_loadu_si256,
     _mm256_maskload_ps, _mm256_maskstore_ps, _mm256_max_ps, _mm256_mul_ps, _mm256_set1_ps, _mm256_storeu_ps,
@@ -71,9 +71,9 @@ impl Lanes for Ymm {
 }
 
 #[target_feature(enable = "avx2")]
-unsafe fn strip<P: Pooling, const V: usize, const SKIP: bool>(run: &Run, out: *mut f32) {
+unsafe fn strip<P: Pooling, const V: usize, const SKIP: bool>(batch: &Batch, out: *mut f32) {
     // SAFETY: the caller's promise; this function carries the tier's features.
-    unsafe { pool_strip::<Ymm, P, V, SKIP>(run, out) }
+    unsafe { pool_strip::<Ymm, P, V, SKIP>(batch, out) }
 }
 
 define_kernels!(Ymm; 1 2 3 4 5 6 7 8);

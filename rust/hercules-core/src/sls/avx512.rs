@@ -1,6 +1,6 @@
 //! The AVX-512 tier: sixteen lanes, tails by mask registers, up to sixteen of the thirty-two registers per strip.
 
-use super::kernel::{Lanes, Pooling, Run, define_kernels, pool_strip};
+use super::kernel::{Batch, Lanes, Pooling, define_kernels, pool_strip};
 use std::arch::x86_64::{
     __m512, __mmask16, _CMP_UNORD_Q, _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_loadu_ps, _mm512_mask_mov_ps,
     _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_storeu_ps,
@@ -66,9 +66,9 @@ impl Lanes for Zmm {
 }
 
 #[target_feature(enable = "avx512f")]
-unsafe fn strip<P: Pooling, const V: usize, const SKIP: bool>(run: &Run, out: *mut f32) {
+unsafe fn strip<P: Pooling, const V: usize, const SKIP: bool>(batch: &Batch, out: *mut f32) {
     // SAFETY: the caller's promise; this function carries the tier's features.
-    unsafe { pool_strip::<Zmm, P, V, SKIP>(run, out) }
+    unsafe { pool_strip::<Zmm, P, V, SKIP>(batch, out) }
 }
 
 define_kernels!(Zmm; 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);

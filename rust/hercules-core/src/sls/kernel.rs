@@ -73,14 +73,18 @@ impl Pooling for Max {
     }
 }
 
-/// A run of lookups of one bag, for one strip of columns.
-pub(super) struct Run<'a> {
+/// Consecutive lookups and the bags that they belong to, for one strip of columns.
+pub(super) struct Batch<'a> {
     /// First column of the strip in row 0.
     pub table: *const f32,
     /// Offsets of the rows to pool, in elements.
     pub rows: &'a [usize],
     /// Offsets of the rows to prefetch meanwhile: entry `j` while row `j` is pooled. May be shorter than `rows`.
     pub ahead: &'a [usize],
+    /// Position of the first lookup among all lookups.
+    pub position: usize,
+    /// Positions, as above, where the bags end; the last bag may end beyond `rows`.
+    pub ends: &'a [usize],
     /// One weight per entry of `rows`; read only by weighted pooling.
     pub weights: *const f32,
     /// Offset of the padding row, which is skipped by the kernels that look at it.
@@ -89,16 +93,19 @@ pub(super) struct Run<'a> {
     pub last_columns: usize,
     /// Whether rows straddle cache lines, so that a row's last byte lies in one line more.
     pub straddles: bool,
-    /// Whether the bag starts here; else `out` holds the accumulators of its earlier rows.
-    pub fresh: bool,
+    /// Whether `out` holds the accumulators of earlier rows of the first bag.
+    pub resumes: bool,
+    /// Elements from one bag's row of `out` to the next.
+    pub stride: usize,
 }
 
 /// A compiled instance of [`pool_strip`].
 ///
 /// # Safety
-/// The CPU has the tier; for each offset in `run.rows`, the strip's columns can be read from `run.table + offset`;
-/// `out` can be written for the strip's columns; weights are there if the pooling is weighted.
-pub(super) type StripKernel = unsafe fn(run: &Run, out: *mut f32);
+/// The CPU has the tier; for each offset in `batch.rows`, the strip's columns can be read from `batch.table + offset`;
+/// `out + b * stride` can be written for the strip's columns for each bag `b` in `batch.ends`; `ends` never decrease and
+/// none but the last lies beyond `position + rows.len()`; weights are there if the pooling is weighted.
+pub(super) type StripKernel = unsafe fn(batch: &Batch, out: *mut f32);
 
 /// The kernels of one tier for one pooling, by number of vectors in the strip (entry 0: one vector).
 pub(super) struct Kernels {
@@ -106,55 +113,65 @@ pub(super) struct Kernels {
     pub by_vectors: &'static [StripKernel],
 }
 
-/// Pool `run` over a strip of `V` vectors, the last of which may be partial. `SKIP` looks for the padding row.
+/// Pool `batch` over a strip of `V` vectors, the last of which may be partial. `SKIP` looks for the padding row.
 ///
 /// # Safety
 /// As [`StripKernel`].
 #[inline(always)]
-pub(super) unsafe fn pool_strip<L: Lanes, P: Pooling, const V: usize, const SKIP: bool>(run: &Run, out: *mut f32) {
-    // SAFETY: the caller promises that the strip's columns of each row and of `out` are there and that the CPU has
-    // the instructions. Prefetches never fault, so they need no promise.
-    unsafe {
-        let mut acc = [L::splat(P::START); V];
-        if !run.fresh {
-            for (v, lanes) in acc.iter_mut().enumerate() {
-                *lanes = load_part::<L, V>(out, v, run.last_columns);
+pub(super) unsafe fn pool_strip<L: Lanes, P: Pooling, const V: usize, const SKIP: bool>(batch: &Batch, out: *mut f32) {
+    let mut out = out;
+    let mut resumes = batch.resumes;
+    let mut j = 0;
+    for &end in batch.ends {
+        let stop = (end - batch.position).min(batch.rows.len());
+        // SAFETY: the caller promises that the strip's columns of each row and of `out` are there and that the CPU has
+        // the instructions; j < stop <= rows.len(). Prefetches never fault, so they need no promise.
+        unsafe {
+            let mut acc = [L::splat(P::START); V];
+            if resumes {
+                for (v, lanes) in acc.iter_mut().enumerate() {
+                    *lanes = load_part::<L, V>(out, v, batch.last_columns);
+                }
+                resumes = false;
+            }
+            // Two loops, so that the first needs no check whether there is something left to prefetch.
+            let hot = stop.min(batch.ahead.len());
+            while j < hot {
+                prefetch_strip::<L, V>(batch, *batch.ahead.get_unchecked(j));
+                fold_row::<L, P, V, SKIP>(&mut acc, batch, j);
+                j += 1;
+            }
+            while j < stop {
+                fold_row::<L, P, V, SKIP>(&mut acc, batch, j);
+                j += 1;
+            }
+            for (v, lanes) in acc.iter().enumerate() {
+                let to = out.add(v * L::COUNT);
+                if v + 1 == V {
+                    lanes.store_first(to, batch.last_columns);
+                } else {
+                    lanes.store(to);
+                }
             }
         }
-        // Two loops, so that the first needs no check whether there is something left to prefetch.
-        let hot = run.rows.len().min(run.ahead.len());
-        for j in 0..hot {
-            prefetch_strip::<L, V>(run, *run.ahead.get_unchecked(j));
-            fold_row::<L, P, V, SKIP>(&mut acc, run, j);
-        }
-        for j in hot..run.rows.len() {
-            fold_row::<L, P, V, SKIP>(&mut acc, run, j);
-        }
-        for (v, lanes) in acc.iter().enumerate() {
-            let to = out.add(v * L::COUNT);
-            if v + 1 == V {
-                lanes.store_first(to, run.last_columns);
-            } else {
-                lanes.store(to);
-            }
-        }
+        out = out.wrapping_add(batch.stride);
     }
 }
 
 /// # Safety
-/// As [`StripKernel`], and `j < run.rows.len()`.
+/// As [`StripKernel`], and `j < batch.rows.len()`.
 #[inline(always)]
-unsafe fn fold_row<L: Lanes, P: Pooling, const V: usize, const SKIP: bool>(acc: &mut [L; V], run: &Run, j: usize) {
+unsafe fn fold_row<L: Lanes, P: Pooling, const V: usize, const SKIP: bool>(acc: &mut [L; V], batch: &Batch, j: usize) {
     // SAFETY: the caller's promise.
     unsafe {
-        let offset = *run.rows.get_unchecked(j);
-        if SKIP && offset == run.padding {
+        let offset = *batch.rows.get_unchecked(j);
+        if SKIP && offset == batch.padding {
             return;
         }
-        let row = run.table.add(offset);
-        let weight = L::splat(if P::WEIGHTED { run.weights.add(j).read() } else { 1.0 });
+        let row = batch.table.add(offset);
+        let weight = L::splat(if P::WEIGHTED { batch.weights.add(j).read() } else { 1.0 });
         for (v, lanes) in acc.iter_mut().enumerate() {
-            *lanes = P::fold(*lanes, load_part::<L, V>(row, v, run.last_columns), weight);
+            *lanes = P::fold(*lanes, load_part::<L, V>(row, v, batch.last_columns), weight);
         }
     }
 }
@@ -174,14 +191,14 @@ unsafe fn load_part<L: Lanes, const V: usize>(from: *const f32, v: usize, last_c
 
 /// Ask for the cache lines of the strip in the row at `offset`.
 #[inline(always)]
-fn prefetch_strip<L: Lanes, const V: usize>(run: &Run, offset: usize) {
-    let strip = run.table.wrapping_add(offset);
+fn prefetch_strip<L: Lanes, const V: usize>(batch: &Batch, offset: usize) {
+    let strip = batch.table.wrapping_add(offset);
     let whole = V * L::COUNT * size_of::<f32>(); // known at compile time, so the loop is unrolled
     for line in 0..whole.div_ceil(LINE_BYTES) {
         prefetch(strip.wrapping_byte_add(line * LINE_BYTES));
     }
-    if run.straddles {
-        prefetch(strip.wrapping_add((V - 1) * L::COUNT + run.last_columns - 1));
+    if batch.straddles {
+        prefetch(strip.wrapping_add((V - 1) * L::COUNT + batch.last_columns - 1));
     }
 }
 

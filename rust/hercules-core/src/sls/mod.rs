@@ -37,19 +37,26 @@ use crate::control::Control;
 use crate::cpu::Isa;
 use crate::error::{Error, Result};
 use crate::pool;
-use kernel::{Kernels, LINE_BYTES, PoolingKind, Run};
+use kernel::{Batch, Kernels, LINE_BYTES, PoolingKind};
 use rayon::prelude::*;
 use std::ops::Range;
 use window::Window;
 
-/// Below this many cache lines a call stays on the caller's thread: waking others costs as much as the work.
-const LINES_TO_SHARE: usize = 1 << 14;
-/// From this many cache lines on (some 10 us) it is worth letting other Python threads run.
-const LINES_TO_DETACH: usize = 1 << 11;
-/// From this many cache lines on (1 GiB; 100 ms or so) Ctrl-C must be looked for.
-const LINES_TO_WATCH: usize = 1 << 24;
+/// Below this estimate a call stays on the caller's thread: waking others costs tens of microseconds.
+const NS_TO_SHARE: usize = 100_000;
+/// From this estimate on it is worth letting other Python threads run.
+const NS_TO_DETACH: usize = 10_000;
+/// From this estimate on Ctrl-C must be looked for.
+const NS_TO_WATCH: usize = 100_000_000;
+/// Rough cost of a cache line, for the estimates only.
+const NS_PER_LINE_IN_CACHE: usize = 1;
+const NS_PER_LINE_IN_MEMORY: usize = 4;
 /// Pieces of work per thread, so that one slow thread is helped out.
 const PIECES_PER_THREAD: usize = 4;
+
+/// Bytes of table rows to pool at a time where rows are wider than a strip: a fraction of a second-level cache.
+const BATCH_BYTES: usize = 1 << 18;
+const LEAST_BATCH_ROWS: usize = 16;
 
 /// How the rows of a bag become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,7 +155,7 @@ impl<'a> Plan<'a> {
         };
         let kernels = kernels_of(Isa::chosen(call.isa)?, pooling, padding.is_some());
         let mut plan = Self { call, ends, padding, kernels, straddles: window::straddles(&table), threads: 1 };
-        if plan.lines() >= LINES_TO_SHARE && plan.ends.len() > 1 {
+        if plan.estimate_ns() >= NS_TO_SHARE && plan.ends.len() > 1 {
             plan.threads = requested.map_or_else(|| pool::resolve_threads(None), Ok)?;
         }
         Ok(plan)
@@ -163,9 +170,9 @@ impl<'a> Plan<'a> {
     }
 
     pub fn length(&self) -> Length {
-        match self.lines() {
-            0..LINES_TO_DETACH => Length::Short,
-            LINES_TO_DETACH..LINES_TO_WATCH => Length::Medium,
+        match self.estimate_ns() {
+            0..NS_TO_DETACH => Length::Short,
+            NS_TO_DETACH..NS_TO_WATCH => Length::Medium,
             _ => Length::Long,
         }
     }
@@ -175,10 +182,13 @@ impl<'a> Plan<'a> {
         self.ends.last().copied().unwrap_or(0)
     }
 
-    /// Cache lines that the call reads from the table, and at least one per lookup and bag.
-    fn lines(&self) -> usize {
-        let per_row = self.call.table.row_bytes().div_ceil(LINE_BYTES).max(1);
-        self.lookups().saturating_mul(per_row).saturating_add(self.ends.len())
+    /// Rough time on one thread, from the cache lines that are read: at least one per lookup, and one per bag.
+    fn estimate_ns(&self) -> usize {
+        let table = &self.call.table;
+        let per_row = table.row_bytes().div_ceil(LINE_BYTES).max(1);
+        let lines = self.lookups().saturating_mul(per_row).saturating_add(self.ends.len());
+        let in_cache = table.bytes() <= window::CACHED_TABLE_BYTES;
+        lines.saturating_mul(if in_cache { NS_PER_LINE_IN_CACHE } else { NS_PER_LINE_IN_MEMORY })
     }
 
     /// Run the call and write every value of `out`, `bags x dim`. After an error its content is unspecified.
@@ -239,56 +249,110 @@ impl<'a> Plan<'a> {
         if bags.is_empty() {
             return Ok(());
         }
-        let first = if bags.start == 0 { 0 } else { self.ends[bags.start - 1] };
-        let positions = first..self.ends[bags.end - 1];
+        let positions = self.start_of(bags.start)..self.ends[bags.end - 1];
         let mut window = Window::open(&self.call.table, &self.call.indices, positions, control)?;
-        for bag in bags {
-            // SAFETY: bag < bags(), and `out` holds `dim` values for each.
-            let row = unsafe { out.0.add(bag * self.dim()) };
-            let mut count = 0;
-            let mut fresh = true;
-            while window.position() < self.ends[bag] {
-                let position = window.position();
-                let (rows, ahead) = window.take(self.ends[bag] - position)?;
-                // SAFETY: the window checked `rows` against the table; `row` is ours.
-                unsafe { self.pool_run(rows, ahead, position, fresh, row) };
-                count += self.count(rows);
-                fresh = false;
+        let mut bag = bags.start;
+        let mut kept = 0; // rows of bag `bag` pooled so far
+        while bag < bags.end {
+            let position = window.position();
+            let (rows, ahead) = window.take(self.rows_per_batch())?;
+            let reach = position + rows.len();
+            let closed = self.ends[bag..bags.end].partition_point(|&end| end <= reach);
+            let open = bag + closed < bags.end && self.start_of(bag + closed) < reach;
+            let ends = &self.ends[bag..bag + closed + usize::from(open)];
+            // SAFETY: bag < bags(), and `out` holds `dim` values for each; the window checked `rows` against the table;
+            // the rows of `out` for `bags` are ours.
+            unsafe {
+                let out = out.0.add(bag * self.dim());
+                self.pool_batch(rows, ahead, position, ends, self.start_of(bag) < position, out);
+                kept = self.finish_bags(rows, position, ends, closed, kept, out);
             }
-            // SAFETY: `row` is ours for `dim` values.
-            unsafe { self.finish(row, count) };
+            bag += closed;
         }
         Ok(())
     }
 
-    /// Pool a run of one bag's rows into `out`, strip by strip.
+    fn start_of(&self, bag: usize) -> usize {
+        if bag == 0 { 0 } else { self.ends[bag - 1] }
+    }
+
+    /// Rows to pool at a time. Rows of several strips are read once per strip, so a batch must stay in the cache.
+    fn rows_per_batch(&self) -> usize {
+        let one_strip = self.dim() <= self.kernels.lanes * self.kernels.by_vectors.len();
+        if one_strip { usize::MAX } else { (BATCH_BYTES / self.call.table.row_bytes()).max(LEAST_BATCH_ROWS) }
+    }
+
+    /// Pool a batch of rows into the rows of `out` of its bags, strip by strip.
     ///
     /// # Safety
-    /// `rows` are offsets of rows of the table; `out` is writable for `dim` values and unshared; where `fresh` is
-    /// false it holds the accumulators of the bag's earlier rows.
-    unsafe fn pool_run(&self, rows: &[usize], ahead: &[usize], position: usize, fresh: bool, out: *mut f32) {
+    /// `rows` are offsets of rows of the table; `ends` are those of the bags that hold them, in order; `out` is writable
+    /// for `dim` values per bag and unshared; if `resumes`, it holds the accumulators of the first bag's earlier rows.
+    unsafe fn pool_batch(
+        &self,
+        rows: &[usize],
+        ahead: &[usize],
+        position: usize,
+        ends: &[usize],
+        resumes: bool,
+        out: *mut f32,
+    ) {
         let Kernels { lanes, by_vectors } = self.kernels;
-        let mut run = Run {
+        let mut batch = Batch {
             table: self.call.table.data,
             rows,
             ahead,
+            position,
+            ends,
             weights: self.call.lookup_weights.map_or(std::ptr::null(), |w| w.data.wrapping_add(position)),
             padding: self.padding.map_or(usize::MAX, |row| row * self.dim()),
             last_columns: lanes,
             straddles: self.straddles,
-            fresh,
+            resumes,
+            stride: self.dim(),
         };
         let mut column = 0;
         while column < self.dim() {
             let columns = (self.dim() - column).min(lanes * by_vectors.len());
             let vectors = columns.div_ceil(lanes);
-            run.table = self.call.table.data.wrapping_add(column);
-            run.last_columns = columns - (vectors - 1) * lanes;
+            batch.table = self.call.table.data.wrapping_add(column);
+            batch.last_columns = columns - (vectors - 1) * lanes;
             // SAFETY: the tier was chosen among those that the CPU has; columns column..column + columns exist in
-            // each row and in `out`; weights, where used, are there for each lookup.
-            unsafe { by_vectors[vectors - 1](&run, out.add(column)) };
+            // each row and in each row of `out`; weights, where used, are there for each lookup.
+            unsafe { by_vectors[vectors - 1](&batch, out.add(column)) };
             column += columns;
         }
+    }
+
+    /// Turn the accumulators of the first `closed` bags of a batch into results. `kept` rows of the first bag were pooled
+    /// before this batch; gives the same count for the bag that stays open.
+    ///
+    /// # Safety
+    /// `out` is writable for `dim` values per bag, initialised and unshared.
+    unsafe fn finish_bags(
+        &self,
+        rows: &[usize],
+        position: usize,
+        ends: &[usize],
+        closed: usize,
+        kept: usize,
+        out: *mut f32,
+    ) -> usize {
+        if self.call.mode == Mode::Sum {
+            return 0; // a sum is finished as it stands, and nobody asks for the count
+        }
+        let mut kept = kept;
+        let mut start = 0;
+        for (b, &end) in ends.iter().enumerate() {
+            let stop = (end - position).min(rows.len());
+            kept += self.count(&rows[start..stop]);
+            if b < closed {
+                // SAFETY: the caller's promise.
+                unsafe { self.finish(out.add(b * self.dim()), kept) };
+                kept = 0;
+            }
+            start = stop;
+        }
+        kept
     }
 
     /// How many of `rows` count: all but the padding row.
@@ -302,7 +366,7 @@ impl<'a> Plan<'a> {
     /// Turn a bag's accumulators into its result.
     ///
     /// # Safety
-    /// `out` is writable for `dim` values and unshared; they are initialised if `count > 0`.
+    /// `out` is writable for `dim` values, initialised and unshared.
     unsafe fn finish(&self, out: *mut f32, count: usize) {
         // SAFETY: the caller's promise; zero bytes are the f32 zero.
         unsafe {

@@ -1,6 +1,6 @@
 //! The tier for any CPU: four lanes in an array, which the compiler maps to the baseline's vectors.
 
-use super::kernel::{Lanes, Pooling, Run, define_kernels, pool_strip};
+use super::kernel::{Batch, Lanes, Pooling, define_kernels, pool_strip};
 
 #[derive(Clone, Copy)]
 struct Quad([f32; 4]);
@@ -59,9 +59,9 @@ impl Lanes for Quad {
     }
 }
 
-unsafe fn strip<P: Pooling, const V: usize, const SKIP: bool>(run: &Run, out: *mut f32) {
+unsafe fn strip<P: Pooling, const V: usize, const SKIP: bool>(batch: &Batch, out: *mut f32) {
     // SAFETY: the caller's promise; no instructions beyond the baseline are used.
-    unsafe { pool_strip::<Quad, P, V, SKIP>(run, out) }
+    unsafe { pool_strip::<Quad, P, V, SKIP>(batch, out) }
 }
 
 define_kernels!(Quad; 1 2 3 4 5 6 7 8);

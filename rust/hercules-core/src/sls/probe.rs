@@ -34,22 +34,43 @@ pub fn gather_limit(table: &Table, indices: &Ints, threads: Option<usize>, contr
     Ok((n * table.row_bytes()) as f64 / seconds)
 }
 
-/// Load one word of each cache line of each row; their sum keeps the loads alive.
+/// Load one word of each cache line of each row; their sum keeps the loads alive. Compiled for the usual widths.
 fn touch(table: &Table, indices: &Ints, positions: Range<usize>, control: &Control) -> Result<u32> {
+    match table.row_bytes().div_ceil(LINE_BYTES) {
+        1 => touch_lines::<1>(table, indices, positions, control),
+        2 => touch_lines::<2>(table, indices, positions, control),
+        4 => touch_lines::<4>(table, indices, positions, control),
+        8 => touch_lines::<8>(table, indices, positions, control),
+        16 => touch_lines::<16>(table, indices, positions, control),
+        _ => touch_lines::<0>(table, indices, positions, control),
+    }
+}
+
+/// [`touch`] for rows of `LINES` cache lines; 0 for any number.
+fn touch_lines<const LINES: usize>(
+    table: &Table,
+    indices: &Ints,
+    positions: Range<usize>,
+    control: &Control,
+) -> Result<u32> {
     const WORDS_PER_LINE: usize = LINE_BYTES / size_of::<f32>();
-    let end = positions.end;
+    let lines = if LINES == 0 { table.row_bytes().div_ceil(LINE_BYTES) } else { LINES };
     let straddles = straddles(table);
+    let end = positions.end;
     let mut window = Window::open(table, indices, positions, control)?;
     let mut sum = 0_u32;
     while window.position() < end {
-        let (rows, ahead) = window.take(end - window.position())?;
+        let (rows, ahead) = window.take(usize::MAX)?;
         for (j, &offset) in rows.iter().enumerate() {
             if let Some(&next) = ahead.get(j) {
-                prefetch_bytes(table.data.wrapping_add(next), table.row_bytes(), straddles);
+                prefetch_bytes(table.data.wrapping_add(next), lines * LINE_BYTES, false);
+                if straddles {
+                    prefetch_bytes(table.data.wrapping_add(next + table.dim - 1), 1, false);
+                }
             }
-            for column in (0..table.dim).step_by(WORDS_PER_LINE) {
-                // SAFETY: the window checked the offset against the table, and column < dim.
-                sum = sum.wrapping_add(unsafe { table.data.add(offset + column).read() }.to_bits());
+            for line in 0..lines {
+                // SAFETY: the window checked the offset against the table, and (lines - 1) * 16 < dim.
+                sum = sum.wrapping_add(unsafe { table.data.add(offset + line * WORDS_PER_LINE).read() }.to_bits());
             }
         }
     }

@@ -110,9 +110,18 @@ fn every_small_number_of_lookups_and_bags_longer_than_the_window() {
 }
 
 #[test]
+fn wide_rows_are_pooled_in_batches_that_split_bags() {
+    // Rows of several strips in every tier, and more rows than one batch holds.
+    for padding in [None, Some(3)] {
+        compare(40, 600, &[0, 300, 1, 0, 400, 0], padding, 1);
+        compare(40, 2000, &[90, 2, 40], padding, 2);
+    }
+}
+
+#[test]
 fn threads_share_a_large_call_and_give_the_same_bytes() {
     // Skewed lengths: a few huge bags, many small ones, empty ones at the ends.
-    let lengths: Vec<i64> = (0..900).map(|b| if b % 300 == 7 { 5000 } else { b % 5 }).collect();
+    let lengths: Vec<i64> = (0..900).map(|b| if b % 300 == 7 { 12_000 } else { b % 5 }).collect();
     let table_values = values(500 * 33, 3);
     let table = Table::new(&table_values, 500, 33).unwrap();
     let indices = picks(lengths.iter().sum::<i64>() as usize, 500, 4);
@@ -163,12 +172,14 @@ fn special_values_pass_through() {
 fn the_first_bad_index_is_named_for_any_thread_count() {
     let weight = values(100 * 64, 0);
     let table = Table::new(&weight, 100, 64).unwrap();
-    let lengths = vec![10; 1000];
-    let mut indices = picks(10_000, 100, 1);
-    indices[9_000] = -1;
+    let lengths = vec![10; 4000];
+    let mut indices = picks(40_000, 100, 1);
+    indices[39_000] = -1;
     indices[3_333] = 100;
     for threads in 1..=3 {
-        let error = run(Call { threads: Some(threads), ..call(table, &indices, &lengths) }).unwrap_err();
+        let call = Call { threads: Some(threads), ..call(table, &indices, &lengths) };
+        assert_eq!(Plan::new(call).unwrap().threads, threads, "the call must be large enough to be shared");
+        let error = run(call).unwrap_err();
         assert_eq!(error, Error::Index { position: 3_333, value: 100, rows: 100 });
     }
 }

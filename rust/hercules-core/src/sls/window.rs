@@ -15,7 +15,7 @@ const LINES_AHEAD: usize = 160;
 const MOST_ROWS_AHEAD: usize = 128;
 
 /// A table up to this size sits in the second-level cache, where a long distance only evicts what is needed next.
-const CACHED_TABLE_BYTES: usize = 1 << 20;
+pub(super) const CACHED_TABLE_BYTES: usize = 1 << 20;
 const CACHED_ROWS_AHEAD: usize = 8;
 
 /// How many rows ahead to prefetch.
@@ -51,11 +51,18 @@ impl<'a> Window<'a> {
         positions: Range<usize>,
         control: &'a Control,
     ) -> Result<Self> {
-        let ahead = rows_ahead(table);
-        let mut window = Self { table, indices, control, ahead, offsets: [0; CAPACITY], held: 0..0, unread: positions };
+        let mut window = Self {
+            table,
+            indices,
+            control,
+            ahead: rows_ahead(table),
+            offsets: [0; CAPACITY],
+            held: 0..0,
+            unread: positions,
+        };
         window.refill()?;
         let straddles = straddles(table);
-        for &offset in window.offsets[window.held.clone()].iter().take(ahead) {
+        for &offset in window.offsets[window.held.clone()].iter().take(window.ahead) {
             prefetch_bytes(table.data.wrapping_add(offset), table.row_bytes(), straddles);
         }
         Ok(window)
@@ -66,13 +73,14 @@ impl<'a> Window<'a> {
         self.unread.start - self.held.len()
     }
 
-    /// Take up to `wanted` lookups: their rows, and the rows to prefetch meanwhile. At least one if any is left.
-    pub fn take(&mut self, wanted: usize) -> Result<(&[usize], &[usize])> {
+    /// Take up to `most` lookups, at least one if any is left: their rows, and the rows to prefetch meanwhile, entry `j`
+    /// with row `j`.
+    pub fn take(&mut self, most: usize) -> Result<(&[usize], &[usize])> {
         if self.ready() == 0 {
             self.refill()?;
         }
         let from = self.held.start;
-        let n = wanted.min(self.ready());
+        let n = most.min(self.ready());
         self.held.start += n;
         let ahead = (from + self.ahead).min(self.held.end);
         Ok((&self.offsets[from..from + n], &self.offsets[ahead..self.held.end]))

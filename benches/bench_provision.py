@@ -1,0 +1,111 @@
+"""Provisioning a week: one warm-started model against a cold one per interval, and the plan against greedy's.
+
+Run: ``pytest benches/bench_provision.py --benchmark-enable --benchmark-columns=median,iqr,rounds``. Every case checks
+its answer: the rival must reach the same objective, the plan must cover, and its gap to the certificate is recorded
+with the timing (``extra_info``).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hercules_fast.provisioning import Policy, Problem, greedy, largest_scale, oblivious, provision, solve_linear
+from hercules_fast.provisioning.linear import LinearSolution
+from hercules_fast.tables import EfficiencyTable
+from hercules_fast.traffic import LoadTrace
+
+INTERVALS = 168
+SIZES = {"10x8": (10, 8), "30x20": (30, 20)}
+STOCK_10 = np.array([100, 100, 15, 10, 5, 10, 5, 6, 4, 2])
+
+
+def fleet(n_servers: int, n_workloads: int, share: float = 0.7, seed: int = 0) -> Problem:
+    """Many plain servers and few fast ones, one daily phase, the peak at ``share`` of what the stock can serve."""
+    rng = np.random.default_rng(seed)
+    speed = np.concatenate([rng.uniform(0.5, 1.2, (2, n_workloads)), rng.uniform(1, 7, (n_servers - 2, n_workloads))])
+    qps = rng.uniform(100, 3000, n_workloads) * speed
+    power = np.linspace(125, 700, n_servers)[:, None] * rng.uniform(0.6, 1.0, qps.shape)
+    stock = STOCK_10 if n_servers == 10 else rng.integers(5, 120, n_servers)
+    hour = np.arange(INTERVALS)
+    day = 0.7 - 0.3 * np.cos(2 * np.pi * hour / 24) + 0.02 * np.sin(hour)
+    shape = day[:, None] * qps[1]
+    demand = shape * (share * largest_scale(qps, shape, stock))
+    return Problem(qps=qps, power_w=power, demand_qps=demand, stock=stock)
+
+
+@pytest.fixture(params=SIZES.values(), ids=SIZES.keys(), scope="module")
+def problem(request: pytest.FixtureRequest) -> Problem:
+    return fleet(*request.param)
+
+
+def cold_highs(problem: Problem) -> list[float]:
+    """The rival: plain HiGHS with its defaults, arrays passed afresh for each interval; power of each optimum, W."""
+    import highspy
+
+    w, h = np.nonzero((problem.qps > 0).T)
+    n, n_w, n_h = len(w), problem.n_workloads, problem.n_servers
+    index = np.empty(2 * n, dtype=np.int32)
+    index[0::2], index[1::2] = w, n_w + h
+    value = np.ones(2 * n)
+    value[0::2] = problem.qps[h, w]
+    powers = []
+    for demand in problem.demand_qps:
+        highs = highspy.Highs()
+        highs.setOptionValue("output_flag", False)
+        highs.setOptionValue("threads", 1)
+        lp = highspy.HighsLp()
+        lp.num_col_, lp.num_row_ = n, n_w + n_h
+        lp.col_cost_ = problem.power_w[h, w]
+        lp.col_lower_, lp.col_upper_ = np.zeros(n), np.full(n, highspy.kHighsInf)
+        lp.row_lower_ = np.concatenate([demand, np.full(n_h, -highspy.kHighsInf)])
+        lp.row_upper_ = np.concatenate([np.full(n_w, highspy.kHighsInf), problem.stock.astype(np.float64)])
+        lp.a_matrix_.format_ = highspy.MatrixFormat.kColwise
+        lp.a_matrix_.start_ = np.arange(0, 2 * n + 1, 2, dtype=np.int32)
+        lp.a_matrix_.index_, lp.a_matrix_.value_ = index, value
+        highs.passModel(lp)
+        highs.run()
+        assert highs.getModelStatus() == highspy.HighsModelStatus.kOptimal
+        np.asarray(highs.getSolution().col_value)  # a user reads the answer, too
+        powers.append(highs.getInfo().objective_function_value)
+    return powers
+
+
+@pytest.mark.benchmark(group="week, linear")
+def test_linear_warm(benchmark, problem):
+    answer: LinearSolution = benchmark(solve_linear, problem)
+    assert answer.power_w == pytest.approx(cold_highs(problem), rel=1e-6)
+    benchmark.extra_info["worst_certificate_gap"] = float(np.abs(answer.gap).max())
+
+
+@pytest.mark.benchmark(group="week, linear")
+def test_linear_cold_highs(benchmark, problem):
+    powers = benchmark(cold_highs, problem)
+    assert powers == pytest.approx(solve_linear(problem).power_w, rel=1e-6)
+
+
+@pytest.mark.benchmark(group="week, baselines")
+@pytest.mark.parametrize("rule", [greedy, oblivious])
+def test_baselines(benchmark, problem, rule):
+    base = benchmark(rule, problem)
+    optimum = solve_linear(problem)
+    both = base.covers
+    assert (base.power_w[both] >= optimum.bound_w[both] * (1 - 1e-6)).all()
+    benchmark.extra_info["power_over_linear"] = float(base.power_w[both].sum() / optimum.power_w[both].sum())
+    benchmark.extra_info["intervals_covered"] = int(both.sum())
+
+
+@pytest.mark.benchmark(group="week, whole plan")
+def test_plan(benchmark, problem):
+    servers = tuple(f"type-{h}" for h in range(problem.n_servers))
+    workloads = tuple(f"workload-{w}" for w in range(problem.n_workloads))
+    table = EfficiencyTable.from_matrices(servers, workloads, problem.qps, problem.power_w)
+    times = np.datetime64("2024-03-04T00:00:00", "s") + 3600 * np.arange(INTERVALS)
+    load = LoadTrace(name="week", workloads=workloads, times=times, interval_s=3600.0, qps=problem.demand_qps)
+    stock = dict(zip(servers, problem.stock.tolist(), strict=True))
+    plan = benchmark(provision, table, load, stock, Policy(headroom=0.0))
+    assert plan.is_covered
+    greedy_base = plan.baselines["greedy"]
+    assert plan.power_w.sum() < greedy_base.power_w.sum()
+    benchmark.extra_info["mean_gap"] = float(plan.gap.mean())
+    benchmark.extra_info["power_over_greedy"] = float(plan.power_w.sum() / greedy_base.power_w.sum())

@@ -1,0 +1,181 @@
+"""Profiling: rows that make sense, the same bytes for any thread count and instruction set, errors before work."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+
+import hercules_fast as hf
+from hercules_fast import fleets
+from hercules_fast.errors import InputError, UnknownNameError
+from hercules_fast.profiling import Effort, profile, search
+from hercules_fast.serving import service_table
+from hercules_fast.traffic import Sla
+
+QUICK = Effort(queries=1024, final_queries=2048, replications=3)
+ZOO = fleets.fleet("zoo10")
+SERVERS = [s for s in ZOO.servers if s.name in ("T1", "T2-NMPx8", "T2-V100")]
+WORKLOADS = [w for w in ZOO.workloads if w.name in ("rmc1", "rmc2", "dien")]
+
+
+@pytest.fixture(scope="module")
+def table():
+    return profile(SERVERS, WORKLOADS, seed=3, effort=QUICK)
+
+
+def test_rows_keep_their_promises(table) -> None:
+    assert [(r.server, r.workload) for r in table.rows] == [(s.name, w.name) for s in SERVERS for w in WORKLOADS]
+    for row in table.rows:
+        if row.status != "ok":
+            continue
+        assert row.qps_lo <= row.qps <= row.qps_hi
+        for (_, limit), reached in zip(row.sla, row.achieved_ms, strict=True):
+            assert reached <= limit * 1.05, "within the interval of the load"
+        assert all(0 <= u <= 1 for u in row.utilisation.values())
+        server = next(s for s in SERVERS if s.name == row.server)
+        assert server.base_w < row.power_w <= server.component_tdp_w + server.base_w
+        assert row.energy_j_per_query == pytest.approx(row.power_w / row.qps)
+
+
+def test_no_throughput_above_the_bottleneck(table) -> None:
+    """QPS x mean size cannot exceed what the busiest stage serves with all threads busy."""
+    from hercules_fast.traffic import size_mean
+
+    for row in table.rows:
+        if row.config is None or row.config.kind != "cpu":
+            continue
+        server = next(s for s in SERVERS if s.name == row.server)
+        workload = next(w for w in WORKLOADS if w.name == row.workload)
+        t = service_table(server, workload)
+        threads = row.config.threads[0]
+        seconds = t.seconds[row.config.variant, 0, :, threads - 1]
+        best_rate = threads * float((t.items / seconds).max())  # items per second at the best batch
+        assert row.qps * size_mean(workload.sizes) <= best_rate * (1 + 1e-9)
+
+
+def test_a_model_that_does_not_fit_says_so(table) -> None:
+    row = table.best("T1", "rmc2")
+    assert (row.status, row.qps, row.config) == ("infeasible", 0.0, None)
+    assert row.reason == "does not fit: needs 98.3 GB of host memory, 57.6 GB may be used"
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_never_change_a_byte(table, threads) -> None:
+    assert profile(SERVERS, WORKLOADS, seed=3, effort=QUICK, threads=threads).to_json() == table.to_json()
+
+
+@pytest.mark.parametrize("isa", ["portable", "avx2"])
+def test_instruction_sets_never_change_a_byte(table, isa) -> None:
+    """Rust and NumPy both held to an older tier, in a fresh process."""
+    code = (
+        "from tests.unit.test_profile import *; import hashlib\n"
+        "print(hashlib.sha256(profile(SERVERS, WORKLOADS, seed=3, effort=QUICK).to_json().encode()).hexdigest())"
+    )
+    import hashlib
+
+    off = "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR"
+    off += " AVX2 FMA3" if isa == "portable" else ""
+    env = os.environ | {"HERCULES_FAST_ISA": isa, "NPY_DISABLE_CPU_FEATURES": off}
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], env=env, capture_output=True, text=True, timeout=120
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == hashlib.sha256(table.to_json().encode()).hexdigest()
+
+
+def test_seeds_matter_and_are_recorded(table) -> None:
+    other = profile(SERVERS[:1], WORKLOADS[:1], seed=4, effort=QUICK)
+    assert other.meta["seed"] == 4
+    assert other.rows[0].qps != table.best("T1", "rmc1").qps
+
+
+def test_an_sla_below_the_unloaded_latency_is_zero_with_the_reason() -> None:
+    hasty = replace(WORKLOADS[0], slas=(Sla(percentile=95, latency_ms=0.01),))
+    row = profile(SERVERS[:1], [hasty], effort=QUICK).rows[0]
+    assert (row.status, row.qps) == ("infeasible", 0.0)
+    assert row.reason.startswith("no configuration meets the SLA: p95 is at best ")
+    assert row.reason.endswith(" ms without load, allowed are 0.01 ms")
+
+
+def test_a_looser_sla_never_carries_less() -> None:
+    rates = []
+    for latency in (10.0, 20.0, 40.0):
+        loose = replace(WORKLOADS[0], slas=(Sla(percentile=95, latency_ms=latency),))
+        rates.append(profile(SERVERS[:1], [loose], effort=QUICK).rows[0].qps)
+    assert rates[0] <= rates[1] * 1.02 and rates[1] <= rates[2] * 1.02
+
+
+def test_tdp_mode_is_the_component_sum() -> None:
+    row = profile(SERVERS[:1], WORKLOADS[:1], effort=QUICK, power_mode="tdp").rows[0]
+    assert row.power_w == SERVERS[0].component_tdp_w == 114.0
+
+
+def test_gradient_finds_what_exhaustive_search_finds() -> None:
+    for workload in (WORKLOADS[0], WORKLOADS[2]):
+        fast = search(SERVERS[0], workload, effort=QUICK)
+        slow = search(SERVERS[0], workload, effort=QUICK, method="exhaustive")
+        assert fast.row.qps >= 0.99 * slow.row.qps
+        assert fast.evaluations < 0.25 * slow.candidates
+        assert fast.path and "start" in fast.explain()
+
+
+def test_progress_counts_pairs() -> None:
+    seen: list[tuple[int, int]] = []
+    profile(SERVERS[:1], WORKLOADS[:1], effort=QUICK, progress=lambda done, total: seen.append((done, total)))
+    assert seen and seen[-1] == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"search": "magic"}, "search: is 'magic'; allowed are 'gradient', 'exhaustive'"),
+        ({"seed": -1}, "seed: is -1; allowed is 0 <= seed"),
+        ({"threads": 0}, "threads: is 0; allowed is a whole number from 1 to 1024"),
+        ({"power_mode": "x"}, "power_mode: is 'x'; allowed are 'component', 'tdp'"),
+        ({"servers": []}, "servers: is empty; at least one is needed"),
+        ({"workloads": WORKLOADS[:1] * 2}, "workloads: 'rmc1' is named twice"),
+        ({"workloads": [replace(WORKLOADS[0], slas=())]}, "workloads.rmc1.slas: is empty"),
+        ({"effort": Effort(queries=8)}, "queries"),
+        ({"effort": Effort(replications=0)}, "replications: is 0; allowed"),
+        ({"effort": Effort(utilisation_cap=1.5)}, "cap: is 1.5"),
+    ],
+)
+def test_bad_arguments_are_refused_before_work(changes, message) -> None:
+    arguments = {"servers": SERVERS[:1], "workloads": WORKLOADS[:1], "effort": QUICK} | changes
+    with pytest.raises(InputError, match=message):
+        profile(arguments.pop("servers"), arguments.pop("workloads"), **arguments)
+
+
+def test_unknown_names_offer_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'T2-V100'"):
+        hf.hardware.server("T2V100")
+    with pytest.raises(UnknownNameError, match="did you mean 'zoo10'"):
+        hf.fleet("zoo")
+
+
+def test_ctrl_c_returns_what_is_finished() -> None:
+    code = (
+        "import hercules_fast as hf\n"
+        "from hercules_fast.errors import InterruptedRun\n"
+        "import sys\n"
+        "fleet = hf.fleet('zoo10')\n"
+        "print('go', flush=True)\n"
+        "try:\n"
+        "    hf.profile(fleet.servers, fleet.workloads, search='exhaustive', threads=1)\n"
+        "except InterruptedRun as stop:\n"
+        "    print(type(stop).__mro__[1].__name__, stop.partial.servers[0], len(stop.partial.rows) < 80)\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None and child.stdout.readline() == "go\n"
+    time.sleep(4.0)  # well into the search: tables are made in the first seconds
+    child.send_signal(signal.SIGINT)
+    start = time.monotonic()
+    out, _ = child.communicate(timeout=30)
+    assert out == "KeyboardInterrupt T1 True\n"
+    assert time.monotonic() - start < 5.0, "a hang, not a time"
