@@ -139,7 +139,9 @@ def simulate(
     row = np.array(config.row, dtype=np.int64)
     bottleneck_qps = _core.bottleneck_qps(grid, traffic, row)
     if qps >= bottleneck_qps:
-        raise InputError(f"qps: is {qps:g}; allowed is less than the bottleneck, {bottleneck_qps:.6g} queries per second")
+        raise InputError(
+            f"qps: is {qps:g}; allowed is less than the bottleneck, {bottleneck_qps:.6g} queries per second"
+        )
     shares = [p / 100.0 for p in percentiles]
     found = _core.simulate(grid, traffic, row, qps, queries, warmup, shares, replication, keep_latencies)
     if found["falls_behind"]:
@@ -265,7 +267,8 @@ def _check_percentile(field: str, percentile: float, counted: int) -> None:
     needed = math.ceil(TAIL_QUERIES / (1.0 - percentile / 100.0) - 1e-6)
     if counted < needed:
         raise InputError(
-            f"{field}: is {percentile:g}, but only {counted} queries are left after the warm-up; at least {needed} are needed"
+            f"{field}: is {percentile:g}, but only {counted} queries are left after the warm-up; "
+            f"at least {needed} are needed"
         )
 
 
