@@ -1,0 +1,120 @@
+"""The gradient search against the exhaustive one, for any thread count, and when it is interrupted."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+
+from hercules_fast import _core
+from hercules_fast.errors import InputError
+
+CORES = 12
+BATCHES = (16, 32, 64, 128, 256)
+ITEMS = np.array([1, 16, 32, 64, 128, 256])
+BUSY = np.array([1, 4, 12])
+ANSWER = ("best", "qps", "qps_lo", "qps_hi", "achieved_s", "utilisation", "executions_per_query", "path", "probes")
+
+
+def cpu_problem(seed: int, sla_s: float, *, compute_s: float = 4e-5, memory_s: float = 1e-5) -> _core.SearchProblem:
+    """m copies of o cores: compute spreads over the cores with losses, memory bandwidth is shared."""
+    o = np.arange(1, CORES + 1)[:, None, None, None]
+    items, busy = ITEMS[None, None, :, None], BUSY[None, None, None, :]
+    seconds = 2e-4 + 2e-5 * o + compute_s * items * (0.15 + 0.85 / o) + memory_s * items * np.maximum(1 / o, busy / 6)
+    grid = _core.ServiceGrid(ITEMS, BUSY, seconds, np.zeros(seconds.shape[:3]), ["sub_batch"], [0])
+    pmf = 1.0 / (20.0 + np.arange(256.0)) ** 2
+    traffic = _core.Traffic("poisson", [], pmf / pmf.sum(), seed)
+    points = [(d, m, c) for d in BATCHES for m in range(1, CORES + 1) for c in range(1, CORES // m + 1)]
+    candidates = np.array([[c - 1, d, 1, 0, m] for d, m, c in points])
+    coords = np.array([[0, d, m, c] for d, m, c in points])
+    starts = np.array([points.index(p) for p in ((64, CORES, 1), (256, 1, CORES))])
+    return _core.SearchProblem(grid, traffic, candidates, coords, starts, [(0.95, sla_s)])
+
+
+PROBLEMS = [cpu_problem(1, 0.004), cpu_problem(2, 0.02), cpu_problem(3, 0.02, memory_s=4e-5), cpu_problem(4, 0.2)]
+EFFORT = {"queries": 2048, "final_queries": 2048, "replications": 3}
+
+
+def test_gradient_finds_what_exhaustive_finds() -> None:
+    gradient, interrupted = _core.search(PROBLEMS, **EFFORT)
+    exhaustive, _ = _core.search(PROBLEMS, method="exhaustive", **EFFORT)
+    assert not interrupted
+    for problem, fast, slow in zip(PROBLEMS, gradient, exhaustive, strict=True):
+        assert fast["search_qps"] >= 0.99 * slow["search_qps"]
+        assert fast["evaluations"] <= 0.25 * problem.candidates
+        assert fast["qps_lo"] <= fast["qps"] <= fast["qps_hi"]
+        assert fast["path"][0][2] == "start"
+    work = [sum(found["simulated_queries"] for found in results) for results in (gradient, exhaustive)]
+    assert work[0] < 0.25 * work[1]
+
+
+def test_same_bytes_for_any_number_of_threads() -> None:
+    one = _core.search(PROBLEMS, threads=1, **EFFORT)[0]
+    for threads in (2, 3):
+        for a, b in zip(one, _core.search(PROBLEMS, threads=threads, **EFFORT)[0], strict=True):
+            for key in ANSWER:
+                assert np.asarray(a[key], dtype=object).tolist() == np.asarray(b[key], dtype=object).tolist(), key
+
+
+def test_an_impossible_sla_names_the_best_empty_system() -> None:
+    (found,), _ = _core.search([cpu_problem(1, 1e-4)], **EFFORT)
+    assert found["best"] == -1
+    assert found["unloaded_s"][0] > 1e-4
+    assert found["probes"] == 0
+
+
+def test_progress_is_told() -> None:
+    told: list[tuple[int, int]] = []
+    _core.search(PROBLEMS, progress=lambda done, total: told.append((done, total)), **EFFORT)
+    assert told[-1] == (len(PROBLEMS), len(PROBLEMS))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": "luck"}, 'method: is "luck"'),
+        ({"queries": 100}, r"slas\[0\].percentile: is 0.95: 90 queries after warm-up are too few; at least 200"),
+        ({"final_queries": 0}, "queries: is 0"),
+        ({"replications": 0}, "replications: is 0"),
+        ({"cap": 1.0}, "cap: is 1"),
+        ({"tolerance": 0.0}, "tolerance: is 0"),
+    ],
+)
+def test_bad_arguments_are_named(change: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        _core.search(PROBLEMS[:1], **(EFFORT | change))
+
+
+INTERRUPTED = """
+    import time
+    from hercules_fast import _core
+    from tests.differential.test_search import cpu_problem
+    problems = [cpu_problem(1, 0.02), *[cpu_problem(s, 0.02) for s in range(2, 300)]]
+    print("ready", flush=True)
+    results, interrupted = _core.search(problems, method="exhaustive-unpruned", threads=2,
+                                        queries=4096, final_queries=4096, replications=2,
+                                        progress=lambda done, total: print("done", done, flush=True))
+    print("end", interrupted, sum(r is not None for r in results), sum(r is None for r in results), flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT to a child is a POSIX matter")
+def test_ctrl_c_returns_what_is_finished() -> None:
+    program = [sys.executable, "-c", textwrap.dedent(INTERRUPTED)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline().startswith("ready")
+        assert child.stdout.readline().startswith("done")
+        began = time.monotonic()
+        child.send_signal(signal.SIGINT)
+        last = child.stdout.read().strip().splitlines()[-1].split()
+        elapsed_s = time.monotonic() - began
+    assert child.returncode == 0
+    assert last[:2] == ["end", "True"]
+    assert int(last[2]) >= 1 and int(last[3]) >= 1
+    assert elapsed_s < 1.0, f"{elapsed_s:.2f} s from Ctrl-C to the end of the process"
