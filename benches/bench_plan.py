@@ -9,7 +9,18 @@ import sys
 
 def plan(folder: str) -> dict:
     run = subprocess.run(
-        [sys.executable, "-m", "hercules_fast", "plan", "--out", folder, "--overwrite", "--json", "--quiet", "--no-plots"],
+        [
+            sys.executable,
+            "-m",
+            "hercules_fast",
+            "plan",
+            "--out",
+            folder,
+            "--overwrite",
+            "--json",
+            "--quiet",
+            "--no-plots",
+        ],
         check=True,
         capture_output=True,
         text=True,

@@ -23,25 +23,25 @@ ALLOWED: dict[str, set[str]] = {
     "hardware": {"errors", "descriptors"},
     "models": {"errors", "descriptors"},
     "traffic": {"errors", "descriptors", "models"},
-    "fleet": {"errors", "descriptors", "hardware", "models", "traffic"},
+    "fleets": {"errors", "descriptors", "hardware", "models", "traffic"},
     "tables": {"errors"},
     # 2 engines
     "sls": {"errors", "_core"},
     # 3 serving
     "serving": {"errors", "_core", "hardware", "models", "traffic", "tables"},
     # 4 offline and online
-    "profiling": {"errors", "_core", "hardware", "models", "traffic", "fleet", "tables", "serving"},
-    "provisioning": {"errors", "_core", "hardware", "models", "traffic", "fleet", "tables"},
+    "profiling": {"errors", "_core", "hardware", "models", "traffic", "fleets", "tables", "serving"},
+    "provisioning": {"errors", "_core", "hardware", "models", "traffic", "fleets", "tables"},
     # 5 the whole road
     "planning": {
-        *("errors", "_core", "hardware", "models", "traffic", "fleet", "tables"),
+        *("errors", "_core", "hardware", "models", "traffic", "fleets", "tables"),
         *("serving", "profiling", "provisioning"),
     },
 }
-DATA = {"errors", "descriptors", "hardware", "models", "traffic", "fleet", "tables"}
+DATA = {"errors", "descriptors", "hardware", "models", "traffic", "fleets", "tables"}
 # 6 views: result objects and data, never an engine. 7 shell: anything.
 RESULT_OBJECTS = {"planning", "provisioning", "profiling", "serving"}
-ALLOWED |= {room: DATA | RESULT_OBJECTS for room in ("report", "plotting")}
+ALLOWED |= dict.fromkeys(("report", "plotting"), DATA | RESULT_OBJECTS)
 SHELL = {"cli", "__main__", "__init__"}
 
 # Modules that may be imported at the top of a room's files, and those only inside functions.

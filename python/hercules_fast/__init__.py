@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hercules_fast._core import build_info, capabilities
     from hercules_fast.errors import HerculesError
+    from hercules_fast.fleets import Fleet, fleet, load_fleet
     from hercules_fast.planning import PlanRun, plan
     from hercules_fast.profiling import Effort, SearchResult, profile, search
     from hercules_fast.provisioning import Plan, Policy, provision
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Effort": "profiling",
     "EfficiencyTable": "tables",
+    "Fleet": "fleets",
     "HerculesError": "errors",
     "LoadTrace": "traffic",
     "Plan": "provisioning",
@@ -37,6 +39,8 @@ _HOMES = {
     "build_info": "_core",
     "capabilities": "_core",
     "embedding_bag": "sls",
+    "fleet": "fleets",
+    "load_fleet": "fleets",
     "max_load": "serving",
     "plan": "planning",
     "profile": "profiling",
@@ -49,12 +53,25 @@ _HOMES = {
     "sparse_lengths_sum": "sls",
 }
 _ROOMS = frozenset(
-    {"errors", "hardware", "models", "planning", "profiling", "provisioning", "serving", "tables", "traffic"}
+    {
+        "descriptors",
+        "errors",
+        "fleets",
+        "hardware",
+        "models",
+        "planning",
+        "profiling",
+        "provisioning",
+        "serving",
+        "tables",
+        "traffic",
+    }
 )
 
 __all__ = [
     "EfficiencyTable",
     "Effort",
+    "Fleet",
     "HerculesError",
     "LoadTrace",
     "Plan",
@@ -69,6 +86,8 @@ __all__ = [
     "build_info",
     "capabilities",
     "embedding_bag",
+    "fleet",
+    "load_fleet",
     "max_load",
     "plan",
     "profile",

@@ -12,7 +12,7 @@ from typing import Any
 
 from hercules_fast import _core
 from hercules_fast.errors import InputError, OutputError, UnknownNameError
-from hercules_fast.fleet import Fleet
+from hercules_fast.fleets import Fleet
 from hercules_fast.profiling import Effort, profile
 from hercules_fast.profiling.pairs import Method
 from hercules_fast.provisioning import Plan, Policy, largest_scale, provision

@@ -124,7 +124,7 @@ def test_bad_arguments_are_named(change: dict, message: str) -> None:
     [
         (("poisson", [], np.array([0.5, 0.4]), 0), "size_pmf: sums to 0.9"),
         (("poisson", [], np.array([1.5, -0.5]), 0), r"size_pmf\[1\]: is -0.5"),
-        (("bursty", [], np.array([1.0]), 0), "arrivals: is \"bursty\""),
+        (("bursty", [], np.array([1.0]), 0), 'arrivals: is "bursty"'),
         (("erlang", [0.5], np.array([1.0]), 0), "arrivals_params: erlang"),
     ],
 )

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hercules_fast import fleet as fleets
-from hercules_fast import hardware
+from hercules_fast import fleets, hardware
 from hercules_fast.errors import InputError, UnknownNameError
 from hercules_fast.serving import SWITCHES, Terms, fits, service_table
 from hercules_fast.tables import ServiceTable

@@ -25,7 +25,9 @@ def traffic(seed: int) -> _core.Traffic:
 
 
 def run(grid: _core.ServiceGrid, seed: int, threads: int, qps: float) -> dict:
-    return _core.simulate(grid, traffic(seed), np.array([0, 1, 1, 0, threads]), qps, 3000, 300, [0.99], keep_latencies=True)
+    return _core.simulate(
+        grid, traffic(seed), np.array([0, 1, 1, 0, threads]), qps, 3000, 300, [0.99], keep_latencies=True
+    )
 
 
 grids = st.builds(pool, st.floats(1e-4, 1e-2), st.floats(1e-6, 1e-4))
@@ -80,5 +82,7 @@ def test_time_has_no_unit(grid, seed, threads, power) -> None:
     arguments = ("poisson", [])
     rest = ([1.0], 1, 500, 0, [], seed)
     plain = _core.simulate_stations(stations, *arguments, 0.7 * threads, *rest, keep_latencies=True)["latencies_s"]
-    other = _core.simulate_stations(scaled, *arguments, 0.7 * threads / scale, *rest, keep_latencies=True)["latencies_s"]
+    other = _core.simulate_stations(scaled, *arguments, 0.7 * threads / scale, *rest, keep_latencies=True)[
+        "latencies_s"
+    ]
     assert (other == plain * scale).all()

@@ -14,8 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hercules_fast
-from hercules_fast import fleet as fleets
-from hercules_fast import hardware, models, traffic
+from hercules_fast import fleets, hardware, models, traffic
 from hercules_fast.descriptors import check, json_schema, kinds, load, validate
 from hercules_fast.descriptors.units import parse_quantity
 from hercules_fast.errors import ConfigError, Fault, HerculesError, MissingFileError, UnknownNameError
@@ -187,7 +186,7 @@ def test_no_path_escapes_the_catalogue() -> None:
 
 def test_importing_the_rooms_does_not_import_pydantic() -> None:
     code = (
-        "import sys; from hercules_fast import hardware, models, traffic; import hercules_fast.fleet; "
+        "import sys; from hercules_fast import hardware, models, traffic; import hercules_fast.fleets; "
         "sys.exit('pydantic' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

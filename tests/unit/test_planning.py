@@ -124,7 +124,11 @@ def test_a_workload_that_nobody_can_serve_is_named(run) -> None:
 
 def test_an_unknown_workload_in_the_load_is_refused_before_work() -> None:
     load = hf.LoadTrace(
-        name="x", workloads=("rmc9",), times=np.array(["2026-01-01"], dtype="M8[s]"), interval_s=60.0, qps=np.ones((1, 1))
+        name="x",
+        workloads=("rmc9",),
+        times=np.array(["2026-01-01"], dtype="M8[s]"),
+        interval_s=60.0,
+        qps=np.ones((1, 1)),
     )
     with pytest.raises(UnknownNameError, match="unknown workload in the load 'rmc9'; did you mean 'rmc"):
         plan(SMALL, load)

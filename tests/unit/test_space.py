@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hercules_fast import fleet as fleets
+from hercules_fast import fleets
 from hercules_fast.errors import InputError
 from hercules_fast.profiling import space
 from hercules_fast.serving import fits, service_table
@@ -40,8 +40,6 @@ def test_whole_model_lattice_is_all_splits_of_the_cores() -> None:
 
 
 def test_a_table_of_unknown_kinds_is_refused() -> None:
-    variants = tuple(
-        TableVariant(name=n, kind="fpga", operator_cores=(1, 0), max_instances=1) for n in ("a", "b")
-    )
+    variants = tuple(TableVariant(name=n, kind="fpga", operator_cores=(1, 0), max_instances=1) for n in ("a", "b"))
     with pytest.raises(InputError, match=r"variants: kinds are \['fpga'\]; allowed are \['cpu'"):
         space(make_table(variants=variants))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from hercules_fast.cli.common import name_list, named
 
 if TYPE_CHECKING:
-    from hercules_fast.fleet import Fleet
+    from hercules_fast.fleets import Fleet
     from hercules_fast.hardware import Server
     from hercules_fast.traffic import Workload
 
@@ -54,7 +54,7 @@ def fleet_from(text: str) -> Fleet:
     Raises:
         UnknownNameError, MissingFileError, ConfigError: as the fleet room says.
     """
-    from hercules_fast.fleet import fleet, load_fleet
+    from hercules_fast.fleets import fleet, load_fleet
 
     is_path = text.endswith(".toml") or "/" in text or Path(text).is_file()
     return load_fleet(text) if is_path else fleet(text)

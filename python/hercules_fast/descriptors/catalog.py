@@ -22,7 +22,7 @@ _DECLARED_IN = (
     "hercules_fast.hardware.files",
     "hercules_fast.models.files",
     "hercules_fast.traffic.files",
-    "hercules_fast.fleet",
+    "hercules_fast.fleets",
 )
 
 

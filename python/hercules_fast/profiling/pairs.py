@@ -12,7 +12,7 @@ from hercules_fast.errors import InputError, InterruptedRun
 from hercules_fast.hardware import Server
 from hercules_fast.profiling.lattice import Space, space
 from hercules_fast.serving import PowerMode, Terms, fits, server_power, service_table
-from hercules_fast.serving.simulate import core_grid, core_traffic
+from hercules_fast.serving.simulation import core_grid, core_traffic
 from hercules_fast.tables import EfficiencyRow, EfficiencyTable, SchedulingConfig, ServiceTable
 from hercules_fast.traffic import Workload
 
@@ -300,7 +300,9 @@ def _row(pair: _Pair, result: Mapping[str, Any] | None, seed: int, power_mode: P
         config,
         qps=result["qps"],
         stage_utilisation=[float(u) for u in result["utilisation"]],
-        energy_j_per_query=sum(float(e) for e, t in zip(result["energy_j_per_query"], config.threads, strict=True) if t),
+        energy_j_per_query=sum(
+            float(e) for e, t in zip(result["energy_j_per_query"], config.threads, strict=True) if t
+        ),
         mode=power_mode,
     )
     variant = pair.table.variants[config.variant]

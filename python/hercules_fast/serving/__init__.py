@@ -2,7 +2,7 @@
 
 from hercules_fast.serving.power import PowerMode, ServerPower, server_power
 from hercules_fast.serving.service import Fit, fits, service_table
-from hercules_fast.serving.simulate import MaxLoadResult, SimulationResult, max_load, simulate
+from hercules_fast.serving.simulation import MaxLoadResult, SimulationResult, max_load, simulate
 from hercules_fast.serving.terms import ASSUMPTIONS, SWITCHES, Terms
 
 __all__ = [

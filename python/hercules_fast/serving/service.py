@@ -175,7 +175,7 @@ def _assemble(
     blocks: list[tuple[TableVariant, list[Array | None], list[Array | None]]],
 ) -> ServiceTable:
     """Put the computed blocks into one table; what a variant does not use is NaN seconds and no energy."""
-    stages = (
+    stages: tuple[TableStage, ...] = (
         TableStage(name="model", group="cpu", unit="sub_batch", busy_of="model"),
         TableStage(name="sparse", group="cpu", unit="sub_batch", busy_of="sparse"),
         TableStage(name="dense", group="cpu", unit="sub_batch", busy_of="sparse", after=("sparse",)),

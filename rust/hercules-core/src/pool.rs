@@ -11,8 +11,8 @@ use crate::error::{Error, Result};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::collections::BTreeMap;
 use std::ptr;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 /// Environment variables that set the number of threads, in order of precedence.
 pub const THREAD_VARIABLES: [&str; 2] = ["HERCULES_FAST_NUM_THREADS", "RAYON_NUM_THREADS"];
@@ -70,7 +70,9 @@ pub fn resolve_threads(requested: Option<usize>) -> Result<usize> {
             return check(n, name);
         }
     }
-    Ok(std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS))
+    // Read once: it parses cgroup files, which costs tens of microseconds, more than a small call of a kernel.
+    static AVAILABLE: OnceLock<usize> = OnceLock::new();
+    Ok(*AVAILABLE.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS)))
 }
 
 fn check(n: usize, name: &str) -> Result<usize> {

@@ -139,7 +139,9 @@ def simulate(
     row = np.array(config.row, dtype=np.int64)
     bottleneck_qps = _core.bottleneck_qps(grid, traffic, row)
     if qps >= bottleneck_qps:
-        raise InputError(f"qps: is {qps:g}; allowed is less than the bottleneck, {bottleneck_qps:.6g} queries per second")
+        raise InputError(
+            f"qps: is {qps:g}; allowed is less than the bottleneck, {bottleneck_qps:.6g} queries per second"
+        )
     shares = [p / 100.0 for p in percentiles]
     found = _core.simulate(grid, traffic, row, qps, queries, warmup, shares, replication, keep_latencies)
     if found["falls_behind"]:
