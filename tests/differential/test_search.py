@@ -50,7 +50,7 @@ def test_gradient_finds_what_exhaustive_finds() -> None:
         assert fast["qps_lo"] <= fast["qps"] <= fast["qps_hi"]
         assert fast["path"][0][2] == "start"
     work = [sum(found["simulated_queries"] for found in results) for results in (gradient, exhaustive)]
-    assert work[0] < 0.25 * work[1]
+    assert work[0] < work[1] / 3, "the final judgement, the same for both, is in it"
 
 
 def test_same_bytes_for_any_number_of_threads() -> None:

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import pytest
@@ -36,7 +35,7 @@ def test_rows_keep_their_promises(table) -> None:
             continue
         assert row.qps_lo <= row.qps <= row.qps_hi
         for (_, limit), reached in zip(row.sla, row.achieved_ms, strict=True):
-            assert reached <= limit * 1.05, "within the interval of the load"
+            assert reached <= limit, "the SLA holds at the load that is claimed"
         assert all(0 <= u <= 1 for u in row.utilisation.values())
         server = next(s for s in SERVERS if s.name == row.server)
         assert server.base_w < row.power_w <= server.component_tdp_w + server.base_w
@@ -142,7 +141,7 @@ def test_progress_counts_pairs() -> None:
         ({"workloads": WORKLOADS[:1] * 2}, "workloads: 'rmc1' is named twice"),
         ({"workloads": [replace(WORKLOADS[0], slas=())]}, "workloads.rmc1.slas: is empty"),
         ({"effort": Effort(queries=8)}, "queries"),
-        ({"effort": Effort(replications=0)}, "replications: is 0; allowed"),
+        ({"effort": Effort(replications=10_000)}, "replications: is 10000; allowed"),
         ({"effort": Effort(utilisation_cap=1.5)}, "cap: is 1.5"),
     ],
 )
@@ -150,6 +149,11 @@ def test_bad_arguments_are_refused_before_work(changes, message) -> None:
     arguments = {"servers": SERVERS[:1], "workloads": WORKLOADS[:1], "effort": QUICK} | changes
     with pytest.raises(InputError, match=message):
         profile(arguments.pop("servers"), arguments.pop("workloads"), **arguments)
+
+
+def test_an_interval_needs_replications() -> None:
+    with pytest.raises(InputError, match=r"effort\.replications: is 1; allowed is >= 2"):
+        Effort(replications=1)
 
 
 def test_unknown_names_offer_the_nearest() -> None:
@@ -163,19 +167,17 @@ def test_ctrl_c_returns_what_is_finished() -> None:
     code = (
         "import hercules_fast as hf\n"
         "from hercules_fast.errors import InterruptedRun\n"
-        "import sys\n"
         "fleet = hf.fleet('zoo10')\n"
-        "print('go', flush=True)\n"
+        "told = lambda done, total: print(done, flush=True)\n"
         "try:\n"
-        "    hf.profile(fleet.servers, fleet.workloads, search='exhaustive', threads=1)\n"
+        "    hf.profile(fleet.servers, fleet.workloads, search='exhaustive', threads=1, progress=told)\n"
         "except InterruptedRun as stop:\n"
-        "    print(type(stop).__mro__[1].__name__, stop.partial.servers[0], len(stop.partial.rows) < 80)\n"
+        "    print(type(stop).__mro__[1].__name__, 0 < len(stop.partial.rows) < 80)\n"
     )
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None and child.stdout.readline() == "go\n"
-    time.sleep(4.0)  # well into the search: tables are made in the first seconds
+    assert child.stdout is not None
+    first = child.stdout.readline()  # a pair is finished: the search is under way
     child.send_signal(signal.SIGINT)
-    start = time.monotonic()
-    out, _ = child.communicate(timeout=30)
-    assert out == "KeyboardInterrupt T1 True\n"
-    assert time.monotonic() - start < 5.0, "a hang, not a time"
+    out, _ = child.communicate(timeout=60)
+    assert int(first) >= 1
+    assert out.splitlines()[-1] == "KeyboardInterrupt True"

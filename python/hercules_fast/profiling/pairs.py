@@ -37,6 +37,10 @@ class Effort:
     replications: int = 5
     utilisation_cap: float = 0.95
 
+    def __post_init__(self) -> None:
+        if not self.replications >= 2:
+            raise InputError(f"effort.replications: is {self.replications}; allowed is >= 2, for there to be an interval")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchStep:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hercules_fast.descriptors.schema import FILE_RULES
+from hercules_fast.errors import InputError
 from hercules_fast.models import Model
 
 if TYPE_CHECKING:
@@ -127,3 +128,40 @@ class LoadTrace:
     relative: bool = False
     origin: str = ""
     repairs: Repairs = Repairs()
+
+    @classmethod
+    def from_arrays(
+        cls, name: str, workloads: Sequence[str], *, start: str, interval_s: float, qps: npt.ArrayLike
+    ) -> LoadTrace:
+        """A load from rates at hand: ``qps`` [T, W] in intervals of ``interval_s`` seconds from ``start`` (UTC).
+
+        Raises:
+            InputError: a shape, time or rate that is out of range; the message names it.
+        """
+        import numpy as np
+
+        rates = np.array(qps, dtype=np.float64)
+        if rates.ndim != 2 or not len(rates) or rates.shape[1] != len(workloads):
+            raise InputError(f"qps: has shape {rates.shape}; allowed is [intervals >= 1, {len(workloads)} workloads]")
+        bad = np.argwhere(~(np.isfinite(rates) & (rates >= 0)))
+        if len(bad):
+            t, w = bad[0].tolist()
+            raise InputError(f"qps[{t}, {w}]: is {rates[t, w]}; allowed is finite and >= 0")
+        if len(set(workloads)) != len(workloads):
+            raise InputError(f"workloads: {list(workloads)} names one twice")
+        if not (np.isfinite(interval_s) and interval_s >= 1 and interval_s == int(interval_s)):
+            raise InputError(f"interval_s: is {interval_s}; allowed is a whole number of seconds, >= 1")
+        try:
+            first = np.datetime64(start, "s")
+        except ValueError as error:
+            raise InputError(f"start: is {start!r}; allowed is a UTC time such as '2026-01-05T00:00'") from error
+        times = first + np.arange(len(rates)) * np.timedelta64(int(interval_s), "s")
+        rates.setflags(write=False)
+        return cls(
+            name=name,
+            workloads=tuple(workloads),
+            times=times,
+            interval_s=float(interval_s),
+            qps=rates,
+            origin="given as arrays",
+        )

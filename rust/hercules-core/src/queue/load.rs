@@ -165,9 +165,9 @@ pub fn missed_unloaded(unloaded_s: &[f64], targets: &[Target]) -> Option<usize> 
 /// One system on one fixed run of queries, asked rate by rate.
 #[derive(Debug)]
 pub struct Prober<'a> {
-    system: &'a System,
+    pub system: &'a System,
     input: &'a Input,
-    rules: &'a Rules,
+    pub rules: &'a Rules,
     control: Option<&'a Control>,
     split: Split,
     bound_qps: f64,
@@ -199,6 +199,19 @@ impl<'a> Prober<'a> {
             Ended::Missed(target) => Ok(Some(Limit::Target(target))),
             Ended::Complete => Ok(self.load_limit(scratch)),
         }
+    }
+
+    /// Run at `qps` to the end, whatever the targets, with energies. Does it stay within the utilisation cap and keep
+    /// up? Latencies and uses are in `scratch`. Fails only when cancelled.
+    pub fn measure(&mut self, qps: f64, scratch: &mut Scratch) -> Result<bool> {
+        let mut watch = Watch::new(&[], self.rules.warmup, self.input.len(), self.control);
+        let ended = self.system.run(self.input, &self.split, qps, scratch, &mut watch, Detail::Energy);
+        self.probes += 1;
+        self.simulated_queries += watch.reached as u64;
+        if matches!(ended, Ended::Cancelled) {
+            return Err(Error::Cancelled);
+        }
+        Ok(self.load_limit(scratch).is_none())
     }
 
     fn load_limit(&self, scratch: &Scratch) -> Option<Limit> {

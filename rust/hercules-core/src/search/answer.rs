@@ -3,9 +3,9 @@
 use crate::control::Control;
 use crate::error::Result;
 use crate::queue::Input;
-use crate::queue::load::{Limit, Prober};
+use crate::queue::load::{Limit, Prober, Target};
 use crate::queue::percentile;
-use crate::queue::system::{Detail, Ended, Scratch, Split, StageUse, Watch};
+use crate::queue::system::{Scratch, StageUse};
 use crate::search::evaluator::Counts;
 use crate::search::{Problem, Settings};
 
@@ -22,8 +22,9 @@ pub struct Answer {
     pub candidate: usize,
     /// Load on the run of queries that the search used.
     pub search_qps: f64,
-    /// Mean of the replications' highest loads and its 95 % interval; NaN bounds with one replication.
+    /// Highest load at which the replications, taken together, meet the targets.
     pub qps: f64,
+    /// 95 % interval from the spread of the replications' own highest loads (sectioning); NaN with one replication.
     pub qps_lo: f64,
     pub qps_hi: f64,
     /// Percentiles of the targets at `qps`, over all replications together.
@@ -51,58 +52,100 @@ pub fn judge(
         .map(|replication| Input::draw(&problem.traffic, settings.final_queries, replication))
         .collect::<Result<Vec<_>>>()?;
     let mut scratch = Scratch::new();
+    let mut probers = inputs
+        .iter()
+        .map(|input| Prober::new(&system, input, &rules, bound, Some(control)))
+        .collect::<Result<Vec<_>>>()?;
     let mut loads = Vec::with_capacity(inputs.len());
-    for input in &inputs {
-        let mut prober = Prober::new(&system, input, &rules, bound, Some(control))?;
+    for prober in &mut probers {
         loads.push(prober.highest(0.0, search_qps, settings.tolerance, &mut scratch)?);
+    }
+    let rates: Vec<f64> = loads.iter().map(|load| load.0).collect();
+    let half = half_width(&rates);
+    // At the lowest of the replications' loads each of them meets the targets, so all of them together do.
+    let mut qps = rates.iter().copied().fold(f64::INFINITY, f64::min);
+    let mut too_high = rates.iter().copied().fold(0.0, f64::max);
+    let mut pooled = Pooled::unused(problem.targets.len(), system.stages());
+    if qps > 0.0 {
+        pooled = Pooled::measure(qps, &mut probers, &mut scratch)?;
+        while too_high - qps > settings.tolerance * too_high {
+            let middle = 0.5 * (qps + too_high);
+            let there = Pooled::measure(middle, &mut probers, &mut scratch)?;
+            if there.holds(&problem.targets) {
+                (qps, pooled) = (middle, there);
+            } else {
+                too_high = middle;
+            }
+        }
+    }
+    for prober in &probers {
         counts.probes += prober.probes;
         counts.simulated_queries += prober.simulated_queries;
     }
-    let rates: Vec<f64> = loads.iter().map(|load| load.0).collect();
-    let (qps, half) = mean_and_half_width(&rates);
-    let mut answer = Answer {
+    Ok(Answer {
         candidate,
         search_qps,
         qps,
-        qps_lo: qps - half,
+        qps_lo: (qps - half).max(0.0),
         qps_hi: qps + half,
-        achieved_s: vec![f64::NAN; problem.targets.len()],
-        mean_latency_s: f64::NAN,
-        uses: vec![StageUse::UNUSED; system.stages()],
+        achieved_s: pooled.achieved_s,
+        mean_latency_s: pooled.mean_latency_s,
+        uses: pooled.uses,
         limit: loads[0].1,
-    };
-    if qps > 0.0 {
-        let mut latencies = Vec::new();
-        let mut uses = Vec::new();
-        for input in &inputs {
-            let split = Split::of(&system, input)?;
-            let mut watch = Watch::new(&[], rules.warmup, input.len(), Some(control));
-            if system.run(input, &split, qps, &mut scratch, &mut watch, Detail::Energy) == Ended::Cancelled {
-                return Err(crate::Error::Cancelled);
-            }
-            counts.probes += 1;
-            counts.simulated_queries += input.len() as u64;
-            latencies.extend(scratch.latencies(rules.warmup));
-            uses.push(system.stage_use(&scratch));
-        }
-        let ps: Vec<f64> = problem.targets.iter().map(|target| target.0).collect();
-        answer.mean_latency_s = latencies.iter().sum::<f64>() / latencies.len() as f64;
-        answer.achieved_s = percentile::percentiles(&mut latencies, &ps);
-        answer.uses = (0..system.stages()).map(|stage| mean_use(&uses, stage)).collect();
-    }
-    Ok(answer)
+    })
 }
 
-/// Mean and half-width of its 95 % interval.
-fn mean_and_half_width(values: &[f64]) -> (f64, f64) {
+/// All replications at one load, taken together.
+struct Pooled {
+    achieved_s: Vec<f64>,
+    mean_latency_s: f64,
+    uses: Vec<StageUse>,
+    /// No replication exceeds the utilisation cap or falls behind.
+    in_limits: bool,
+}
+
+impl Pooled {
+    fn unused(targets: usize, stages: usize) -> Self {
+        Self {
+            achieved_s: vec![f64::NAN; targets],
+            mean_latency_s: f64::NAN,
+            uses: vec![StageUse::UNUSED; stages],
+            in_limits: true,
+        }
+    }
+
+    fn measure(qps: f64, probers: &mut [Prober<'_>], scratch: &mut Scratch) -> Result<Self> {
+        let (mut latencies, mut uses, mut in_limits) = (Vec::new(), Vec::new(), true);
+        for prober in &mut *probers {
+            in_limits &= prober.measure(qps, scratch)?;
+            latencies.extend(scratch.latencies(prober.rules.warmup));
+            uses.push(prober.system.stage_use(scratch));
+        }
+        let rules = probers[0].rules;
+        let ps: Vec<f64> = rules.targets.iter().map(|target| target.0).collect();
+        Ok(Self {
+            mean_latency_s: latencies.iter().sum::<f64>() / latencies.len() as f64,
+            achieved_s: percentile::percentiles(&mut latencies, &ps),
+            uses: (0..probers[0].system.stages()).map(|stage| mean_use(&uses, stage)).collect(),
+            in_limits,
+        })
+    }
+
+    fn holds(&self, targets: &[Target]) -> bool {
+        self.in_limits && self.achieved_s.iter().zip(targets).all(|(achieved, target)| *achieved <= target.1)
+    }
+}
+
+/// Half-width of the 95 % interval of the mean; NaN for one value.
+fn half_width(values: &[f64]) -> f64 {
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;
     let freedom = values.len() - 1;
     if freedom == 0 {
-        return (mean, f64::NAN);
+        return f64::NAN;
     }
     let variance = values.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / freedom as f64;
-    (mean, T_95.get(freedom - 1).copied().unwrap_or(T_95_MORE) * (variance / n).sqrt())
+    T_95.get(freedom - 1).copied().unwrap_or(T_95_MORE) * (variance / n).sqrt()
 }
 
 fn mean_use(uses: &[Vec<StageUse>], stage: usize) -> StageUse {
@@ -122,9 +165,7 @@ mod tests {
 
     #[test]
     fn interval_of_a_known_sample() {
-        let (mean, half) = mean_and_half_width(&[1.0, 2.0, 3.0]);
-        assert_eq!(mean, 2.0);
-        assert!((half - 4.303 / 3.0_f64.sqrt()).abs() < 1e-12);
-        assert!(mean_and_half_width(&[1.0]).1.is_nan());
+        assert!((half_width(&[1.0, 2.0, 3.0]) - 4.303 / 3.0_f64.sqrt()).abs() < 1e-12);
+        assert!(half_width(&[1.0]).is_nan());
     }
 }
