@@ -118,5 +118,5 @@ def _config(table: ServiceTable, args: argparse.Namespace) -> SchedulingConfig:
         offered[cores],
         tuple(threads),
         batch=args.batch or min(64, table.max_items),
-        fuse_items=(args.fuse_items or 1) if launches else 0,
+        fuse_items=args.fuse_items or 1,
     )
