@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-
-from hercules_fast import _core
 from tests.differential.test_search import cpu_problem
 from tests.reference.queue import pool_latencies_s
+
+from hercules_fast import _core
 
 JOBS = 200_000
 LOAD = 0.8
@@ -35,7 +35,7 @@ def drawn(threads: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("threads", [1, 16])
-def bench_pool_of_recorded_queries(benchmark: Callable, threads: int) -> None:
+def test_pool_of_recorded_queries(benchmark: Callable, threads: int) -> None:
     arrival_s, sizes, service_s = drawn(threads)
     config, table = np.array([0, 64, 1, 0, threads]), grid()
     found = benchmark(lambda: _core.simulate_trace(table, config, arrival_s, sizes)["latency_s"])
@@ -43,14 +43,14 @@ def bench_pool_of_recorded_queries(benchmark: Callable, threads: int) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 16])
-def bench_rival_python_heap(benchmark: Callable, threads: int) -> None:
+def test_rival_python_heap(benchmark: Callable, threads: int) -> None:
     arrival_s, _, service_s = drawn(threads)
     arguments = arrival_s.tolist(), service_s.tolist(), threads
     assert len(benchmark(lambda: pool_latencies_s(*arguments))) == JOBS
 
 
 @pytest.mark.parametrize("threads", [1, 16])
-def bench_rival_simpy(benchmark: Callable, threads: int) -> None:
+def test_rival_simpy(benchmark: Callable, threads: int) -> None:
     """A tenth of the jobs: multiply its time by ten."""
     simpy = pytest.importorskip("simpy", reason="simpy is not installed")
     arrival_s, _, service_s = (x[: JOBS // 10].tolist() for x in drawn(threads))
@@ -76,7 +76,7 @@ def bench_rival_simpy(benchmark: Callable, threads: int) -> None:
     assert found == pytest.approx(pool_latencies_s(arrival_s, service_s, threads), rel=1e-6)
 
 
-def bench_rival_ciw(benchmark: Callable) -> None:
+def test_rival_ciw(benchmark: Callable) -> None:
     """A tenth of the jobs, one thread, drawn by ciw itself."""
     ciw = pytest.importorskip("ciw", reason="ciw is not installed")
 
@@ -94,7 +94,7 @@ def bench_rival_ciw(benchmark: Callable) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 16])
-def bench_drawn_queries(benchmark: Callable, threads: int) -> None:
+def test_drawn_queries(benchmark: Callable, threads: int) -> None:
     """Arrivals and sizes drawn too: what a call of ``simulate`` costs."""
     traffic = _core.Traffic("poisson", [], np.full(64, 1 / 64), 1)
     config, table = np.array([0, 64, 1, 0, threads]), grid()
@@ -103,7 +103,7 @@ def bench_drawn_queries(benchmark: Callable, threads: int) -> None:
 
 
 @pytest.mark.parametrize("method", ["gradient", "exhaustive", "exhaustive-unpruned"])
-def bench_search_of_one_pair(benchmark: Callable, method: str) -> None:
+def test_search_of_one_pair(benchmark: Callable, method: str) -> None:
     """175 configurations of a CPU at the default effort, final answer included, on one thread."""
     problem = cpu_problem(1, 0.004)
     (found,), _ = benchmark.pedantic(lambda: _core.search([problem], method=method, threads=1), rounds=3)

@@ -10,7 +10,7 @@ import pytest
 from hercules_fast import _core
 from hercules_fast.errors import InputError
 from hercules_fast.serving import max_load, simulate
-from hercules_fast.serving.simulate import core_grid, core_traffic
+from hercules_fast.serving.simulation import core_grid, core_traffic
 from hercules_fast.traffic import Arrivals, SizeComponent, SizeLaw, Sla
 from tests.unit.test_tables import make_table
 

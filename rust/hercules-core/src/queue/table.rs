@@ -99,11 +99,11 @@ impl Grid {
                 format!("has {} entries, not V*S*I = {expected}", parts.energy_j.len()),
             ));
         }
-        if let Some(i) = parts.seconds.iter().position(|x| !x.is_nan() && !(x.is_finite() && *x > 0.0)) {
+        if let Some(i) = parts.seconds.iter().position(|x| !is_known_or_nan(*x) || *x == 0.0) {
             let message = format!("is {}; allowed are finite values above 0 and NaN (no such stage)", parts.seconds[i]);
             return Err(Error::invalid(format!("seconds[{i}] (flat)"), message));
         }
-        if let Some(i) = parts.energy_j.iter().position(|x| !x.is_nan() && !(x.is_finite() && *x >= 0.0)) {
+        if let Some(i) = parts.energy_j.iter().position(|x| !is_known_or_nan(*x)) {
             let message = format!("is {}; allowed are finite values from 0 and NaN (unknown)", parts.energy_j[i]);
             return Err(Error::invalid(format!("energy_j[{i}] (flat)"), message));
         }
@@ -201,6 +201,10 @@ impl StageTable {
     pub fn best_seconds_per_item(&self, busy: u32) -> f64 {
         self.knots.iter().map(|&n| self.seconds(n, busy) / f64::from(n)).fold(f64::INFINITY, f64::min)
     }
+}
+
+fn is_known_or_nan(x: f64) -> bool {
+    x.is_nan() || (x >= 0.0 && x.is_finite())
 }
 
 fn check_axis(name: &str, axis: &[u32], limit: u32) -> Result<()> {

@@ -4,13 +4,16 @@ use crate::error::{Error, Result};
 use crate::search::Step;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Points (value, candidate) that differ in one coordinate alone, ascending, by their other coordinates.
+type Lines = BTreeMap<Vec<i64>, Vec<(i64, usize)>>;
+
 /// Candidates as points with integer coordinates; column 0 is the kind. Points may be missing anywhere.
 #[derive(Debug, Clone)]
 pub struct Lattice {
     axes: usize,
     coords: Vec<i64>,
-    /// For each axis but the first: the points that differ in it alone, ascending, by their other coordinates.
-    lines: Vec<BTreeMap<Vec<i64>, Vec<(i64, usize)>>>,
+    /// For each axis but the first.
+    lines: Vec<Lines>,
     /// For each axis but the first: the values that occur, by kind.
     values: Vec<BTreeMap<i64, BTreeSet<i64>>>,
 }
