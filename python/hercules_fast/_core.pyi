@@ -10,6 +10,7 @@ __all__ = [
     "SearchProblem",
     "ServiceGrid",
     "Traffic",
+    "bottleneck_qps",
     "build_info",
     "capabilities",
     "embedding_bag",
@@ -54,7 +55,7 @@ def sparse_lengths_sum(
 
 @final
 class ServiceGrid:
-    """Service times f64[V,S,I,B] in seconds and energies f64[V,S,I] in joules over items i64[I] and busy threads i64[B]."""
+    """Seconds f64[V,S,I,B] and joules f64[V,S,I] of one service, over items i64[I] and busy threads i64[B]."""
 
     def __new__(
         cls, items: _I64, busy: _I64, seconds: _F64, energy_j: _F64, units: Sequence[str], busy_of: Sequence[int]

@@ -77,7 +77,7 @@ def test_progress_is_told() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"method": "luck"}, "method: is \"luck\""),
+        ({"method": "luck"}, 'method: is "luck"'),
         ({"queries": 100}, r"slas\[0\].percentile: is 0.95: 90 queries after warm-up are too few; at least 200"),
         ({"final_queries": 0}, "queries: is 0"),
         ({"replications": 0}, "replications: is 0"),

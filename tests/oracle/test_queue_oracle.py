@@ -136,7 +136,7 @@ def test_traces(name: str) -> None:
         assert found["latency_s"] == pytest.approx(expected, abs=1e-12)
         return
     # The oracle's device counts queries, so replay the gaps of the trace through the chain of laws. Sizes there are
-    # drawn, not given: the same affine service with every query of one size shows the rule; the Rust suite has the sizes.
+    # drawn, not given: with every query of one size the rule shows as well; the Rust suite runs the trace as it is.
     gaps = np.diff(arrival_s, prepend=0.0)
     stations = [("fused", 1, "affine", [1.0, 0.05], 1.0, part["max_batch"], part["max_wait"])]
     pmf = [0.0] * 9 + [1.0]

@@ -1,8 +1,8 @@
 """Slow twin of the queue simulator, in plain Python: one instant after the other.
 
-At each instant everything that ends now ends; then, station by station along the chain, what arrives there now is put in
-line and free threads take work. A fusing device looks at its line before each arrival (it may just have fallen free, or
-its timer may fire) and after it.
+At each instant everything that ends now ends; then, station by station along the chain, what arrives there now is put
+in line and free threads take work. A fusing device looks at its line before each arrival (it may just have fallen
+free, or its timer may fire) and after it.
 """
 
 from __future__ import annotations
@@ -81,10 +81,7 @@ def latencies_s(grid: Grid, config: list[int], arrival_s: list[float], sizes: li
 
     def start(station: Station, jobs: list[Job], now: float) -> None:
         other = next((t for t in stations if t.stage == grid.busy_of[station.stage]), None)
-        if other is None:
-            busy = 1
-        else:
-            busy = max(1, len(other.running) + (other is station))
+        busy = 1 if other is None else max(1, len(other.running) + (other is station))
         items = sum(job.items for job in jobs)
         station.running.append((now + grid.service_s(variant, station.stage, items, busy), jobs))
 

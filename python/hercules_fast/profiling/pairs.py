@@ -287,14 +287,14 @@ def _row(pair: _Pair, result: Mapping[str, Any] | None, seed: int, power_mode: P
 
     if pair.table is None or pair.space is None or result is None:
         return infeasible(fits(pair.server, pair.workload.model).reason())
-    if result["status"] != "ok":
+    if result["best"] < 0:
         unloaded = ", ".join(
             f"p{p:g} is at best {1e3 * seconds:.3g} ms without load, allowed are {ms:g} ms"
-            for (p, ms), seconds in zip(sla, result["best_unloaded_s"], strict=True)
+            for (p, ms), seconds in zip(sla, result["unloaded_s"], strict=True)
             if seconds * 1e3 > ms
         )
         return infeasible(f"no configuration meets the SLA: {unloaded or 'none meets all of its percentiles at once'}")
-    config = pair.space.config(pair.table, result["candidate"])
+    config = pair.space.config(pair.table, result["best"])
     power = server_power(
         pair.table,
         config,

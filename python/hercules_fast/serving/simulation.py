@@ -267,7 +267,8 @@ def _check_percentile(field: str, percentile: float, counted: int) -> None:
     needed = math.ceil(TAIL_QUERIES / (1.0 - percentile / 100.0) - 1e-6)
     if counted < needed:
         raise InputError(
-            f"{field}: is {percentile:g}, but only {counted} queries are left after the warm-up; at least {needed} are needed"
+            f"{field}: is {percentile:g}, but only {counted} queries are left after the warm-up; "
+            f"at least {needed} are needed"
         )
 
 

@@ -55,6 +55,8 @@ fn pools() -> &'static Pools {
 /// Number of threads to use: the argument, else the environment, else what this process may use
 /// (`available_parallelism` heeds affinity and cgroup limits).
 pub fn resolve_threads(requested: Option<usize>) -> Result<usize> {
+    // Read once: it parses cgroup files, which costs tens of microseconds, more than a small call of a kernel.
+    static AVAILABLE: OnceLock<usize> = OnceLock::new();
     if let Some(n) = requested {
         return check(n, "threads");
     }
@@ -70,8 +72,6 @@ pub fn resolve_threads(requested: Option<usize>) -> Result<usize> {
             return check(n, name);
         }
     }
-    // Read once: it parses cgroup files, which costs tens of microseconds, more than a small call of a kernel.
-    static AVAILABLE: OnceLock<usize> = OnceLock::new();
     Ok(*AVAILABLE.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS)))
 }
 

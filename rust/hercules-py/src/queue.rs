@@ -105,7 +105,11 @@ impl Traffic {
 }
 
 fn counts(field: &str, values: &PyReadonlyArray1<'_, i64>) -> PyResult<Vec<u32>> {
-    values.as_array().iter().enumerate().map(|(i, value)| count(&format!("{field}[{i}]"), *value)).collect()
+    let named = |(i, value): (usize, &i64)| {
+        // The name is only made for the message: this runs once for each query of a trace.
+        u32::try_from(*value).or_else(|_| count(&format!("{field}[{i}]"), *value))
+    };
+    values.as_array().iter().enumerate().map(named).collect()
 }
 
 fn count(field: &str, value: i64) -> PyResult<u32> {
