@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -87,6 +88,13 @@ def test_without_matplotlib_one_line_says_so(fleet_file, profiled, tmp_path, mon
         "plots skipped: matplotlib is not installed (pip install 'hercules-fast[plot]')"
     ]
     assert names(tmp_path / "run") == FILES
+
+
+def test_a_path_that_is_not_utf_8(fleet_file, profiled, tmp_path, capfd) -> None:
+    folder = tmp_path / os.fsdecode(b"run\xff")
+    assert plan(fleet_file, "--out", str(folder), "--no-plots") == 0
+    assert names(folder) == FILES
+    assert capfd.readouterr().out.rstrip().endswith("run\\udcff")
 
 
 def test_earlier_results_are_never_lost_unasked(fleet_file, profiled, tmp_path, capsys) -> None:
