@@ -244,37 +244,51 @@ def _unserved_block(run: PlanRun) -> str:
     )
 
 
-RANKED = 3
+RANKED = ("best", "second", "third")
 """Servers listed per workload."""
 
 
 def _ranking_block(table: EfficiencyTable) -> str:
-    rows = []
-    for workload in table.workloads:
-        cells = [
-            f"{row.server} {_qps(row.qps)} {row.power_w:.0f} {row.qps_per_watt:.3g}"
-            for row in table.ranking(workload)[:RANKED]
-        ]
-        rows.append((workload, *cells, *[""] * (RANKED - len(cells))))
-    title = "Best servers of each workload: QPS, W and QPS/W of one server at the highest load within the SLA"
-    header = ("workload", *("best", "second", "third")[:RANKED])
-    parts = [title, text_table(header, rows, align="<" * len(header))]
+    rankings = [table.ranking(workload) for workload in table.workloads]
+    columns = [["workload", *table.workloads]]
+    for place, title in enumerate(RANKED):
+        rows = [ranking[place] if place < len(ranking) else None for ranking in rankings]
+        columns.append(_ranked_column(title, rows))
+    header, *body = zip(*columns, strict=True)
+    parts = [
+        "Best servers of each workload, each at the highest load within the SLA",
+        text_table(header, body, align="<" * len(header)),
+    ]
     parts += [_wrapped(line) for workload in table.workloads for line in _cannot_lines(table, workload)]
     return "\n".join(parts)
 
 
+def _ranked_column(title: str, rows: Sequence[EfficiencyRow | None]) -> list[str]:
+    """Server, QPS, W and QPS/W side by side in one column, so that three of them fit a page."""
+    cells = [(title, "QPS", "W", "QPS/W")]
+    for row in rows:
+        figures = (row.server, _qps(row.qps), f"{row.power_w:.0f}", _efficiency(row)) if row else ("",) * 4
+        cells.append(figures)
+    server, *numbers = (max(map(len, column)) for column in zip(*cells, strict=True))
+    return [
+        " ".join([f"{name:<{server}}", *(f"{x:>{width}}" for x, width in zip(figures, numbers, strict=True))])
+        for name, *figures in cells
+    ]
+
+
 def _cannot_lines(table: EfficiencyTable, workload: str) -> list[str]:
-    """Why servers cannot, those with one reason together."""
+    """Why servers cannot, those with one (first) reason together; the table holds the whole reasons."""
     servers: dict[str, list[str]] = {}
     for server in table.servers:
         row = table.best(server, workload)
         if row is not None and row.status == "infeasible":
-            servers.setdefault(row.reason, []).append(server)
+            servers.setdefault(row.reason.partition(";")[0], []).append(server)
     return [f"{workload} cannot run on {', '.join(names)}: {reason}" for reason, names in servers.items()]
 
 
 def _inputs_block(run: PlanRun) -> str:
-    return f"Where the inputs came from\n{mapping_text({**run.inputs, **_rules(run.plan)})}"
+    told = {name: words for name, words in run.inputs.items() if name != "fleet"}  # that is the headline
+    return f"Where the inputs came from\n{mapping_text(told | _rules(run.plan))}"
 
 
 def _rules(plan: Plan) -> dict[str, str]:
@@ -311,8 +325,8 @@ def _workload_block(table: EfficiencyTable, workload: str) -> str:
 
 
 def _figures(row: EfficiencyRow) -> tuple[str, str, str, str, str]:
-    interval = f"{_qps(row.qps_lo)}-{_qps(row.qps_hi)}" if row.qps_lo != row.qps_hi else "not given"
-    return (row.server, _qps(row.qps), interval, f"{row.power_w:.0f}", f"{row.qps_per_watt:.3g}")
+    interval = f"{_qps(row.qps_lo)}-{_qps(row.qps_hi)}" if row.qps_lo != row.qps_hi else "-"
+    return (row.server, _qps(row.qps), interval, f"{row.power_w:.0f}", _efficiency(row))
 
 
 def _row_text(row: EfficiencyRow) -> str:
@@ -324,7 +338,7 @@ def _row_text(row: EfficiencyRow) -> str:
     lines = [
         f"  best: {config}",
         f"  {_qps(row.qps)} QPS (95 % interval {_qps(row.qps_lo)} to {_qps(row.qps_hi)}), {row.power_w:.0f} W, "
-        f"{row.qps_per_watt:.3g} QPS/W; {row.reason}",
+        f"{_efficiency(row)} QPS/W; {row.reason}",
     ]
     if reached:
         lines.append(f"  reached there: {reached}")
@@ -360,6 +374,10 @@ def _moment(time: np.datetime64) -> str:
 
 def _qps(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _efficiency(row: EfficiencyRow) -> str:
+    return f"{row.qps_per_watt:#.3g}".rstrip(".")
 
 
 def _slas_text(slas: Sequence[tuple[float, float]]) -> str:

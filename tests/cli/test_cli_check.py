@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from hercules_fast import fleets
 from hercules_fast.cli import main
 from tests import small_plans
 
@@ -17,7 +18,6 @@ colour = "red"
 
 
 def test_built_in_files_are_fine(capsys) -> None:
-
     paths = sorted(str(p) for p in fleets.FLEET.catalog.glob("*.toml"))
     assert paths
     assert main(["check", *paths]) == 0

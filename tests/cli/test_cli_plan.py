@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -89,6 +90,13 @@ def test_without_matplotlib_one_line_says_so(fleet_file, profiled, tmp_path, mon
     assert names(tmp_path / "run") == FILES
 
 
+def test_a_path_that_is_not_utf_8(fleet_file, profiled, tmp_path, capfd) -> None:
+    folder = tmp_path / os.fsdecode(b"run\xff")
+    assert plan(fleet_file, "--out", str(folder), "--no-plots") == 0
+    assert names(folder) == FILES
+    assert capfd.readouterr().out.rstrip().endswith("run\\udcff")
+
+
 def test_earlier_results_are_never_lost_unasked(fleet_file, profiled, tmp_path, capsys) -> None:
     out = tmp_path / "run"
     out.mkdir()
@@ -167,14 +175,14 @@ def test_an_sla_below_every_unloaded_latency_is_1_with_the_reason(fleet_file, tm
     argv = ["--fleet", str(fleet_file), "--quiet", "--sla", "p95:0.001ms"]
     assert main(["profile", *argv, "--out", str(out)]) == 1
     assert all(row.qps == 0 and row.status == "infeasible" for row in EfficiencyTable.load(out).rows)
-    assert "at no load" in capsys.readouterr().out
+    assert "without load" in capsys.readouterr().out
     load = load_file(tmp_path, wnd=10.0, rmc2=1.0)
     for more in ([], ["--load", str(load)]):
         assert main(["plan", *argv, *more, "--out", str(tmp_path / f"run{len(more)}"), "--no-plots"]) == 1
         text = capsys.readouterr().out
         assert "SLA OUT OF REACH" in text
         assert "wnd: no server of the fleet serves it within its SLA" in text
-        assert "at no load" in text
+        assert "without load" in text
 
 
 def test_ctrl_c_saves_what_was_finished(fleet_file, table, tmp_path, monkeypatch, capsys) -> None:
@@ -192,14 +200,15 @@ def test_ctrl_c_saves_what_was_finished(fleet_file, table, tmp_path, monkeypatch
         assert len(EfficiencyTable.load(folder / "efficiency.partial.json").rows) == len(table.rows)
 
 
-def test_ctrl_c_in_a_real_run(tmp_path) -> None:
+def test_ctrl_c_in_a_real_run(fleet_file, tmp_path) -> None:
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "hercules_fast", "plan", "--search", "exhaustive", "--out", str(out)]
+    command = [sys.executable, "-m", "hercules_fast", "plan", "--fleet", str(fleet_file), "--search", "exhaustive"]
+    command += ["--threads", "1", "--out", str(out)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 30
         while not out.exists() and time.monotonic() < deadline:
             time.sleep(0.05)
-        time.sleep(2.0)  # into the search
+        time.sleep(0.8)  # past the service tables, into the search
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=20)
     assert process.returncode == 130

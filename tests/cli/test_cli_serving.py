@@ -78,7 +78,7 @@ def test_search_without_an_answer_is_1(fleet_file, capsys) -> None:
     assert verb("search", fleet_file, "--server", "T1", "--workload", "rmc2") == 1
     assert "does not fit" in capsys.readouterr().out
     assert verb("search", fleet_file, *PAIR, "--sla", "p95:0.001ms") == 1
-    assert "at no load" in capsys.readouterr().out
+    assert "without load" in capsys.readouterr().out
 
 
 def simulate(fleet_file: Path, *more: str) -> int:

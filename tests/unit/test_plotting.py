@@ -76,7 +76,7 @@ def test_efficiency_prints_every_able_cell(tmp_path) -> None:
     table = small_plans.table()
     seen = texts(plot_efficiency(table, tmp_path / "e.svg"))
     for row in table.rows:
-        assert (f"<!-- {row.qps_per_watt:.3g} -->" in seen) == (row.status == "ok")
+        assert (f"<!-- {row.qps_per_watt:#.3g} -->" in seen) == (row.status == "ok")
 
 
 @pytest.mark.parametrize("plan", [small_plans.plan(hours=1), small_plans.plan(scale=0.0)], ids=["one", "zero"])

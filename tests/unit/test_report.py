@@ -155,7 +155,7 @@ def test_table_text_ranks_and_says_who_cannot() -> None:
     rank, feed = text.split("\n\n")
     assert [line.split()[0] for line in rank.splitlines()[2:]] == ["gpu", "new", "old"]
     assert rank.startswith("rank, p95 <= 25 ms")
-    assert line_with(rank, "gpu").split() == ["gpu", "900", "not", "given", "500", "1.8"]
+    assert line_with(rank, "gpu").split() == ["gpu", "900", "-", "500", "1.80"]
     assert "cannot: gpu: does not fit: needs 90.0 GB" in feed
 
 

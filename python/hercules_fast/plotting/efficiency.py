@@ -57,7 +57,8 @@ def _draw_cells(axes: Axes, table: EfficiencyTable, cells: dict[tuple[int, int],
     for (h, w), row in cells.items():
         if row is not None and row.status == "ok":
             dark = norm(values[h, w]) > 0.55
-            axes.text(w, h, f"{values[h, w]:.3g}", ha="center", va="center", color="white" if dark else "black")
+            figure_text = f"{row.qps_per_watt:#.3g}".rstrip(".")
+            axes.text(w, h, figure_text, ha="center", va="center", color="white" if dark else "black")
         elif row is not None:
             corner = (w - 0.5, h - 0.5)
             axes.add_patch(Rectangle(corner, 1, 1, facecolor="#F2F2F2", edgecolor="#AAAAAA", hatch="////", linewidth=0))
