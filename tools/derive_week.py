@@ -3,8 +3,9 @@
     python tools/derive_week.py elb_request_count_5min.csv > python/hercules_fast/traffic/catalog/load/week.toml
 
 Input: CSV ``timestamp,value``, counts of one load balancer per five minutes over two weeks, with bursts and a few
-missing values. Per hour of the week: the median of all counts that began in it (about 24, over both weeks), then a
-centred moving mean over three hours, around the end of the week, then the largest hour set to 1.
+missing values. Two weeks give each hour of the week only about 24 counts, too few to tell its load from noise, so the
+shape is a product: level of the day of the week (median of its counts) times profile of the hour of the day (median of
+its counts, then a centred moving mean over three hours, around midnight); then the largest hour is set to 1.
 """
 
 from __future__ import annotations
@@ -30,21 +31,25 @@ SOURCES = """\
 
 [sources]
 interval_s = "derived: hours of the week, Monday 00:00 UTC first"
-shape = "derived: median per hour of the week and three-hour mean of GitHub numenta/NAB, \
-data/realAWSCloudwatch/elb_request_count_8c0756.csv (two weeks of 2014, peak set to 1); not a recommendation trace"
+shape = "derived: median level per day of the week times smoothed median profile per hour of the day of GitHub \
+numenta/NAB, data/realAWSCloudwatch/elb_request_count_8c0756.csv (two weeks of 2014, peak set to 1); not a \
+recommendation trace"
 """
 
 
 def week_shape(path: Path) -> list[float]:
     """Return 168 figures relative to the largest, four decimals, Monday 00:00 first."""
-    by_hour: list[list[float]] = [[] for _ in range(HOURS)]
+    by_day: list[list[float]] = [[] for _ in range(7)]
+    by_hour: list[list[float]] = [[] for _ in range(24)]
     with path.open(encoding="utf-8", newline="") as stream:
         for row in csv.DictReader(stream):
             moment = datetime.fromisoformat(row["timestamp"])
-            by_hour[24 * moment.weekday() + moment.hour].append(float(row["value"]))
-    medians = [median(counts) for counts in by_hour]
-    smooth = [(medians[h - 1] + medians[h] + medians[(h + 1) % HOURS]) / 3.0 for h in range(HOURS)]
-    return [round(rate / max(smooth), 4) for rate in smooth]
+            by_day[moment.weekday()].append(float(row["value"]))
+            by_hour[moment.hour].append(float(row["value"]))
+    hours = [median(counts) for counts in by_hour]
+    smooth = [(hours[h - 1] + hours[h] + hours[(h + 1) % 24]) / 3.0 for h in range(24)]
+    week = [median(counts) * hour for counts in by_day for hour in smooth]
+    return [round(rate / max(week), 4) for rate in week]
 
 
 def to_toml(shape: list[float]) -> str:
