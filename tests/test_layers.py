@@ -82,10 +82,8 @@ def imports(tree: ast.Module) -> list[tuple[str, bool, ast.stmt]]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "absolute imports only, so that the rooms stay readable"
             module = node.module or ""
-            if module == "hercules_fast":
-                names = [f"{module}.{alias.name}" for alias in node.names]
-            else:
-                names = [module]
+            of_package = module == "hercules_fast"
+            names = [f"{module}.{alias.name}" for alias in node.names] if of_package else [module]
             found += [(name, id(node) not in guarded, node) for name in names]
     return found
 

@@ -5,6 +5,8 @@ Everything is a scalar; nothing is shared with the package but the descriptors.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 CHI = 0.2
 HALF_BATCH = 8.0
 HALF_WIDTH = 64.0
@@ -52,7 +54,7 @@ def cycles_per_burst(memory, row_bytes):
         return points[0][1]
     if row_bytes >= points[-1][0]:
         return points[-1][1]
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(points):
         if x0 <= row_bytes <= x1:
             return y0 + (y1 - y0) * (row_bytes - x0) / (x1 - x0)
     raise AssertionError

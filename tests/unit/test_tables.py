@@ -166,10 +166,12 @@ def test_loading_what_is_no_table(tmp_path) -> None:
 
 
 def test_a_table_that_declares_too_much_is_refused_unread(tmp_path) -> None:
-    with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
-        with archive.open("items.npy", "w", force_zip64=True) as member:
-            for _ in range(1025):
-                member.write(bytes(1 << 20))
+    with (
+        zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("items.npy", "w", force_zip64=True) as member,
+    ):
+        for _ in range(1025):
+            member.write(bytes(1 << 20))
     with pytest.raises(ConfigError, match="allowed is at most"):
         ServiceTable.load(tmp_path / "bomb.npz")
 
@@ -258,7 +260,7 @@ def test_files_are_whole_or_absent(tmp_path, monkeypatch) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OutputError, match="cannot write .*result: No space left on device"):
+    with pytest.raises(OutputError, match=r"cannot write .*result: No space left on device"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["result"], "no litter"

@@ -39,7 +39,9 @@ class Effort:
 
     def __post_init__(self) -> None:
         if not self.replications >= 2:
-            raise InputError(f"effort.replications: is {self.replications}; allowed is >= 2, for there to be an interval")
+            raise InputError(
+                f"effort.replications: is {self.replications}; allowed is >= 2, for there to be an interval"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -43,8 +43,10 @@ FUSED_ITEMS = (1536, 2048, 3072, 4096, 6144, 8192)
 """Further points for the accelerator, which may fuse several queries."""
 PIPELINE_CORES = tuple((sparse, dense) for sparse in (1, 2) for dense in (1, 2, 4))
 """Operator cores (sparse, dense) of the sparse-dense pipelines that are offered."""
-SHARE_ROUNDS = 64
-"""Rounds of the fixed point for the share of gathering threads; it rises monotonically and settles well before."""
+SHARE_ROUNDS = 200
+"""Most rounds of the fixed point for the number of gathering threads, which rises monotonically."""
+SHARE_SETTLED = 1e-10
+"""Largest last step, in threads, of a fixed point that has settled."""
 
 GIGA = 1e9
 MICRO = 1e-6
@@ -350,7 +352,9 @@ class _Parts:
         for _ in range(SHARE_ROUNDS):
             sparse = overhead + self._gather(batch, 1 + others, cores)
             dense = alone * self._slowdown(others * cores)
-            others = (threads - 1) * (sparse / (sparse + dense))
+            before, others = others, (threads - 1) * (sparse / (sparse + dense))
+            if (others - before).max() <= SHARE_SETTLED:
+                break
         total: Array = sparse + dense
         return total
 
