@@ -60,5 +60,5 @@ $(VENV)/.bench: $(VENV)/.dev pyproject.toml
 
 $(VENV)/.built: $(VENV)/.base $(RUST)
 	@command -v cargo >/dev/null || { echo "cargo not found: install Rust 1.89 or newer (rust-lang.org)"; exit 1; }
-	$(BIN)/maturin develop --release --locked --quiet
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@

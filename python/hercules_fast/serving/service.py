@@ -44,7 +44,7 @@ FUSED_ITEMS = (1536, 2048, 3072, 4096, 6144, 8192)
 PIPELINE_CORES = tuple((sparse, dense) for sparse in (1, 2) for dense in (1, 2, 4))
 """Operator cores (sparse, dense) of the sparse-dense pipelines that are offered."""
 SHARE_ROUNDS = 200
-"""Most rounds of the fixed point for the number of gathering threads, which rises monotonically."""
+"""Most rounds of the fixed point for the number of gathering threads; about 20 are needed."""
 SHARE_SETTLED = 1e-10
 """Largest last step, in threads, of a fixed point that has settled."""
 
@@ -343,7 +343,7 @@ class _Parts:
 
         The others are somewhere in their service, so the number that gather at one time is taken as its mean:
         ``g = 1 + (n - 1) s`` with s the sparse share of the service time, which depends on g. The fixed point is
-        reached from below by iteration (both sides rise with s, and s < 1).
+        found by iteration from no others (tested against bisection).
         """
         batch, threads = b[:, None], n[None, :]
         overhead = self._sls_overhead(cores)
@@ -353,7 +353,7 @@ class _Parts:
             sparse = overhead + self._gather(batch, 1 + others, cores)
             dense = alone * self._slowdown(others * cores)
             before, others = others, (threads - 1) * (sparse / (sparse + dense))
-            if (others - before).max() <= SHARE_SETTLED:
+            if np.abs(others - before).max() <= SHARE_SETTLED:
                 break
         total: Array = sparse + dense
         return total
