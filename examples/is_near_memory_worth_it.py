@@ -1,4 +1,4 @@
-"""For which models is a server with near-memory DIMMs worth its power? Ranks the CPU servers of `zoo10` by QPS per watt."""
+"""For which models are near-memory DIMMs worth their power? Ranks the CPU servers of `zoo10` by QPS per watt."""
 
 from __future__ import annotations
 

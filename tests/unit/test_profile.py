@@ -140,7 +140,7 @@ def test_progress_counts_pairs() -> None:
         ({"servers": []}, "servers: is empty; at least one is needed"),
         ({"workloads": WORKLOADS[:1] * 2}, "workloads: 'rmc1' is named twice"),
         ({"workloads": [replace(WORKLOADS[0], slas=())]}, "workloads.rmc1.slas: is empty"),
-        ({"effort": Effort(queries=8)}, "queries"),
+        ({"effort": Effort(queries=10**9)}, "queries: is 1000000000; allowed"),
         ({"effort": Effort(replications=10_000)}, "replications: is 10000; allowed"),
         ({"effort": Effort(utilisation_cap=1.5)}, "cap: is 1.5"),
     ],
@@ -149,6 +149,16 @@ def test_bad_arguments_are_refused_before_work(changes, message) -> None:
     arguments = {"servers": SERVERS[:1], "workloads": WORKLOADS[:1], "effort": QUICK} | changes
     with pytest.raises(InputError, match=message):
         profile(arguments.pop("servers"), arguments.pop("workloads"), **arguments)
+
+
+def test_runs_grow_with_the_percentile() -> None:
+    """Ten queries must lie above it after the warm-up: 1,113 for p99, 11,113 for p99.9."""
+    strict = replace(WORKLOADS[0], slas=(Sla(percentile=99.9, latency_ms=60.0),))
+    assert QUICK.enough_for([strict]).queries == 11_114
+    assert QUICK.enough_for(WORKLOADS) == QUICK
+    table = profile(SERVERS[:1], [strict], effort=QUICK)
+    assert table.rows[0].achieved_ms[0] <= 60.0
+    assert table.meta["effort"]["final_queries"] == 11_114
 
 
 def test_an_interval_needs_replications() -> None:

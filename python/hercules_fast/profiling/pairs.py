@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from hercules_fast import _core
@@ -12,7 +12,7 @@ from hercules_fast.errors import InputError, InterruptedRun
 from hercules_fast.hardware import Server
 from hercules_fast.profiling.lattice import Space, space
 from hercules_fast.serving import PowerMode, Terms, fits, server_power, service_table
-from hercules_fast.serving.simulation import core_grid, core_traffic
+from hercules_fast.serving.simulation import TAIL_QUERIES, WARMUP_SHARE, core_grid, core_traffic
 from hercules_fast.tables import EfficiencyRow, EfficiencyTable, SchedulingConfig, ServiceTable
 from hercules_fast.traffic import Workload
 
@@ -28,8 +28,10 @@ class Effort:
     """How much simulation an answer is worth.
 
     ``queries`` per probe of the search; the winner is then measured with ``replications`` independent runs of
-    ``final_queries`` each, from which the interval of its QPS comes. A probe passes only if every CPU stage is busy
-    for at most ``utilisation_cap`` of the time: a loose SLA would otherwise be met at loads that no operator runs.
+    ``final_queries`` each, from which the interval of its QPS comes. Both grow to what the highest percentile of the
+    SLAs needs (ten queries above it, after a tenth of the run is dropped as warm-up). A probe passes only if every CPU
+    stage is busy for at most ``utilisation_cap`` of the time: a loose SLA would otherwise be met at loads that no
+    operator runs.
     """
 
     queries: int = 4096
@@ -42,6 +44,12 @@ class Effort:
             raise InputError(
                 f"effort.replications: is {self.replications}; allowed is >= 2, for there to be an interval"
             )
+
+    def enough_for(self, workloads: Sequence[Workload]) -> Effort:
+        """This effort, or the least longer one that determines every percentile of the workloads' SLAs."""
+        highest = max((sla.percentile for w in workloads for sla in w.slas), default=0.0)
+        needed = math.ceil(TAIL_QUERIES / (1 - highest / 100) / (1 - WARMUP_SHARE)) + 2
+        return replace(self, queries=max(self.queries, needed), final_queries=max(self.final_queries, needed))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,6 +144,7 @@ def profile(
     _check(servers, workloads, search, seed)
     if power_mode not in ("component", "tdp"):
         raise InputError(f"power_mode: is {power_mode!r}; allowed are 'component', 'tdp'")
+    effort = effort.enough_for(workloads)
     pairs = [_pair(server, workload, terms) for server in servers for workload in workloads]
     results, interrupted = _run(pairs, search, seed, threads, effort, progress)
     rows = [
@@ -179,6 +188,7 @@ def search(
     Arguments and errors as in :func:`profile`. Where the model does not fit, the result says so; it does not raise.
     """
     _check([server], [workload], method, seed)
+    effort = effort.enough_for([workload])
     pair = _pair(server, workload, terms)
     (result,), interrupted = _run([pair], method, seed, threads, effort, progress)
     if interrupted:
