@@ -54,17 +54,8 @@ _HOMES = {
 }
 _ROOMS = frozenset(
     {
-        "descriptors",
-        "errors",
-        "fleets",
-        "hardware",
-        "models",
-        "planning",
-        "profiling",
-        "provisioning",
-        "serving",
-        "tables",
-        "traffic",
+        *("descriptors", "errors", "fleets", "hardware", "models", "planning", "plotting", "profiling"),
+        *("provisioning", "report", "serving", "sls", "tables", "traffic"),
     }
 )
 

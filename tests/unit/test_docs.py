@@ -41,3 +41,11 @@ def test_example_runs(script: Path, tmp_path: Path) -> None:
 def test_relative_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_reference_names_everything_public() -> None:
+    import hercules_fast as hf
+
+    page = (ROOT / "docs" / "reference.md").read_text()
+    for name in hf.__all__:
+        assert re.search(rf"`[^`]*\b{name}\b", page), f"docs/reference.md lacks {name}"
