@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "fleets": {"errors", "descriptors", "hardware", "models", "traffic"},
     "tables": {"errors"},
     # 2 engines
-    "sls": {"errors", "_core"},
+    "sls": {"errors", "_core", "tables"},
     # 3 serving
     "serving": {"errors", "_core", "hardware", "models", "traffic", "tables"},
     # 4 offline and online

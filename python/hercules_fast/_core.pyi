@@ -1,7 +1,7 @@
 """Signatures of the Rust extension, checked against the built module by stubtest."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, final
+from typing import Any, Literal, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 __all__ = [
     "SearchProblem",
     "ServiceGrid",
+    "TableRows",
     "Traffic",
     "bottleneck_qps",
     "build_info",
@@ -23,35 +24,65 @@ __all__ = [
     "sparse_lengths_sum",
 ]
 
+_U8 = NDArray[np.uint8]
 _F32 = NDArray[np.float32]
 _F64 = NDArray[np.float64]
 _I64 = NDArray[np.int64]
 _Ints = NDArray[np.int32] | NDArray[np.int64]
+_Floats: TypeAlias = NDArray[np.float16] | NDArray[np.float32] | NDArray[np.float64]
+_Weight: TypeAlias = _Floats | TableRows
 
 def build_info() -> dict[str, Any]: ...
 def capabilities() -> dict[str, Any]: ...
 def embedding_bag(
-    weight: _F32,
+    weight: _Weight,
     indices: _Ints,
     offsets: _Ints | None,
     mode: str,
-    per_sample_weights: _F32 | None,
+    per_sample_weights: _Floats | None,
     include_last_offset: bool,
     padding_idx: int | None,
-    out: _F32 | None,
+    out: _Floats | None,
     threads: int | None,
+    exact: bool,
     isa: str | None = None,
-) -> _F32: ...
-def gather_limit(weight: _F32, indices: _Ints, threads: int | None = None) -> float: ...
+) -> _Floats: ...
+def gather_limit(weight: _Weight, indices: _Ints, threads: int | None = None) -> float: ...
 def sparse_lengths_sum(
-    weight: _F32,
+    weight: _Weight,
     indices: _Ints,
     lengths: _Ints,
-    weights: _F32 | None,
-    out: _F32 | None,
+    weights: _Floats | None,
+    out: _Floats | None,
     threads: int | None,
+    exact: bool,
     isa: str | None = None,
-) -> _F32: ...
+) -> _Floats: ...
+
+@final
+class TableRows:
+    """Rows of one format, owned; ``hercules_fast.EmbeddingTable`` is its public face."""
+
+    @staticmethod
+    def encode(array: NDArray[np.float32] | NDArray[np.float16], dtype: str, threads: int | None = None) -> TableRows: ...
+    @staticmethod
+    def import_fused(array: _U8, dtype: str, layout: str, dim: int | None) -> TableRows: ...
+    @staticmethod
+    def from_file(fd: int, offset: int, dtype: str, rows: int, dim: int, mapped: bool) -> TableRows: ...
+    def export_fused(self, layout: str) -> _U8: ...
+    def view(self) -> _U8: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def row_bytes(self) -> int: ...
+    @property
+    def dtype(self) -> Literal["float32", "float16", "bfloat16", "int8", "int4", "int2"]: ...
+    @property
+    def mapped(self) -> bool: ...
+    @property
+    def huge_page_share(self) -> float: ...
 
 @final
 class ServiceGrid:

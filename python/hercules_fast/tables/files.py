@@ -11,8 +11,8 @@ from hercules_fast.errors import OutputError
 __all__ = ["write_atomically"]
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``content`` beside ``path``, flush it to the disk, then rename: a reader sees the old file or the new one.
+def write_atomically(path: Path, *content: bytes | memoryview) -> None:
+    """Write ``content``, piece after piece, beside ``path``, flush it to the disk, then rename: a reader sees the old file or the new one.
 
     Raises:
         OutputError: the folder does not exist or cannot be written; an old file stays as it was.
@@ -21,7 +21,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            for piece in content:
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         mask = os.umask(0)

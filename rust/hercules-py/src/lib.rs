@@ -8,6 +8,7 @@ mod info;
 mod queue;
 mod search;
 mod sls;
+mod table;
 
 #[pymodule]
 mod _core {
@@ -19,4 +20,6 @@ mod _core {
     use crate::search::{SearchProblem, search};
     #[pymodule_export]
     use crate::sls::{embedding_bag, gather_limit, sparse_lengths_sum};
+    #[pymodule_export]
+    use crate::table::TableRows;
 }

@@ -6,12 +6,13 @@
 
 use crate::call::watched;
 use crate::error::{CoreError, DTypeError, InternalError, invalid};
+use crate::table::TableRows;
 use hercules_core::Error;
 use hercules_core::control::Control;
 use hercules_core::cpu::Isa;
-use hercules_core::sls::{self, Bags, Call, Ints, Length, LookupWeights, Mode, Plan, Table};
+use hercules_core::sls::{self, Bags, Call, Ints, Length, LookupWeights, Mode, Output, Plan, RowFormat, Table};
 use numpy::npyffi::{self, NPY_ARRAY_WRITEABLE, PY_ARRAY_API, npy_intp};
-use numpy::{PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods, dtype};
+use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods, dtype};
 use pyo3::exceptions::{PyKeyboardInterrupt, PyOverflowError};
 use pyo3::prelude::*;
 use std::ffi::c_int;
@@ -19,7 +20,7 @@ use std::ops::Range;
 
 /// `hercules_fast.embedding_bag`, with `isa` to cap the instruction set (for tests).
 #[pyfunction]
-#[pyo3(signature = (weight, indices, offsets, mode, per_sample_weights, include_last_offset, padding_idx, out, threads, isa=None))]
+#[pyo3(signature = (weight, indices, offsets, mode, per_sample_weights, include_last_offset, padding_idx, out, threads, exact, isa=None))]
 #[allow(clippy::too_many_arguments)] // the arguments of the public function
 pub fn embedding_bag<'py>(
     weight: &Bound<'py, PyAny>,
@@ -31,9 +32,10 @@ pub fn embedding_bag<'py>(
     padding_idx: Option<&Bound<'py, PyAny>>,
     out: Option<&Bound<'py, PyAny>>,
     threads: Option<&Bound<'py, PyAny>>,
+    exact: bool,
     isa: Option<&str>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let weight = Input::of("weight", weight)?;
+    let weight = Weight::of(weight)?;
     let indices = Input::of("indices", indices)?;
     let offsets = offsets.map(|any| Input::of("offsets", any)).transpose()?;
     let lookup_weights = per_sample_weights.map(|any| Input::of("per_sample_weights", any)).transpose()?;
@@ -65,18 +67,20 @@ pub fn embedding_bag<'py>(
         indices: indices.ints()?,
         bags,
         mode: Mode::parse(&mode).map_err(CoreError)?,
-        lookup_weights: lookup_weights.as_ref().map(Input::lookup_weights).transpose()?,
+        lookup_weights: lookup_weights.as_ref().map(|given| given.lookup_weights(&weight)).transpose()?,
+        exact,
         padding: padding_idx.map(|any| integer("padding_idx", any)).transpose()?,
         threads: threads.map(thread_count).transpose()?,
         isa: isa.map(Isa::parse).transpose().map_err(CoreError)?,
     };
-    let inputs = [Some(&weight), Some(&indices), offsets.as_ref(), lookup_weights.as_ref()];
-    run(weight.array.py(), call, out, &inputs)
+    let inputs = [weight.input(), Some(&indices), offsets.as_ref(), lookup_weights.as_ref()];
+    run(indices.array.py(), call, out, &inputs)
 }
 
 /// `hercules_fast.sparse_lengths_sum`, with `isa` to cap the instruction set (for tests).
 #[pyfunction]
-#[pyo3(signature = (weight, indices, lengths, weights, out, threads, isa=None))]
+#[pyo3(signature = (weight, indices, lengths, weights, out, threads, exact, isa=None))]
+#[allow(clippy::too_many_arguments)] // as above
 pub fn sparse_lengths_sum<'py>(
     weight: &Bound<'py, PyAny>,
     indices: &Bound<'py, PyAny>,
@@ -84,9 +88,10 @@ pub fn sparse_lengths_sum<'py>(
     weights: Option<&Bound<'py, PyAny>>,
     out: Option<&Bound<'py, PyAny>>,
     threads: Option<&Bound<'py, PyAny>>,
+    exact: bool,
     isa: Option<&str>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let weight = Input::of("weight", weight)?;
+    let weight = Weight::of(weight)?;
     let indices = Input::of("indices", indices)?;
     let lengths = Input::of("lengths", lengths)?;
     let weights = weights.map(|any| Input::of("weights", any)).transpose()?;
@@ -103,13 +108,14 @@ pub fn sparse_lengths_sum<'py>(
         indices: indices.ints()?,
         bags: Bags::Lengths(lengths.ints()?),
         mode: Mode::Sum,
-        lookup_weights: weights.as_ref().map(Input::lookup_weights).transpose()?,
+        lookup_weights: weights.as_ref().map(|given| given.lookup_weights(&weight)).transpose()?,
+        exact,
         padding: None,
         threads: threads.map(thread_count).transpose()?,
         isa: isa.map(Isa::parse).transpose().map_err(CoreError)?,
     };
-    let inputs = [Some(&weight), Some(&indices), Some(&lengths), weights.as_ref()];
-    run(weight.array.py(), call, out, &inputs)
+    let inputs = [weight.input(), Some(&indices), Some(&lengths), weights.as_ref()];
+    run(indices.array.py(), call, out, &inputs)
 }
 
 /// GB/s at which rows of `weight` reach the cores in the order of `indices`, one pass, nothing summed.
@@ -121,7 +127,7 @@ pub fn gather_limit(
     indices: &Bound<'_, PyAny>,
     threads: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<f64> {
-    let weight = Input::of("weight", weight)?;
+    let weight = Weight::of(weight)?;
     let indices = Input::of("indices", indices)?;
     let (table, indices) = (weight.table()?, indices.ints()?);
     let threads = threads.map(thread_count).transpose()?;
@@ -142,14 +148,21 @@ fn run<'py>(
     let plan = Plan::new(call).map_err(CoreError)?;
     let out = match out {
         Some(out) => checked_out(out, &plan, inputs)?,
-        None => empty(py, plan.bags(), plan.dim())?,
+        None if plan.is_f64() => empty(py, plan.bags(), plan.dim(), dtype::<f64>(py))?,
+        None => empty(py, plan.bags(), plan.dim(), dtype::<f32>(py))?,
     };
+    let item_bytes = out.item_bytes;
     // An address, not a pointer, so that the closures below may cross threads; its provenance is exposed here.
     let address = out.data.expose_provenance();
     let work = |control: &Control| {
-        // SAFETY: `out` is float32, C-contiguous, aligned, writable, of shape (bags, dim), and apart from the inputs:
-        // checked above or just made. It and the inputs stay alive: this function's caller holds references to them.
-        unsafe { plan.run(std::ptr::with_exposed_provenance_mut(address), control) }
+        let output = match item_bytes {
+            2 => Output::F16(std::ptr::with_exposed_provenance_mut(address)),
+            8 => Output::F64(std::ptr::with_exposed_provenance_mut(address)),
+            _ => Output::F32(std::ptr::with_exposed_provenance_mut(address)),
+        };
+        // SAFETY: `out` holds floats of that size, C-contiguous, aligned, writable, of shape (bags, dim), apart from the
+        // inputs: checked above or just made. It and the inputs stay alive: this function's caller holds references.
+        unsafe { plan.run(output, control) }
     };
     match plan.length() {
         Length::Short => work(&Control::new()).map_err(CoreError)?,
@@ -165,8 +178,45 @@ fn run<'py>(
     Ok(out.object)
 }
 
+/// A table to look rows up in: somebody's array, or our own.
+enum Weight<'py> {
+    Array(Input<'py>),
+    Rows(Bound<'py, TableRows>),
+}
+
+impl<'py> Weight<'py> {
+    fn of(any: &Bound<'py, PyAny>) -> PyResult<Self> {
+        if let Ok(rows) = any.cast::<TableRows>() {
+            return Ok(Self::Rows(rows.clone()));
+        }
+        if any.cast::<PyUntypedArray>().is_err() {
+            return Err(not_a("weight", "a NumPy array or an EmbeddingTable", any));
+        }
+        Input::of("weight", any).map(Self::Array)
+    }
+
+    fn table(&self) -> PyResult<Table<'_>> {
+        match self {
+            Self::Array(array) => array.table(),
+            Self::Rows(rows) => Ok(rows.get().table()),
+        }
+    }
+
+    fn is_f64(&self) -> bool {
+        matches!(self, Self::Array(array) if array.item_bytes == 8)
+    }
+
+    /// The array whose memory a result must not share; nobody else can write a table of our own.
+    fn input(&self) -> Option<&Input<'py>> {
+        match self {
+            Self::Array(array) => Some(array),
+            Self::Rows(_) => None,
+        }
+    }
+}
+
 /// A NumPy array whose memory can be read as it is: C-contiguous, aligned, native byte order.
-struct Input<'py> {
+pub struct Input<'py> {
     name: &'static str,
     array: Bound<'py, PyUntypedArray>,
     kind: u8,
@@ -174,7 +224,7 @@ struct Input<'py> {
 }
 
 impl<'py> Input<'py> {
-    fn of(name: &'static str, any: &Bound<'py, PyAny>) -> PyResult<Self> {
+    pub fn of(name: &'static str, any: &Bound<'py, PyAny>) -> PyResult<Self> {
         let Ok(array) = any.cast::<PyUntypedArray>() else {
             return Err(not_a(name, "a NumPy array", any));
         };
@@ -201,12 +251,26 @@ impl<'py> Input<'py> {
         Err(invalid(self.name, format!("must be {ndim}-D, not of shape {}", tuple(self.shape()))))
     }
 
-    fn dtype_error(&self, accepted: &str) -> PyErr {
+    /// Kind of the dtype (`b'f'`, `b'i'`, `b'u'`, ...) and bytes per item.
+    pub fn kind_and_bytes(&self) -> (u8, usize) {
+        (self.kind, self.item_bytes)
+    }
+
+    /// The shape of a 2-D array.
+    pub fn rows_and_columns(&self) -> PyResult<(usize, usize)> {
+        let &[rows, columns] = self.shape() else {
+            let message = format!("must be 2-D (rows, columns), not of shape {}", tuple(self.shape()));
+            return Err(invalid(self.name, message));
+        };
+        Ok((rows, columns))
+    }
+
+    pub fn dtype_error(&self, accepted: &str) -> PyErr {
         DTypeError::new_err(format!("{}: has dtype {}; accepted: {accepted}", self.name, self.array.dtype()))
     }
 
     /// The first element, of a type that the caller has checked, in memory that needs no striding.
-    fn data(&self) -> PyResult<*mut u8> {
+    pub fn data(&self) -> PyResult<*mut u8> {
         if !self.array.is_c_contiguous() {
             return Err(invalid(self.name, "must be C-contiguous; pass np.ascontiguousarray(...), which copies"));
         }
@@ -217,17 +281,15 @@ impl<'py> Input<'py> {
     }
 
     fn table(&self) -> PyResult<Table<'_>> {
-        if (self.kind, self.item_bytes) != (b'f', 4) {
-            return Err(self.dtype_error("float32"));
-        }
-        let &[rows, dim] = self.shape() else {
-            return Err(invalid(
-                self.name,
-                format!("must be 2-D (rows, columns), not of shape {}", tuple(self.shape())),
-            ));
+        let format = match self.kind_and_bytes() {
+            (b'f', 2) => RowFormat::F16,
+            (b'f', 4) => RowFormat::F32,
+            (b'f', 8) => RowFormat::F64,
+            _ => return Err(self.dtype_error("float32, float16, float64, or an EmbeddingTable")),
         };
-        // SAFETY: a C-contiguous, aligned float32 array of rows x dim; `self` keeps it alive.
-        unsafe { Table::from_raw(self.data()?.cast(), rows, dim) }.map_err(|e| CoreError(e).into())
+        let (rows, dim) = self.rows_and_columns()?;
+        // SAFETY: a C-contiguous, aligned array of rows x dim floats; `self` keeps it alive.
+        unsafe { Table::from_raw(self.data()?, format, rows, dim) }.map_err(|e| CoreError(e).into())
     }
 
     fn ints(&self) -> PyResult<Ints<'_>> {
@@ -241,12 +303,16 @@ impl<'py> Input<'py> {
         }
     }
 
-    fn lookup_weights(&self) -> PyResult<LookupWeights<'_>> {
-        if (self.kind, self.item_bytes) != (b'f', 4) {
-            return Err(self.dtype_error("float32"));
+    /// One factor per lookup, in the type that sums over `table` are kept in.
+    fn lookup_weights(&self, table: &Weight) -> PyResult<LookupWeights<'_>> {
+        match (self.kind, self.item_bytes, table.is_f64()) {
+            // SAFETY: a C-contiguous, aligned float32 array of `len` items; `self` keeps it alive.
+            (b'f', 4, false) => Ok(unsafe { LookupWeights::from_raw_f32(self.data()?.cast(), self.array.len()) }),
+            // SAFETY: as above, float64.
+            (b'f', 8, true) => Ok(unsafe { LookupWeights::from_raw_f64(self.data()?.cast(), self.array.len()) }),
+            (_, _, false) => Err(self.dtype_error("float32")),
+            (_, _, true) => Err(self.dtype_error("float64, as weight is")),
         }
-        // SAFETY: a C-contiguous, aligned float32 array of `len` items; `self` keeps it alive.
-        Ok(unsafe { LookupWeights::from_raw(self.data()?.cast(), self.array.len()) })
     }
 
     /// Addresses that the array's items occupy; it is contiguous.
@@ -262,16 +328,23 @@ fn data_pointer(array: &Bound<'_, PyUntypedArray>) -> *mut u8 {
 }
 
 /// The array that a call writes, and its memory.
-struct Out<'py> {
-    object: Bound<'py, PyAny>,
+pub struct Out<'py> {
+    pub object: Bound<'py, PyAny>,
     data: *mut u8,
+    item_bytes: usize,
+}
+
+pub fn out_memory(out: &Out) -> *mut u8 {
+    out.data
 }
 
 /// Refuse an `out` that cannot take the result as it is, or that shares memory with an input.
 fn checked_out<'py>(any: &Bound<'py, PyAny>, plan: &Plan, inputs: &[Option<&Input<'py>>]) -> PyResult<Out<'py>> {
     let out = Input::of("out", any)?;
-    if (out.kind, out.item_bytes) != (b'f', 4) {
-        return Err(out.dtype_error("float32"));
+    match (out.kind, out.item_bytes, plan.is_f64()) {
+        (b'f', 2 | 4, false) | (b'f', 8, true) => {}
+        (_, _, false) => return Err(out.dtype_error("float32, float16")),
+        (_, _, true) => return Err(out.dtype_error("float64, as weight is")),
     }
     if out.shape() != [plan.bags(), plan.dim()] {
         let needed = tuple(&[plan.bags(), plan.dim()]);
@@ -290,27 +363,27 @@ fn checked_out<'py>(any: &Bound<'py, PyAny>, plan: &Plan, inputs: &[Option<&Inpu
             return Err(invalid("out", format!("shares memory with {}", input.name)));
         }
     }
-    Ok(Out { object: any.clone(), data })
+    Ok(Out { object: any.clone(), data, item_bytes: out.item_bytes })
 }
 
-/// A new float32 array whose values are not set yet. Out of memory is NumPy's MemoryError.
-fn empty(py: Python<'_>, bags: usize, dim: usize) -> PyResult<Out<'_>> {
-    let mut shape = [bags as npy_intp, dim as npy_intp];
+/// A new 2-D array whose values are not set yet. Out of memory is NumPy's MemoryError.
+pub fn empty<'py>(py: Python<'py>, rows: usize, columns: usize, dtype: Bound<'py, PyArrayDescr>) -> PyResult<Out<'py>> {
+    let mut shape = [rows as npy_intp, columns as npy_intp];
+    let item_bytes = dtype.itemsize();
     // SAFETY: the API takes over the reference to the dtype, and returns a new reference or null with an exception set.
     let object = unsafe {
-        let array =
-            PY_ARRAY_API.PyArray_Empty(py, 2, shape.as_mut_ptr(), dtype::<f32>(py).into_dtype_ptr(), 0 as c_int);
+        let array = PY_ARRAY_API.PyArray_Empty(py, 2, shape.as_mut_ptr(), dtype.into_dtype_ptr(), 0 as c_int);
         Bound::from_owned_ptr_or_err(py, array)?
     };
     let data = object
         .cast::<PyUntypedArray>()
         .map(data_pointer)
         .map_err(|_| InternalError::new_err("numpy.empty gave no array"))?;
-    Ok(Out { object, data })
+    Ok(Out { object, data, item_bytes })
 }
 
 /// A whole number that fits 64 bits.
-fn integer(name: &str, any: &Bound<'_, PyAny>) -> PyResult<i64> {
+pub fn integer(name: &str, any: &Bound<'_, PyAny>) -> PyResult<i64> {
     any.extract().map_err(|error: PyErr| {
         if error.is_instance_of::<PyOverflowError>(any.py()) {
             invalid(name, format!("is {any}, beyond 64 bits"))
@@ -320,7 +393,7 @@ fn integer(name: &str, any: &Bound<'_, PyAny>) -> PyResult<i64> {
     })
 }
 
-fn thread_count(any: &Bound<'_, PyAny>) -> PyResult<usize> {
+pub fn thread_count(any: &Bound<'_, PyAny>) -> PyResult<usize> {
     let n = integer("threads", any)?;
     // A negative number becomes one that the core refuses too; here its message shows what was given.
     usize::try_from(n).map_err(|_| CoreError(Error::invalid("threads", format!("is {n}; allowed is 1 or more"))).into())
@@ -332,7 +405,7 @@ fn not_a(name: &str, what: &str, any: &Bound<'_, PyAny>) -> PyErr {
 }
 
 /// A shape as Python prints it.
-fn tuple(shape: &[usize]) -> String {
+pub fn tuple(shape: &[usize]) -> String {
     match shape {
         [n] => format!("({n},)"),
         _ => format!("({})", shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),

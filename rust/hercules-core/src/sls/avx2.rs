@@ -1,9 +1,15 @@
 //! The AVX2 tier: eight lanes; a strip of up to eight vectors leaves half of the sixteen registers for loads.
 
-use super::kernel::{Batch, Lanes, Pooling, define_kernels, pool_strip};
+use super::kernel::{Batch, Fold, Lanes, NarrowLanes, define_kernels, pool_strip, read_first};
+use super::portable::{self, Array};
 use std::arch::x86_64::{
-    __m256, __m256i, _CMP_UNORD_Q, _mm256_add_ps, _mm256_blendv_ps, _mm256_cmp_ps, _mm256_loadu_ps, _mm256_loadu_si256,
-    _mm256_maskload_ps, _mm256_maskstore_ps, _mm256_max_ps, _mm256_mul_ps, _mm256_set1_ps, _mm256_storeu_ps,
+    __m128i, __m256, __m256i, _CMP_UNORD_Q, _MM_FROUND_TO_NEAREST_INT, _mm_cvtph_ps, _mm_cvtsi32_si128,
+    _mm_cvtsi64_si128, _mm_cvtss_f32, _mm_loadl_epi64, _mm_loadu_si128, _mm_movehdup_ps, _mm_set_epi64x,
+    _mm_storeu_si128, _mm256_add_ps, _mm256_and_si256, _mm256_blendv_ps, _mm256_castsi256_ps, _mm256_cmp_ps,
+    _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_cvtps_ph, _mm256_fmadd_ps,
+    _mm256_loadu_ps, _mm256_loadu_si256, _mm256_maskload_ps, _mm256_maskstore_ps, _mm256_max_ps, _mm256_mul_ps,
+    _mm256_permute2f128_ps, _mm256_permutevar8x32_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_ps,
+    _mm256_slli_epi32, _mm256_srli_epi32, _mm256_storeu_ps, _mm256_unpackhi_ps, _mm256_unpacklo_ps,
 };
 
 #[derive(Clone, Copy)]
@@ -20,9 +26,10 @@ unsafe fn first(n: usize) -> __m256i {
     unsafe { _mm256_loadu_si256(MASKS.as_ptr().add(8 - n).cast()) }
 }
 
-// SAFETY of the blocks below: the trait's callers promise AVX2 and pointers valid for the lanes that are touched;
+// SAFETY of the blocks below: the traits' callers promise AVX2, FMA, F16C and pointers valid for the lanes that are touched;
 // masked lanes are not touched.
 impl Lanes for Ymm {
+    type Number = f32;
     const COUNT: usize = 8;
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
@@ -70,10 +77,160 @@ impl Lanes for Ymm {
     }
 }
 
-#[target_feature(enable = "avx2")]
-unsafe fn strip<P: Pooling, const V: usize, const SKIP: bool>(batch: &Batch, out: *mut f32) {
-    // SAFETY: the caller's promise; this function carries the tier's features.
-    unsafe { pool_strip::<Ymm, P, V, SKIP>(batch, out) }
+/// The first `n` two-byte values at `from`, the others zero.
+///
+/// # Safety
+/// `from` can be read for `n` values of two bytes, 1 <= n <= 8.
+#[inline(always)]
+unsafe fn first_pairs(from: *const u8, n: usize) -> __m128i {
+    // SAFETY: the caller's promise; 2 n <= 16 bytes.
+    unsafe {
+        if n == 8 {
+            return _mm_loadu_si128(from.cast());
+        }
+        let bits = read_first(from, 2 * n);
+        _mm_set_epi64x((bits >> 64) as i64, bits as i64)
+    }
 }
 
-define_kernels!(Ymm; 1 2 3 4 5 6 7 8);
+#[inline(always)]
+unsafe fn widen_brains(brains: __m128i) -> Ymm {
+    // SAFETY: the caller promises AVX2.
+    unsafe { Ymm(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(brains)))) }
+}
+
+impl NarrowLanes for Ymm {
+    type Codes = __m256i;
+    #[inline(always)]
+    unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
+        // SAFETY: see above.
+        unsafe { Self(_mm256_fmadd_ps(self.0, factor.0, addend.0)) }
+    }
+    #[inline(always)]
+    unsafe fn load_half(from: *const u8) -> Self {
+        // SAFETY: see above.
+        unsafe { Self(_mm256_cvtph_ps(_mm_loadu_si128(from.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn load_half_first(from: *const u8, n: usize) -> Self {
+        // SAFETY: see above.
+        unsafe { Self(_mm256_cvtph_ps(first_pairs(from, n))) }
+    }
+    #[inline(always)]
+    unsafe fn load_brain(from: *const u8) -> Self {
+        // SAFETY: see above.
+        unsafe { widen_brains(_mm_loadu_si128(from.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_brain_first(from: *const u8, n: usize) -> Self {
+        // SAFETY: see above.
+        unsafe { widen_brains(first_pairs(from, n)) }
+    }
+    #[inline(always)]
+    unsafe fn load_codes(from: *const u8) -> __m256i {
+        // SAFETY: see above; eight bytes are loaded.
+        unsafe { _mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_codes_first(from: *const u8, n: usize) -> __m256i {
+        // SAFETY: see above; n <= 8.
+        unsafe {
+            if n == 8 {
+                Self::load_codes(from)
+            } else {
+                _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(read_first(from, n) as i64))
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn decode<const SHIFT: u32, const BITS: u32>(codes: __m256i) -> Self {
+        // SAFETY: see above.
+        unsafe {
+            let shifted = shift_right::<SHIFT>(codes);
+            let mask = _mm256_set1_epi32((1 << BITS) - 1);
+            let code = if SHIFT + BITS == 8 { shifted } else { _mm256_and_si256(shifted, mask) };
+            Self(_mm256_cvtepi32_ps(code))
+        }
+    }
+    #[inline(always)]
+    unsafe fn steps<const BITS: u32>(scale: f32) -> Self {
+        // SAFETY: see above.
+        unsafe {
+            let scale = _mm256_set1_ps(scale);
+            // Codes of two bits index the four multiples, twice: the third bit of an index is the next column's.
+            let multiples = _mm256_setr_ps(0.0, 1.0, 2.0, 3.0, 0.0, 1.0, 2.0, 3.0);
+            Self(if BITS == 2 { _mm256_mul_ps(multiples, scale) } else { scale })
+        }
+    }
+    #[inline(always)]
+    unsafe fn add_steps<const SHIFT: u32, const BITS: u32>(self, codes: __m256i, steps: Self) -> Self {
+        // SAFETY: see above. A permutation looks at the lowest three bits of an index only.
+        unsafe {
+            if BITS == 2 {
+                self.add(Self(_mm256_permutevar8x32_ps(steps.0, shift_right::<SHIFT>(codes))))
+            } else {
+                Self::decode::<SHIFT, BITS>(codes).mul_add(steps, self)
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn interleave(self, other: Self) -> (Self, Self) {
+        // SAFETY: see above.
+        unsafe {
+            let low = _mm256_unpacklo_ps(self.0, other.0);
+            let high = _mm256_unpackhi_ps(self.0, other.0);
+            (Self(_mm256_permute2f128_ps::<0x20>(low, high)), Self(_mm256_permute2f128_ps::<0x31>(low, high)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn two_halves(from: *const u8) -> (f32, f32) {
+        // SAFETY: see above; four bytes are loaded.
+        unsafe { two_halves(from) }
+    }
+}
+
+#[inline(always)]
+unsafe fn shift_right<const BITS: u32>(codes: __m256i) -> __m256i {
+    // SAFETY: the caller promises AVX2. (The shift's count is a literal, hence the arms.)
+    unsafe {
+        match BITS {
+            2 => _mm256_srli_epi32::<2>(codes),
+            4 => _mm256_srli_epi32::<4>(codes),
+            6 => _mm256_srli_epi32::<6>(codes),
+            _ => codes,
+        }
+    }
+}
+
+/// # Safety
+/// F16C, and `from` can be read for four bytes.
+#[inline(always)]
+pub(super) unsafe fn two_halves(from: *const u8) -> (f32, f32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let both = _mm_cvtph_ps(_mm_cvtsi32_si128(from.cast::<i32>().read_unaligned()));
+        (_mm_cvtss_f32(both), _mm_cvtss_f32(_mm_movehdup_ps(both)))
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn strip<L: Lanes, F: Fold<L>, const U: usize>(batch: &Batch, out: *mut u8) {
+    // SAFETY: the caller's promise; this function carries the tier's features.
+    unsafe { pool_strip::<L, F, U>(batch, out) }
+}
+
+define_kernels!(Ymm, Array<f64, 4>; f32: 1 2 3 4 5 6 7 8; f64: 1 2 4 8; bytes: 1 2 3 4 6 8; int4: 1 2 3 4; int2: 1 2);
+
+/// See [`super::kernel::Rounder`].
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn round_to_half(from: *const f32, to: *mut u16, n: usize) {
+    let whole = n - n % Ymm::COUNT;
+    // SAFETY: the caller promises `n` values at both; `whole + n % COUNT == n`.
+    unsafe {
+        for i in (0..whole).step_by(Ymm::COUNT) {
+            let halves = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm256_loadu_ps(from.add(i)));
+            _mm_storeu_si128(to.add(i).cast(), halves);
+        }
+        portable::round_to_half(from.add(whole), to.add(whole), n - whole);
+    }
+}

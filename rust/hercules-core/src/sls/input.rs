@@ -5,6 +5,7 @@
 //! checked copy. A torn or changed value can give a wrong sum or an error, never a read outside the table.
 
 use super::check_index;
+use super::format::RowFormat;
 use crate::error::{Error, Result};
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -72,7 +73,7 @@ impl Ints<'_> {
         })
     }
 
-    /// Copy the row numbers at `positions`, checked against `table`, as offsets in elements.
+    /// Copy the row numbers at `positions`, checked against `table`, as offsets in bytes.
     pub(super) fn copy_checked(&self, positions: Range<usize>, table: &Table, to: &mut [usize]) -> Result<()> {
         assert!(positions.end <= self.len && positions.len() == to.len(), "window outside the indices");
         for (position, slot) in positions.zip(to) {
@@ -83,21 +84,23 @@ impl Ints<'_> {
                     Data::I64(data) => data.add(position).read_volatile(),
                 }
             };
-            *slot = check_index(value, position, table.rows)? * table.dim;
+            *slot = check_index(value, position, table.rows)? * table.row_bytes;
         }
         Ok(())
     }
 }
 
-/// An embedding table: `rows` x `dim` values of f32, row after row without gaps.
+/// An embedding table: `rows` rows of `dim` columns, row after row without gaps.
 ///
 /// Values may change during a call (another thread training them): sums then mix old and new values.
 #[derive(Debug, Clone, Copy)]
 pub struct Table<'a> {
-    pub(super) data: *const f32,
+    pub(super) data: *const u8,
+    pub(super) format: RowFormat,
     pub(super) rows: usize,
     pub(super) dim: usize,
-    memory: PhantomData<&'a f32>,
+    pub(super) row_bytes: usize,
+    memory: PhantomData<&'a ()>,
 }
 
 // SAFETY: the pointer is only read and is valid for 'a from any thread.
@@ -111,39 +114,41 @@ impl<'a> Table<'a> {
             return Err(Error::invalid("weight", format!("has {} values, not {rows} x {dim}", values.len())));
         }
         // SAFETY: the slice holds exactly rows * dim values.
-        unsafe { Self::from_raw(values.as_ptr(), rows, dim) }
+        unsafe { Self::from_raw(values.as_ptr().cast(), RowFormat::F32, rows, dim) }
     }
 
     /// # Safety
-    /// `data` is aligned for f32 and readable for `rows * dim` values during the lifetime.
-    pub unsafe fn from_raw(data: *const f32, rows: usize, dim: usize) -> Result<Self> {
-        checked_bytes("weight", rows, dim)?;
-        Ok(Self { data, rows, dim, memory: PhantomData })
+    /// `data` is readable for `rows` rows of `format.row_bytes(dim)` bytes during the lifetime; aligned for f32 or f64
+    /// if that is the format.
+    pub unsafe fn from_raw(data: *const u8, format: RowFormat, rows: usize, dim: usize) -> Result<Self> {
+        format.table_bytes("weight", rows, dim)?;
+        let row_bytes = format.row_bytes(dim).unwrap_or(usize::MAX); // fits, unless there are no rows
+        Ok(Self { data, format, rows, dim, row_bytes, memory: PhantomData })
     }
 
     pub(super) fn row_bytes(&self) -> usize {
-        self.dim * size_of::<f32>()
+        self.row_bytes
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.rows * self.row_bytes()
+        self.rows * self.row_bytes
     }
 }
 
-/// Bytes of `rows` x `dim` values of f32, refused where the address space ends.
-pub fn checked_bytes(field: &str, rows: usize, dim: usize) -> Result<usize> {
-    rows.checked_mul(dim)
-        .and_then(|n| n.checked_mul(size_of::<f32>()))
-        .filter(|&n| isize::try_from(n).is_ok())
-        .ok_or_else(|| Error::Size(format!("{field}: {rows} x {dim} values of 4 bytes exceed the address space")))
+/// Bytes of `rows` x `dim` values of a result, refused where the address space ends.
+pub fn checked_bytes(field: &str, rows: usize, dim: usize, value_bytes: usize) -> Result<usize> {
+    rows.checked_mul(dim).and_then(|n| n.checked_mul(value_bytes)).filter(|&n| isize::try_from(n).is_ok()).ok_or_else(
+        || Error::Size(format!("{field}: {rows} x {dim} values of {value_bytes} bytes exceed the address space")),
+    )
 }
 
-/// One factor per lookup.
+/// One factor per lookup, of the type that sums are kept in: f64 over tables of f64, else f32.
 #[derive(Debug, Clone, Copy)]
 pub struct LookupWeights<'a> {
-    pub(super) data: *const f32,
+    pub(super) data: *const u8,
+    pub(super) format: RowFormat,
     pub(super) len: usize,
-    memory: PhantomData<&'a f32>,
+    memory: PhantomData<&'a ()>,
 }
 
 // SAFETY: the pointer is only read and is valid for 'a from any thread.
@@ -153,15 +158,27 @@ unsafe impl Sync for LookupWeights<'_> {}
 
 impl<'a> From<&'a [f32]> for LookupWeights<'a> {
     fn from(values: &'a [f32]) -> Self {
-        Self { data: values.as_ptr(), len: values.len(), memory: PhantomData }
+        Self { data: values.as_ptr().cast(), format: RowFormat::F32, len: values.len(), memory: PhantomData }
+    }
+}
+
+impl<'a> From<&'a [f64]> for LookupWeights<'a> {
+    fn from(values: &'a [f64]) -> Self {
+        Self { data: values.as_ptr().cast(), format: RowFormat::F64, len: values.len(), memory: PhantomData }
     }
 }
 
 impl LookupWeights<'_> {
     /// # Safety
     /// `data` is aligned for f32 and readable for `len` values during the lifetime.
-    pub unsafe fn from_raw(data: *const f32, len: usize) -> Self {
-        Self { data, len, memory: PhantomData }
+    pub unsafe fn from_raw_f32(data: *const f32, len: usize) -> Self {
+        Self { data: data.cast(), format: RowFormat::F32, len, memory: PhantomData }
+    }
+
+    /// # Safety
+    /// `data` is aligned for f64 and readable for `len` values during the lifetime.
+    pub unsafe fn from_raw_f64(data: *const f64, len: usize) -> Self {
+        Self { data: data.cast(), format: RowFormat::F64, len, memory: PhantomData }
     }
 }
 

@@ -1,83 +1,139 @@
-//! The one inner loop that every tier runs: pool a run of rows over a strip of columns held in registers.
+//! The one inner loop that every tier and row format runs: pool a run of rows over a strip of columns in registers.
 //!
 //! A tier brings a [`Lanes`] type (its vector register) and instantiates [`pool_strip`] inside functions that carry its
 //! `#[target_feature]`; everything here is `inline(always)`, so it is compiled with the features of those functions.
-//! Each column has one accumulator and rows are added in the order of the lookups, with a separate multiplication and
-//! addition. That makes every tier's result bit-equal to the naive loop.
+//! What one lookup adds to the registers is a [`Fold`]: see [`super::fold`].
+
+use std::cell::Cell;
 
 /// Bytes of a cache line.
 pub(super) const LINE_BYTES: usize = 64;
 
-/// A vector register of f32 lanes.
+/// A type that sums are kept in.
+pub(super) trait Number: Copy {
+    const ZERO: Self;
+    const ONE: Self;
+    const LEAST: Self;
+}
+
+impl Number for f32 {
+    const ZERO: Self = 0.0;
+    const ONE: Self = 1.0;
+    const LEAST: Self = Self::NEG_INFINITY;
+}
+
+impl Number for f64 {
+    const ZERO: Self = 0.0;
+    const ONE: Self = 1.0;
+    const LEAST: Self = Self::NEG_INFINITY;
+}
+
+/// A vector register of floating-point lanes.
 ///
 /// # Safety
 /// Every method may be called only on a CPU that has the tier's instructions, with pointers valid for the lanes it
-/// touches. Pointers need the alignment of f32 only.
+/// touches. Pointers need the alignment of a lane only.
 pub(super) trait Lanes: Copy {
+    type Number: Number;
     const COUNT: usize;
-    unsafe fn splat(x: f32) -> Self;
-    unsafe fn load(from: *const f32) -> Self;
+    unsafe fn splat(x: Self::Number) -> Self;
+    unsafe fn load(from: *const Self::Number) -> Self;
     /// Load the first `n` lanes, 1 <= n <= COUNT; the others are zero and their memory is not touched.
-    unsafe fn load_first(from: *const f32, n: usize) -> Self;
-    unsafe fn store(self, to: *mut f32);
+    unsafe fn load_first(from: *const Self::Number, n: usize) -> Self;
+    unsafe fn store(self, to: *mut Self::Number);
     /// Store the first `n` lanes only, 1 <= n <= COUNT.
-    unsafe fn store_first(self, to: *mut f32, n: usize);
+    unsafe fn store_first(self, to: *mut Self::Number, n: usize);
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;
     /// `other` where it is larger than `self` or not a number, else `self`.
     unsafe fn max_or_nan(self, other: Self) -> Self;
 }
 
-/// How a row joins the accumulator.
-pub(super) trait Pooling {
+/// Lanes of f32 that also read narrower formats.
+///
+/// # Safety
+/// As [`Lanes`]; pointers here need no alignment.
+pub(super) trait NarrowLanes: Lanes<Number = f32> {
+    /// COUNT bytes, each widened to the size of a lane.
+    type Codes: Copy;
+    /// `self * factor + addend`, rounded once.
+    unsafe fn mul_add(self, factor: Self, addend: Self) -> Self;
+    unsafe fn load_half(from: *const u8) -> Self;
+    /// As [`Lanes::load_first`].
+    unsafe fn load_half_first(from: *const u8, n: usize) -> Self;
+    unsafe fn load_brain(from: *const u8) -> Self;
+    /// As [`Lanes::load_first`].
+    unsafe fn load_brain_first(from: *const u8, n: usize) -> Self;
+    unsafe fn load_codes(from: *const u8) -> Self::Codes;
+    /// As [`Lanes::load_first`].
+    unsafe fn load_codes_first(from: *const u8, n: usize) -> Self::Codes;
+    /// The whole numbers in bits `SHIFT..SHIFT + BITS` of the bytes.
+    unsafe fn decode<const SHIFT: u32, const BITS: u32>(codes: Self::Codes) -> Self;
+    /// What [`NarrowLanes::add_steps`] needs to know of a scale.
+    unsafe fn steps<const BITS: u32>(scale: f32) -> Self;
+    /// `self + decode(codes) * scale` with one rounding or two, whichever is faster.
+    unsafe fn add_steps<const SHIFT: u32, const BITS: u32>(self, codes: Self::Codes, steps: Self) -> Self;
+    /// Lanes of both in turn: `self[0], other[0], self[1], other[1], ...`, in two registers.
+    unsafe fn interleave(self, other: Self) -> (Self, Self);
+    /// Two neighbouring halves: the scale and the bias of a row.
+    unsafe fn two_halves(from: *const u8) -> (f32, f32);
+}
+
+/// The registers that one load of a row fills: several where a byte holds several columns.
+pub(super) trait Unit<L: Lanes>: Copy {
+    const VECTORS: usize;
+    fn splat(lanes: L) -> Self;
+    fn vectors(&self) -> &[L];
+    fn vectors_mut(&mut self) -> &mut [L];
+}
+
+impl<L: Lanes, const N: usize> Unit<L> for [L; N] {
+    const VECTORS: usize = N;
+    #[inline(always)]
+    fn splat(lanes: L) -> Self {
+        [lanes; N]
+    }
+    #[inline(always)]
+    fn vectors(&self) -> &[L] {
+        self
+    }
+    #[inline(always)]
+    fn vectors_mut(&mut self) -> &mut [L] {
+        self
+    }
+}
+
+/// What a lookup does to the accumulators of its bag.
+///
+/// Column `c` of a unit of `n` vectors is lane `c / n` of vector `c % n`.
+///
+/// # Safety
+/// As [`Lanes`] for all methods.
+pub(super) trait Fold<L: Lanes>: Copy {
+    type Unit: Unit<L>;
     /// Accumulator of a bag without rows so far.
-    const START: f32;
-    /// Whether each lookup has a weight.
-    const WEIGHTED: bool;
-    /// # Safety
-    /// As for [`Lanes`].
-    unsafe fn fold<L: Lanes>(acc: L, row: L, weight: L) -> L;
-}
-
-pub(super) struct Sum;
-pub(super) struct WeightedSum;
-pub(super) struct Max;
-
-impl Pooling for Sum {
-    const START: f32 = 0.0;
-    const WEIGHTED: bool = false;
-    #[inline(always)]
-    unsafe fn fold<L: Lanes>(acc: L, row: L, _: L) -> L {
-        // SAFETY: the caller's promise.
-        unsafe { acc.add(row) }
-    }
-}
-
-impl Pooling for WeightedSum {
-    const START: f32 = 0.0;
-    const WEIGHTED: bool = true;
-    #[inline(always)]
-    unsafe fn fold<L: Lanes>(acc: L, row: L, weight: L) -> L {
-        // SAFETY: the caller's promise.
-        unsafe { acc.add(weight.mul(row)) }
-    }
-}
-
-impl Pooling for Max {
-    const START: f32 = f32::NEG_INFINITY;
-    const WEIGHTED: bool = false;
-    #[inline(always)]
-    unsafe fn fold<L: Lanes>(acc: L, row: L, _: L) -> L {
-        // SAFETY: the caller's promise.
-        unsafe { acc.max_or_nan(row) }
-    }
+    const START: L::Number;
+    /// Bytes of a unit's columns in a row.
+    const UNIT_BYTES: usize;
+    const UNIT_COLUMNS: usize = L::COUNT * Self::Unit::VECTORS;
+    /// What lookup `j` of the batch needs beside its columns: its weight, or the scale and bias of its row, whose
+    /// columns of the strip start at `row`.
+    unsafe fn open(batch: &Batch, row: *const u8, j: usize) -> Self;
+    /// Add a unit of columns that start at `from`.
+    unsafe fn fold(self, acc: &mut Self::Unit, from: *const u8);
+    /// As `fold` for the first `columns` columns of a unit; memory behind them is not touched.
+    unsafe fn fold_first(self, acc: &mut Self::Unit, from: *const u8, columns: usize);
+    /// What the lookup adds to all columns alike.
+    fn shared(self) -> f32;
+    /// An accumulator with the bag's sum of [`Fold::shared`] added and its columns in order.
+    unsafe fn close(acc: Self::Unit, shared: f32) -> Self::Unit;
 }
 
 /// Consecutive lookups and the bags that they belong to, for one strip of columns.
 pub(super) struct Batch<'a> {
     /// First column of the strip in row 0.
-    pub table: *const f32,
-    /// Offsets of the rows to pool, in elements.
+    pub table: *const u8,
+    /// Offsets of the rows to pool, in bytes.
     pub rows: &'a [usize],
     /// Offsets of the rows to prefetch meanwhile: entry `j` while row `j` is pooled. May be shorter than `rows`.
     pub ahead: &'a [usize],
@@ -85,41 +141,77 @@ pub(super) struct Batch<'a> {
     pub position: usize,
     /// Positions, as above, where the bags end; the last bag may end beyond `rows`.
     pub ends: &'a [usize],
-    /// One weight per entry of `rows`; read only by weighted pooling.
-    pub weights: *const f32,
-    /// Offset of the padding row, which is skipped by the kernels that look at it.
+    /// One weight per entry of `rows`, or one for all if `weight_stride` is 0; of the accumulators' type.
+    pub weights: *const u8,
+    /// Weights from one lookup's to the next: 0 or 1.
+    pub weight_stride: usize,
+    /// Offset of the padding row, which is skipped; `usize::MAX` if there is none.
     pub padding: usize,
-    /// Columns in the strip's last vector, 1..=COUNT.
+    /// Columns in the strip's last unit, at least 1.
     pub last_columns: usize,
-    /// Whether rows straddle cache lines, so that a row's last byte lies in one line more.
+    /// Bytes from the strip's first column to the scale and bias of a quantised row.
+    pub params: usize,
+    /// Bytes from the strip's first column to the last byte that it needs of a row.
+    pub last_byte: usize,
+    /// Whether that byte may lie in a cache line that the strip's own lines do not reach.
     pub straddles: bool,
     /// Whether `out` holds the accumulators of earlier rows of the first bag.
     pub resumes: bool,
-    /// Elements from one bag's row of `out` to the next.
+    /// In that case, their sum of [`Fold::shared`].
+    pub shared: f32,
+    /// Where to leave that sum for the last bag, if it stays open.
+    pub open_shared: &'a Cell<f32>,
+    /// Values from one bag's row of `out` to the next.
     pub stride: usize,
 }
 
 /// A compiled instance of [`pool_strip`].
 ///
 /// # Safety
-/// The CPU has the tier; for each offset in `batch.rows`, the strip's columns can be read from `batch.table + offset`;
-/// `out + b * stride` can be written for the strip's columns for each bag `b` in `batch.ends`; `ends` never decrease and
-/// none but the last lies beyond `position + rows.len()`; weights are there if the pooling is weighted.
-pub(super) type StripKernel = unsafe fn(batch: &Batch, out: *mut f32);
+/// The CPU has the tier; for each offset in `batch.rows`, the strip's columns can be read from `batch.table + offset`,
+/// and the scale and bias from `params` bytes further on if rows are quantised; `out + b * stride` can be written for the
+/// strip's columns for each bag `b` in `batch.ends`; `ends` never decrease and none but the last lies beyond `position +
+/// rows.len()`; weights are there for each lookup. `out` points to the fold's numbers.
+pub(super) type StripKernel = unsafe fn(batch: &Batch, out: *mut u8);
 
-/// The kernels of one tier for one pooling, by number of vectors in the strip (entry 0: one vector).
+/// Round `n` values of f32 to halves, ties to even.
+///
+/// # Safety
+/// The CPU has the tier, `from` can be read and `to` written for `n` values, and they do not overlap.
+pub(super) type Rounder = unsafe fn(from: *const f32, to: *mut u16, n: usize);
+
+/// The kernels of one tier for one row format and one pooling.
+#[derive(Clone, Copy)]
 pub(super) struct Kernels {
-    pub lanes: usize,
-    pub by_vectors: &'static [StripKernel],
+    /// Columns and bytes of a unit.
+    pub unit_columns: usize,
+    pub unit_bytes: usize,
+    /// Kernels with the number of units of their strip, ascending from 1. Not every number is there: a row of another
+    /// width is pooled in several strips.
+    pub by_units: &'static [(usize, StripKernel)],
 }
 
-/// Pool `batch` over a strip of `V` vectors, the last of which may be partial. `SKIP` looks for the padding row.
+impl Kernels {
+    /// The widest kernel for a row, or rest of a row, of `columns` columns (at least one).
+    pub fn widest(&self, columns: usize) -> (usize, StripKernel) {
+        let units = columns.div_ceil(self.unit_columns);
+        let fitting = self.by_units.partition_point(|&(width, _)| width <= units);
+        self.by_units[fitting - 1]
+    }
+
+    /// Whether one strip holds a row of `dim` columns.
+    pub fn hold(&self, dim: usize) -> bool {
+        dim == 0 || self.widest(dim).0 * self.unit_columns >= dim
+    }
+}
+
+/// Pool `batch` over a strip of `U` units, the last of which may be partial.
 ///
 /// # Safety
 /// As [`StripKernel`].
 #[inline(always)]
-pub(super) unsafe fn pool_strip<L: Lanes, P: Pooling, const V: usize, const SKIP: bool>(batch: &Batch, out: *mut f32) {
-    let mut out = out;
+pub(super) unsafe fn pool_strip<L: Lanes, F: Fold<L>, const U: usize>(batch: &Batch, out: *mut u8) {
+    let mut out = out.cast::<L::Number>();
     let mut resumes = batch.resumes;
     let mut j = 0;
     for &end in batch.ends {
@@ -127,94 +219,138 @@ pub(super) unsafe fn pool_strip<L: Lanes, P: Pooling, const V: usize, const SKIP
         // SAFETY: the caller promises that the strip's columns of each row and of `out` are there and that the CPU has
         // the instructions; j < stop <= rows.len(). Prefetches never fault, so they need no promise.
         unsafe {
-            let mut acc = [L::splat(P::START); V];
+            let mut acc = [F::Unit::splat(L::splat(F::START)); U];
+            let mut shared = 0.0;
             if resumes {
-                for (v, lanes) in acc.iter_mut().enumerate() {
-                    *lanes = load_part::<L, V>(out, v, batch.last_columns);
-                }
+                each_vector::<L, F, U>(batch.last_columns, |u, v, at, n| {
+                    acc[u].vectors_mut()[v] = L::load_first(out.add(at), n);
+                });
+                shared = batch.shared;
                 resumes = false;
             }
             // Two loops, so that the first needs no check whether there is something left to prefetch.
             let hot = stop.min(batch.ahead.len());
             while j < hot {
-                prefetch_strip::<L, V>(batch, *batch.ahead.get_unchecked(j));
-                fold_row::<L, P, V, SKIP>(&mut acc, batch, j);
+                prefetch_strip::<L, F, U>(batch, *batch.ahead.get_unchecked(j));
+                shared += fold_row::<L, F, U>(&mut acc, batch, j);
                 j += 1;
             }
             while j < stop {
-                fold_row::<L, P, V, SKIP>(&mut acc, batch, j);
+                shared += fold_row::<L, F, U>(&mut acc, batch, j);
                 j += 1;
             }
-            for (v, lanes) in acc.iter().enumerate() {
-                let to = out.add(v * L::COUNT);
-                if v + 1 == V {
-                    lanes.store_first(to, batch.last_columns);
-                } else {
-                    lanes.store(to);
-                }
+            if end - batch.position <= batch.rows.len() {
+                store::<L, F, U>(&acc, shared, out, batch.last_columns);
+            } else {
+                each_vector::<L, F, U>(batch.last_columns, |u, v, at, n| {
+                    acc[u].vectors()[v].store_first(out.add(at), n);
+                });
+                batch.open_shared.set(shared);
             }
         }
         out = out.wrapping_add(batch.stride);
     }
 }
 
-/// # Safety
-/// As [`StripKernel`], and `j < batch.rows.len()`.
+/// Call `visit(unit, vector, at, n)` for the accumulators of an unfinished bag, which are kept in `out` as they stand:
+/// the `n` lanes of the vector that hold columns go to the `n` places from `at` on.
 #[inline(always)]
-unsafe fn fold_row<L: Lanes, P: Pooling, const V: usize, const SKIP: bool>(acc: &mut [L; V], batch: &Batch, j: usize) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let offset = *batch.rows.get_unchecked(j);
-        if SKIP && offset == batch.padding {
-            return;
-        }
-        let row = batch.table.add(offset);
-        let weight = L::splat(if P::WEIGHTED { batch.weights.add(j).read() } else { 1.0 });
-        for (v, lanes) in acc.iter_mut().enumerate() {
-            *lanes = P::fold(*lanes, load_part::<L, V>(row, v, batch.last_columns), weight);
+fn each_vector<L: Lanes, F: Fold<L>, const U: usize>(
+    last_columns: usize,
+    mut visit: impl FnMut(usize, usize, usize, usize),
+) {
+    let vectors = F::Unit::VECTORS;
+    let mut at = 0;
+    for u in 0..U {
+        let columns = if u + 1 == U { last_columns } else { F::UNIT_COLUMNS };
+        for v in 0..vectors {
+            let n = (columns + vectors - 1 - v) / vectors;
+            if n > 0 {
+                visit(u, v, at, n);
+            }
+            at += n;
         }
     }
 }
 
-/// Vector `v` of the `V` that start at `from`; the last one is loaded in part.
+/// Write the result of a finished bag.
 ///
 /// # Safety
-/// As [`Lanes`].
+/// As [`StripKernel`].
 #[inline(always)]
-unsafe fn load_part<L: Lanes, const V: usize>(from: *const f32, v: usize, last_columns: usize) -> L {
+unsafe fn store<L: Lanes, F: Fold<L>, const U: usize>(
+    acc: &[F::Unit; U],
+    shared: f32,
+    out: *mut L::Number,
+    last_columns: usize,
+) {
+    for (u, unit) in acc.iter().enumerate() {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let closed = F::close(*unit, shared);
+            for (v, lanes) in closed.vectors().iter().enumerate() {
+                let first = v * L::COUNT;
+                let to = out.add(u * F::UNIT_COLUMNS + first);
+                if u + 1 < U {
+                    lanes.store(to);
+                } else if first < last_columns {
+                    lanes.store_first(to, (last_columns - first).min(L::COUNT));
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As [`StripKernel`], and `j < batch.rows.len()`.
+#[inline(always)]
+unsafe fn fold_row<L: Lanes, F: Fold<L>, const U: usize>(acc: &mut [F::Unit; U], batch: &Batch, j: usize) -> f32 {
     // SAFETY: the caller's promise.
     unsafe {
-        let from = from.add(v * L::COUNT);
-        if v + 1 == V { L::load_first(from, last_columns) } else { L::load(from) }
+        let offset = *batch.rows.get_unchecked(j);
+        if offset == batch.padding {
+            return 0.0;
+        }
+        let row = batch.table.add(offset);
+        let fold = F::open(batch, row, j);
+        for (u, unit) in acc.iter_mut().enumerate() {
+            let from = row.add(u * F::UNIT_BYTES);
+            if u + 1 == U {
+                fold.fold_first(unit, from, batch.last_columns);
+            } else {
+                fold.fold(unit, from);
+            }
+        }
+        fold.shared()
     }
 }
 
 /// Ask for the cache lines of the strip in the row at `offset`.
 #[inline(always)]
-fn prefetch_strip<L: Lanes, const V: usize>(batch: &Batch, offset: usize) {
+fn prefetch_strip<L: Lanes, F: Fold<L>, const U: usize>(batch: &Batch, offset: usize) {
     let strip = batch.table.wrapping_add(offset);
-    let whole = V * L::COUNT * size_of::<f32>(); // known at compile time, so the loop is unrolled
+    let whole = U * F::UNIT_BYTES; // known at compile time, so the loop is unrolled
     for line in 0..whole.div_ceil(LINE_BYTES) {
-        prefetch(strip.wrapping_byte_add(line * LINE_BYTES));
+        prefetch(strip.wrapping_add(line * LINE_BYTES));
     }
     if batch.straddles {
-        prefetch(strip.wrapping_add((V - 1) * L::COUNT + batch.last_columns - 1));
+        prefetch(strip.wrapping_add(batch.last_byte));
     }
 }
 
 /// Ask for all cache lines of `bytes` bytes at `from`.
 #[inline]
-pub(super) fn prefetch_bytes(from: *const f32, bytes: usize, straddles: bool) {
+pub(super) fn prefetch_bytes(from: *const u8, bytes: usize, straddles: bool) {
     for line in 0..bytes.div_ceil(LINE_BYTES) {
-        prefetch(from.wrapping_byte_add(line * LINE_BYTES));
+        prefetch(from.wrapping_add(line * LINE_BYTES));
     }
     if straddles {
-        prefetch(from.wrapping_byte_add(bytes.wrapping_sub(1)));
+        prefetch(from.wrapping_add(bytes.wrapping_sub(1)));
     }
 }
 
 #[inline(always)]
-fn prefetch(at: *const f32) {
+fn prefetch(at: *const u8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch is a hint: it reads nothing and faults for no address. SSE is part of x86-64.
     unsafe {
@@ -225,7 +361,33 @@ fn prefetch(at: *const f32) {
     let _ = at;
 }
 
-/// Which instance of [`Pooling`] a call needs, as a value.
+/// Read 1 to 16 bytes, no others: the byte at `from` becomes the lowest. For tails where a tier has no masked load.
+///
+/// # Safety
+/// `from` can be read for `n` bytes, 1 <= n <= 16.
+#[inline(always)]
+pub(super) unsafe fn read_first(from: *const u8, n: usize) -> u128 {
+    // SAFETY: each arm reads within the first `n` bytes. Two reads that overlap agree where they do.
+    unsafe {
+        match n {
+            8.. => {
+                let low = u128::from(from.cast::<u64>().read_unaligned());
+                low | u128::from(from.add(n - 8).cast::<u64>().read_unaligned()) << (8 * (n - 8))
+            }
+            4.. => {
+                let low = u128::from(from.cast::<u32>().read_unaligned());
+                low | u128::from(from.add(n - 4).cast::<u32>().read_unaligned()) << (8 * (n - 4))
+            }
+            2.. => {
+                let low = u128::from(from.cast::<u16>().read_unaligned());
+                low | u128::from(from.add(n - 2).cast::<u16>().read_unaligned()) << (8 * (n - 2))
+            }
+            _ => u128::from(from.read()),
+        }
+    }
+}
+
+/// How rows become one, as far as kernels differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PoolingKind {
     Sum,
@@ -233,21 +395,60 @@ pub(super) enum PoolingKind {
     Max,
 }
 
-/// Define a tier's `kernels` function from its `strip` function: one table per pooling, one entry per strip width.
+/// Define a tier's `kernels` function from its `strip` function: one table per format and pooling, one entry per width.
+/// Widths are in units, so that each list ends at the registers a strip may fill. (Each entry is a function to compile:
+/// the lists leave out what embedding tables are rarely wide.)
 macro_rules! define_kernels {
-    ($lanes:ty; $($v:literal)+) => {
-        /// The kernels for `pooling`, with or without the check for the padding row.
-        pub(super) fn kernels(pooling: $crate::sls::kernel::PoolingKind, skip: bool) -> $crate::sls::kernel::Kernels {
-            use $crate::sls::kernel::{Kernels, Max, PoolingKind, StripKernel, Sum, WeightedSum};
-            let by_vectors: &'static [StripKernel] = match (pooling, skip) {
-                (PoolingKind::Sum, false) => &[$(strip::<Sum, $v, false>),+],
-                (PoolingKind::Sum, true) => &[$(strip::<Sum, $v, true>),+],
-                (PoolingKind::WeightedSum, false) => &[$(strip::<WeightedSum, $v, false>),+],
-                (PoolingKind::WeightedSum, true) => &[$(strip::<WeightedSum, $v, true>),+],
-                (PoolingKind::Max, false) => &[$(strip::<Max, $v, false>),+],
-                (PoolingKind::Max, true) => &[$(strip::<Max, $v, true>),+],
+    ($lanes:ty, $doubles:ty; f32: $($f32:literal)+; f64: $($f64:literal)+; bytes: $($byte:literal)+;
+     int4: $($int4:literal)+; int2: $($int2:literal)+) => {
+        /// The kernels for `pooling` over rows of `format`; `exact` asks for the order of a fused multiply-add per row.
+        pub(super) fn kernels(
+            format: $crate::sls::format::RowFormat,
+            pooling: $crate::sls::kernel::PoolingKind,
+            exact: bool,
+        ) -> $crate::sls::kernel::Kernels {
+            use $crate::sls::fold::{
+                Brain, Exact, Half, Int2, Int4, Int8, Largest, Max, Native, Plain, Quick, Sum, WeightedSum,
             };
-            Kernels { lanes: <$lanes>::COUNT, by_vectors }
+            use $crate::sls::format::RowFormat::{Bf16, F16, F32, F64, Int2 as I2, Int4 as I4, Int8 as I8};
+            use $crate::sls::kernel::{Fold, Kernels, PoolingKind as Kind};
+            macro_rules! table {
+                ($l:ty, $f:ty, $n:tt) => {
+                    Kernels {
+                        unit_columns: <$f as Fold<$l>>::UNIT_COLUMNS,
+                        unit_bytes: <$f as Fold<$l>>::UNIT_BYTES,
+                        by_units: table!(@ $l, $f, $n),
+                    }
+                };
+                (@ $l:ty, $f:ty, f32) => { &[$(($f32, strip::<$l, $f, $f32>)),+] };
+                (@ $l:ty, $f:ty, f64) => { &[$(($f64, strip::<$l, $f, $f64>)),+] };
+                (@ $l:ty, $f:ty, bytes) => { &[$(($byte, strip::<$l, $f, $byte>)),+] };
+                (@ $l:ty, $f:ty, int4) => { &[$(($int4, strip::<$l, $f, $int4>)),+] };
+                (@ $l:ty, $f:ty, int2) => { &[$(($int2, strip::<$l, $f, $int2>)),+] };
+            }
+            match (format, pooling) {
+                (F32, Kind::Sum) => table!($lanes, Plain<$lanes, Native, Sum>, f32),
+                (F32, Kind::WeightedSum) => table!($lanes, Plain<$lanes, Native, WeightedSum>, f32),
+                (F32, Kind::Max) => table!($lanes, Plain<$lanes, Native, Max>, f32),
+                (F64, Kind::Sum) => table!($doubles, Plain<$doubles, Native, Sum>, f64),
+                (F64, Kind::WeightedSum) => table!($doubles, Plain<$doubles, Native, WeightedSum>, f64),
+                (F64, Kind::Max) => table!($doubles, Plain<$doubles, Native, Max>, f64),
+                (F16, Kind::Sum) => table!($lanes, Plain<$lanes, Half, Sum>, bytes),
+                (F16, Kind::WeightedSum) => table!($lanes, Plain<$lanes, Half, WeightedSum>, bytes),
+                (F16, Kind::Max) => table!($lanes, Plain<$lanes, Half, Max>, bytes),
+                (Bf16, Kind::Sum) => table!($lanes, Plain<$lanes, Brain, Sum>, bytes),
+                (Bf16, Kind::WeightedSum) => table!($lanes, Plain<$lanes, Brain, WeightedSum>, bytes),
+                (Bf16, Kind::Max) => table!($lanes, Plain<$lanes, Brain, Max>, bytes),
+                (I8, Kind::Max) => table!($lanes, Largest<$lanes, Int8>, bytes),
+                (I4, Kind::Max) => table!($lanes, Largest<$lanes, Int4>, int4),
+                (I2, Kind::Max) => table!($lanes, Largest<$lanes, Int2>, int2),
+                (I8, _) if exact => table!($lanes, Exact<$lanes, Int8>, bytes),
+                (I4, _) if exact => table!($lanes, Exact<$lanes, Int4>, int4),
+                (I2, _) if exact => table!($lanes, Exact<$lanes, Int2>, int2),
+                (I8, _) => table!($lanes, Quick<$lanes, Int8>, bytes),
+                (I4, _) => table!($lanes, Quick<$lanes, Int4>, int4),
+                (I2, _) => table!($lanes, Quick<$lanes, Int2>, int2),
+            }
         }
     };
 }

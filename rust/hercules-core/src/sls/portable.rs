@@ -1,48 +1,49 @@
-//! The tier for any CPU: four lanes in an array, which the compiler maps to the baseline's vectors.
+//! The tier for any CPU: lanes in an array, which the compiler maps to the baseline's vectors.
 
-use super::kernel::{Batch, Lanes, Pooling, define_kernels, pool_strip};
+use super::half::{brain_to_f32, f32_to_half, half_to_f32};
+use super::kernel::{Batch, Fold, Lanes, NarrowLanes, Number, define_kernels, pool_strip, read_first};
+use std::ops::{Add, Mul};
 
+/// Lanes in an array. The other tiers use it for f64, where it is compiled with their instructions.
 #[derive(Clone, Copy)]
-struct Quad([f32; 4]);
+pub(super) struct Array<N, const COUNT: usize>([N; COUNT]);
 
-impl Quad {
+impl<N: Copy, const COUNT: usize> Array<N, COUNT> {
     #[inline(always)]
-    fn zip(self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
+    fn zip(self, other: Self, f: impl Fn(N, N) -> N) -> Self {
         Self(std::array::from_fn(|i| f(self.0[i], other.0[i])))
     }
 }
 
-impl Lanes for Quad {
-    const COUNT: usize = 4;
+impl<N: Number + Add<Output = N> + Mul<Output = N> + PartialOrd, const COUNT: usize> Lanes for Array<N, COUNT> {
+    type Number = N;
+    const COUNT: usize = COUNT;
     #[inline(always)]
-    unsafe fn splat(x: f32) -> Self {
-        Self([x; 4])
+    unsafe fn splat(x: N) -> Self {
+        Self([x; COUNT])
     }
     #[inline(always)]
-    unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: the caller promises four readable values at `from`.
-        unsafe { Self(from.cast::<[f32; 4]>().read()) }
+    unsafe fn load(from: *const N) -> Self {
+        // SAFETY: the caller promises COUNT readable values at `from`.
+        unsafe { Self(from.cast::<[N; COUNT]>().read()) }
     }
     #[inline(always)]
-    unsafe fn load_first(from: *const f32, n: usize) -> Self {
-        // SAFETY: the caller promises `n` readable values at `from`; each arm reads exactly `n`.
-        unsafe {
-            match n {
-                1 => Self([from.read(), 0.0, 0.0, 0.0]),
-                2 => Self([from.read(), from.add(1).read(), 0.0, 0.0]),
-                3 => Self([from.read(), from.add(1).read(), from.add(2).read(), 0.0]),
-                _ => Self::load(from),
-            }
+    unsafe fn load_first(from: *const N, n: usize) -> Self {
+        if n == COUNT {
+            // SAFETY: the caller promises `n` readable values at `from`.
+            return unsafe { Self::load(from) };
         }
+        // SAFETY: as above; i < n.
+        Self(std::array::from_fn(|i| if i < n { unsafe { from.add(i).read() } } else { N::ZERO }))
     }
     #[inline(always)]
-    unsafe fn store(self, to: *mut f32) {
-        // SAFETY: the caller promises four writable values at `to`.
-        unsafe { to.cast::<[f32; 4]>().write(self.0) }
+    unsafe fn store(self, to: *mut N) {
+        // SAFETY: the caller promises COUNT writable values at `to`.
+        unsafe { to.cast::<[N; COUNT]>().write(self.0) }
     }
     #[inline(always)]
-    unsafe fn store_first(self, to: *mut f32, n: usize) {
-        // SAFETY: the caller promises `n` writable values at `to`, and n <= 4.
+    unsafe fn store_first(self, to: *mut N, n: usize) {
+        // SAFETY: the caller promises `n` writable values at `to`, and n <= COUNT.
         unsafe { self.0.as_ptr().copy_to_nonoverlapping(to, n) }
     }
     #[inline(always)]
@@ -54,14 +55,105 @@ impl Lanes for Quad {
         self.zip(other, |a, b| a * b)
     }
     #[inline(always)]
+    #[allow(clippy::eq_op)] // only a NaN differs from itself
     unsafe fn max_or_nan(self, other: Self) -> Self {
-        self.zip(other, |a, b| if b > a || b.is_nan() { b } else { a })
+        self.zip(other, |a, b| if b > a || b != b { b } else { a })
     }
 }
 
-unsafe fn strip<P: Pooling, const V: usize, const SKIP: bool>(batch: &Batch, out: *mut f32) {
-    // SAFETY: the caller's promise; no instructions beyond the baseline are used.
-    unsafe { pool_strip::<Quad, P, V, SKIP>(batch, out) }
+type Quad = Array<f32, 4>;
+
+impl Quad {
+    #[inline(always)]
+    fn map<T: Copy>(values: [T; 4], f: impl Fn(T) -> f32) -> Self {
+        Self(std::array::from_fn(|i| f(values[i])))
+    }
 }
 
-define_kernels!(Quad; 1 2 3 4 5 6 7 8);
+/// The first `n` of eight bytes' worth of two-byte values, the others zero.
+///
+/// # Safety
+/// `from` can be read for `n` values of two bytes, 1 <= n <= 4.
+#[inline(always)]
+unsafe fn first_pairs(from: *const u8, n: usize) -> [u16; 4] {
+    // SAFETY: the caller's promise.
+    let bits = unsafe { read_first(from, 2 * n) };
+    std::array::from_fn(|i| (bits >> (16 * i)) as u16)
+}
+
+impl NarrowLanes for Quad {
+    type Codes = [u8; 4];
+    #[inline(always)]
+    unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i].mul_add(factor.0[i], addend.0[i])))
+    }
+    #[inline(always)]
+    unsafe fn load_half(from: *const u8) -> Self {
+        // SAFETY: the caller promises four readable values of two bytes at `from`.
+        unsafe { Self::map(from.cast::<[u16; 4]>().read_unaligned(), half_to_f32) }
+    }
+    #[inline(always)]
+    unsafe fn load_half_first(from: *const u8, n: usize) -> Self {
+        // SAFETY: the caller promises `n` such values.
+        unsafe { if n == 4 { Self::load_half(from) } else { Self::map(first_pairs(from, n), half_to_f32) } }
+    }
+    #[inline(always)]
+    unsafe fn load_brain(from: *const u8) -> Self {
+        // SAFETY: the caller promises four readable values of two bytes at `from`.
+        unsafe { Self::map(from.cast::<[u16; 4]>().read_unaligned(), brain_to_f32) }
+    }
+    #[inline(always)]
+    unsafe fn load_brain_first(from: *const u8, n: usize) -> Self {
+        // SAFETY: the caller promises `n` such values.
+        unsafe { if n == 4 { Self::load_brain(from) } else { Self::map(first_pairs(from, n), brain_to_f32) } }
+    }
+    #[inline(always)]
+    unsafe fn load_codes(from: *const u8) -> [u8; 4] {
+        // SAFETY: the caller promises four readable bytes at `from`.
+        unsafe { from.cast::<[u8; 4]>().read() }
+    }
+    #[inline(always)]
+    unsafe fn load_codes_first(from: *const u8, n: usize) -> [u8; 4] {
+        // SAFETY: the caller promises `n` readable bytes at `from`.
+        unsafe { if n == 4 { Self::load_codes(from) } else { (read_first(from, n) as u32).to_le_bytes() } }
+    }
+    #[inline(always)]
+    unsafe fn decode<const SHIFT: u32, const BITS: u32>(codes: [u8; 4]) -> Self {
+        let mask = (1_i32 << BITS) - 1;
+        Self::map(codes, |code| ((i32::from(code) >> SHIFT) & mask) as f32)
+    }
+    #[inline(always)]
+    unsafe fn steps<const BITS: u32>(scale: f32) -> Self {
+        Self([scale; 4])
+    }
+    #[inline(always)]
+    unsafe fn add_steps<const SHIFT: u32, const BITS: u32>(self, codes: [u8; 4], steps: Self) -> Self {
+        // SAFETY: no instructions beyond the baseline.
+        unsafe { self.add(Self::decode::<SHIFT, BITS>(codes).mul(steps)) }
+    }
+    #[inline(always)]
+    unsafe fn interleave(self, other: Self) -> (Self, Self) {
+        let ([a, b, c, d], [e, f, g, h]) = (self.0, other.0);
+        (Self([a, e, b, f]), Self([c, g, d, h]))
+    }
+    #[inline(always)]
+    unsafe fn two_halves(from: *const u8) -> (f32, f32) {
+        // SAFETY: the caller promises two readable values of two bytes at `from`.
+        let [first, second] = unsafe { from.cast::<[u16; 2]>().read_unaligned() };
+        (half_to_f32(first), half_to_f32(second))
+    }
+}
+
+unsafe fn strip<L: Lanes, F: Fold<L>, const U: usize>(batch: &Batch, out: *mut u8) {
+    // SAFETY: the caller's promise; no instructions beyond the baseline are used.
+    unsafe { pool_strip::<L, F, U>(batch, out) }
+}
+
+define_kernels!(Quad, Array<f64, 2>; f32: 1 2 3 4 5 6 7 8; f64: 1 2 4 8; bytes: 1 2 4 8; int4: 1 2 4; int2: 1 2);
+
+pub(super) unsafe fn round_to_half(from: *const f32, to: *mut u16, n: usize) {
+    for i in 0..n {
+        // SAFETY: the caller promises `n` values at both.
+        unsafe { to.add(i).write(f32_to_half(from.add(i).read())) }
+    }
+}

@@ -11,7 +11,7 @@ use std::hint::black_box;
 use std::ops::Range;
 use std::time::Instant;
 
-/// Bytes per second at which rows of `table` can be brought to the core in the order of `indices`: one word of each
+/// Bytes per second at which rows of `table` can be brought to the core in the order of `indices`: one byte of each
 /// cache line is loaded. Counts the rows' own bytes, as a kernel's useful traffic is counted.
 ///
 /// `threads` share the lookups in equal runs. One timed pass; the caller repeats and takes the median.
@@ -34,7 +34,7 @@ pub fn gather_limit(table: &Table, indices: &Ints, threads: Option<usize>, contr
     Ok((n * table.row_bytes()) as f64 / seconds)
 }
 
-/// Load one word of each cache line of each row; their sum keeps the loads alive. Compiled for the usual widths.
+/// Load one byte of each cache line of each row; their sum keeps the loads alive. Compiled for the usual widths.
 fn touch(table: &Table, indices: &Ints, positions: Range<usize>, control: &Control) -> Result<u32> {
     match table.row_bytes().div_ceil(LINE_BYTES) {
         1 => touch_lines::<1>(table, indices, positions, control),
@@ -53,8 +53,8 @@ fn touch_lines<const LINES: usize>(
     positions: Range<usize>,
     control: &Control,
 ) -> Result<u32> {
-    const WORDS_PER_LINE: usize = LINE_BYTES / size_of::<f32>();
-    let lines = if LINES == 0 { table.row_bytes().div_ceil(LINE_BYTES) } else { LINES };
+    let row_bytes = table.row_bytes();
+    let lines = if LINES == 0 { row_bytes.div_ceil(LINE_BYTES) } else { LINES };
     let straddles = straddles(table);
     let end = positions.end;
     let mut window = Window::open(table, indices, positions, control)?;
@@ -63,14 +63,15 @@ fn touch_lines<const LINES: usize>(
         let (rows, ahead) = window.take(usize::MAX)?;
         for (j, &offset) in rows.iter().enumerate() {
             if let Some(&next) = ahead.get(j) {
-                prefetch_bytes(table.data.wrapping_add(next), lines * LINE_BYTES, false);
-                if straddles {
-                    prefetch_bytes(table.data.wrapping_add(next + table.dim - 1), 1, false);
-                }
+                prefetch_bytes(table.data.wrapping_add(next), row_bytes, straddles);
             }
             for line in 0..lines {
-                // SAFETY: the window checked the offset against the table, and (lines - 1) * 16 < dim.
-                sum = sum.wrapping_add(unsafe { table.data.add(offset + line * WORDS_PER_LINE).read() }.to_bits());
+                // SAFETY: the window checked the offset against the table, and (lines - 1) * 64 < row_bytes.
+                sum = sum.wrapping_add(u32::from(unsafe { table.data.add(offset + line * LINE_BYTES).read() }));
+            }
+            if straddles {
+                // SAFETY: as above; a row has at least one byte.
+                sum = sum.wrapping_add(u32::from(unsafe { table.data.add(offset + row_bytes - 1).read() }));
             }
         }
     }

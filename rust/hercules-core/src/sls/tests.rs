@@ -5,19 +5,19 @@ use super::*;
 use crate::rng::{Purpose, Stream};
 use proptest::prelude::*;
 
-fn tiers() -> impl Iterator<Item = Isa> {
+pub(super) fn tiers() -> impl Iterator<Item = Isa> {
     Isa::ALL.into_iter().filter(|isa| *isa <= Isa::detected())
 }
 
 /// Values of mixed sign and size, so that any change in the order of additions shows.
-fn values(n: usize, seed: u64) -> Vec<f32> {
+pub(super) fn values(n: usize, seed: u64) -> Vec<f32> {
     let stream = Stream::new(seed, Purpose::Search, 0);
     (0..n as u64)
         .map(|i| ((stream.uniform(2 * i) - 0.5) * 10.0_f64.powi((stream.bits(2 * i + 1) % 7) as i32)) as f32)
         .collect()
 }
 
-fn picks(n: usize, rows: usize, seed: u64) -> Vec<i64> {
+pub(super) fn picks(n: usize, rows: usize, seed: u64) -> Vec<i64> {
     let stream = Stream::new(seed, Purpose::Sizes, 1);
     (0..n as u64).map(|i| (stream.bits(i) % rows as u64) as i64).collect()
 }
@@ -41,13 +41,14 @@ fn call<'a>(table: Table<'a>, indices: &'a [i64], lengths: &'a [i64]) -> Call<'a
         bags: Bags::Lengths(lengths.into()),
         mode: Mode::Sum,
         lookup_weights: None,
+        exact: false,
         padding: None,
         threads: Some(1),
         isa: None,
     }
 }
 
-fn ends_of(lengths: &[i64]) -> Vec<usize> {
+pub(super) fn ends_of(lengths: &[i64]) -> Vec<usize> {
     lengths
         .iter()
         .scan(0, |end, &n| {
@@ -238,7 +239,7 @@ fn options_are_checked() {
     assert!(run(Call { lookup_weights: Some(two), mode: Mode::Max, ..base }).unwrap_err().to_string().contains("max"));
     assert!(run(Call { threads: Some(0), ..base }).is_err());
     assert!(Table::new(&weight, 5, 3).is_err());
-    assert!(matches!(checked_bytes("weight", usize::MAX, 2), Err(Error::Size(_))));
+    assert!(matches!(checked_bytes("weight", usize::MAX, 2, 4), Err(Error::Size(_))));
     assert!(Mode::parse("prod").unwrap_err().to_string().contains("sum, mean, max"));
 }
 

@@ -30,7 +30,7 @@ pub(super) fn straddles(table: &Table) -> bool {
     !table.row_bytes().is_multiple_of(LINE_BYTES) || !table.data.addr().is_multiple_of(LINE_BYTES)
 }
 
-/// A sliding window over one worker's lookups, as checked offsets of rows in elements.
+/// A sliding window over one worker's lookups, as checked offsets of rows in bytes.
 pub(super) struct Window<'a> {
     table: &'a Table<'a>,
     indices: &'a Ints<'a>,
