@@ -218,6 +218,9 @@ class EmbeddingTable:
     def __len__(self) -> int:
         return self.rows
 
+    def __reduce__(self) -> Any:
+        raise TypeError("an EmbeddingTable is not pickled; save it, and load it (mapped=True shares it) where it is needed")
+
     def __repr__(self) -> str:
         return f"<EmbeddingTable {self.dtype} {self.rows} x {self.dim}, {self.nbytes} bytes>"
 

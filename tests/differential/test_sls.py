@@ -44,7 +44,7 @@ def test_offsets_are_bit_equal_to_the_twin(case, mode, weighted, include_last):
     for isa in TIERS:
         for threads in (1, 2, 3):
             ours = _core.embedding_bag(
-                weight, indices, offsets, mode, factors, include_last, padding, None, threads, isa=isa
+                weight, indices, offsets, mode, factors, include_last, padding, None, threads, False, isa=isa
             )
             assert same_bytes(ours, right), (isa, threads)
     out = np.full_like(right, np.nan)
@@ -70,7 +70,7 @@ def test_lengths_are_bit_equal_to_the_twin(case, weighted):
     for isa in TIERS:
         for threads in (1, 2, 3):
             assert same_bytes(
-                _core.sparse_lengths_sum(weight, indices, lengths, factors, None, threads, isa=isa), right
+                _core.sparse_lengths_sum(weight, indices, lengths, factors, None, threads, False, isa=isa), right
             )
     assert same_bytes(hf.sparse_lengths_sum(weight, indices, lengths, weights=factors), right)
 
@@ -97,7 +97,7 @@ def test_large_skewed_calls_are_shared_without_a_change(isa, mode):
     indices = rng.integers(0, 3000, lengths.sum())
     offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]])
     results = [
-        _core.embedding_bag(weight, indices, offsets, mode, None, False, 7, None, threads, isa=isa)
+        _core.embedding_bag(weight, indices, offsets, mode, None, False, 7, None, threads, False, isa=isa)
         for threads in (1, 2, 3, 8)
     ]
     assert all(same_bytes(result, results[0]) for result in results)

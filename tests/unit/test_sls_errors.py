@@ -27,11 +27,20 @@ def ints(*values, dtype=np.int64):
 
 BAG_ERRORS = {
     # weight
-    "weight is a list": ({"weight": [[1.0]]}, DTypeError, "weight: must be a NumPy array, not list"),
-    "weight is None": ({"weight": None}, DTypeError, "weight: must be a NumPy array, not NoneType"),
-    "weight is a scalar": ({"weight": np.float32(1)}, DTypeError, "weight: must be a NumPy array, not float32"),
-    "weight float64": ({"weight": W.astype("f8")}, DTypeError, "weight: has dtype float64; accepted: float32"),
-    "weight float16": ({"weight": W.astype("f2")}, DTypeError, "weight: has dtype float16; accepted: float32"),
+    "weight is a list": ({"weight": [[1.0]]}, DTypeError, "weight: must be a NumPy array or an EmbeddingTable, not li"),
+    "weight is None": ({"weight": None}, DTypeError, "weight: must be a NumPy array or an EmbeddingTable, not NoneType"),
+    "weight is a scalar": (
+        {"weight": np.float32(1)},
+        DTypeError,
+        "weight: must be a NumPy array or an EmbeddingTable, not float32",
+    ),
+    "weight int8": (
+        {"weight": W.astype("i1")},
+        DTypeError,
+        "weight: has dtype int8; accepted: float32, float16, float64, or an EmbeddingTable",
+    ),
+    "weight long double": ({"weight": W.astype("g")}, DTypeError, "weight: has dtype float128; accepted: float32, float"),
+    "weight float16 swapped": ({"weight": W.astype(">f2")}, DTypeError, "weight: has dtype >f2 in foreign byte order"),
     "weight uint8": ({"weight": W.astype("u1")}, DTypeError, "weight: has dtype uint8; accepted: float32"),
     "weight object": ({"weight": W.astype(object)}, DTypeError, "weight: has dtype object; accepted: float32"),
     "weight complex": ({"weight": W.astype("c8")}, DTypeError, "weight: has dtype complex64; accepted: float32"),
@@ -168,7 +177,7 @@ BAG_ERRORS = {
     "threads text": ({"threads": "2"}, DTypeError, "threads: must be a whole number, not str"),
     # out
     "out list": ({"out": [[0.0] * 5] * 2}, DTypeError, "out: must be a NumPy array, not list"),
-    "out float64": ({"out": np.zeros((2, 5))}, DTypeError, "out: has dtype float64; accepted: float32"),
+    "out float64": ({"out": np.zeros((2, 5))}, DTypeError, "out: has dtype float64; accepted: float32, float16"),
     "out wrong bags": ({"out": np.zeros((3, 5), "f4")}, InputError, "out: has shape (3, 5); the result has (2, 5)"),
     "out wrong dim": ({"out": np.zeros((2, 4), "f4")}, InputError, "out: has shape (2, 4); the result has (2, 5)"),
     "out flat": ({"out": np.zeros(10, "f4")}, InputError, "out: has shape (10,); the result has (2, 5)"),
@@ -251,7 +260,7 @@ def test_errors_are_also_the_builtins_that_callers_expect():
     with pytest.raises(ValueError):
         bag_call(offsets=ints(1))
     with pytest.raises(TypeError):
-        bag_call(weight=W.astype("f8"))
+        bag_call(weight=W.astype("i4"))
 
 
 def test_the_first_bad_index_is_named_for_any_thread_count():
@@ -340,4 +349,4 @@ def test_another_thread_may_write_the_integers_meanwhile(dtype):
 
 def test_unknown_isa_is_refused():
     with pytest.raises(InputError, match="allowed are portable, avx2, avx512"):
-        _core.embedding_bag(W, IDX, OFF, "sum", None, False, None, None, None, isa="sse9")
+        _core.embedding_bag(W, IDX, OFF, "sum", None, False, None, None, None, False, isa="sse9")
