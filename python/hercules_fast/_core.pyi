@@ -64,7 +64,9 @@ class TableRows:
     """Rows of one format, owned; ``hercules_fast.EmbeddingTable`` is its public face."""
 
     @staticmethod
-    def encode(array: NDArray[np.float32] | NDArray[np.float16], dtype: str, threads: int | None = None) -> TableRows: ...
+    def encode(
+        array: NDArray[np.float32] | NDArray[np.float16], dtype: str, threads: int | None = None
+    ) -> TableRows: ...
     @staticmethod
     def import_fused(array: _U8, dtype: str, layout: str, dim: int | None) -> TableRows: ...
     @staticmethod

@@ -148,7 +148,7 @@ class EmbeddingTable:
 
         about = {"schema": SCHEMA, "dtype": self.dtype, "rows": self.rows, "dim": self.dim, "row_bytes": self.row_bytes}
         header = _MAGIC + json.dumps(about).encode() + b"\n"
-        write_atomically(Path(path), header.ljust(_HEADER_BYTES, b" "), memoryview(self._rows.view().reshape(-1)))
+        write_atomically(Path(path), header.ljust(_HEADER_BYTES, b" "), self._rows.view().reshape(-1).data)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, mapped: bool = False) -> EmbeddingTable:
@@ -165,7 +165,7 @@ class EmbeddingTable:
             MemoryError: There is no memory for the rows.
         """
         try:
-            file = Path(path).open("rb")
+            file = Path(path).open("rb")  # noqa: SIM115 - closed below; the try is for its opening only
         except OSError as error:
             raise MissingFileError(f"cannot read {path}: {error.strerror or error}") from error
         with file:
@@ -219,10 +219,14 @@ class EmbeddingTable:
         return self.rows
 
     def __reduce__(self) -> Any:
-        raise TypeError("an EmbeddingTable is not pickled; save it, and load it (mapped=True shares it) where it is needed")
+        raise TypeError("an EmbeddingTable is not pickled; save it, and load it where it is needed")
 
     def __repr__(self) -> str:
         return f"<EmbeddingTable {self.dtype} {self.rows} x {self.dim}, {self.nbytes} bytes>"
+
+
+def _unwrapped(weight: _Weight) -> _Floats | _core.TableRows:
+    return weight._rows if isinstance(weight, EmbeddingTable) else weight
 
 
 def _read_header(file: BinaryIO, path: str) -> dict[str, Any]:
@@ -248,7 +252,9 @@ def _read_header(file: BinaryIO, path: str) -> dict[str, Any]:
         params = {8: 8, 4: 4, 2: 4}.get(bits, 0)
         row_bytes = (about["dim"] * bits + 7) // 8 + params
         if about["row_bytes"] != row_bytes:
-            faults.append(Fault("row_bytes", f"is {about['row_bytes']}; rows of {about['dim']} columns have {row_bytes}"))
+            faults.append(
+                Fault("row_bytes", f"is {about['row_bytes']}; rows of {about['dim']} columns have {row_bytes}")
+            )
         size, needed = os.fstat(file.fileno()).st_size, _HEADER_BYTES + about["rows"] * row_bytes
         if size != needed:
             faults.append(Fault("", f"has {size} bytes; its header promises {needed}"))
@@ -312,7 +318,7 @@ def embedding_bag(
         MemoryError: There is no memory for the result.
     """
     return _core.embedding_bag(
-        weight._rows if type(weight) is EmbeddingTable else weight,
+        _unwrapped(weight),
         indices,
         offsets,
         mode,
@@ -358,5 +364,4 @@ def sparse_lengths_sum(
         SizeError: The result would exceed the address space.
         MemoryError: There is no memory for the result.
     """
-    table = weight._rows if type(weight) is EmbeddingTable else weight
-    return _core.sparse_lengths_sum(table, indices, lengths, weights, out, threads, exact)
+    return _core.sparse_lengths_sum(_unwrapped(weight), indices, lengths, weights, out, threads, exact)

@@ -60,7 +60,9 @@ def test_tables_of_floats_are_bit_equal_to_the_twin(case, mode, weighted, dtype)
     right = twin.embedding_bag(right_rows, indices, bags, mode, factors, padding)
     for isa, ours in every_way(table, indices, bags, mode, factors, padding):
         assert same_bytes(ours, right), isa
-    assert same_bytes(hf.sparse_lengths_sum(table, indices, lengths), twin.embedding_bag(right_rows, indices, bags, "sum"))
+    assert same_bytes(
+        hf.sparse_lengths_sum(table, indices, lengths), twin.embedding_bag(right_rows, indices, bags, "sum")
+    )
 
 
 @given(cases(), MODES, st.booleans(), st.sampled_from([np.float16, np.float64]))
@@ -183,8 +185,8 @@ def test_stored_answers_of_pytorch(case):
         assert table.to_fused().tobytes().hex() == stored["packed"]
         assert table.dequantize().tobytes().hex() == stored["unpacked"]
         for isa in TIERS:
-            for name, given in (("sum", None), ("weighted_sum", factors)):
-                ours = _core.sparse_lengths_sum(table._rows, indices, lengths, given, None, 1, True, isa=isa)
+            for name, weights in (("sum", None), ("weighted_sum", factors)):
+                ours = _core.sparse_lengths_sum(table._rows, indices, lengths, weights, None, 1, True, isa=isa)
                 assert ours.tobytes().hex() == stored[name], (dtype, isa, name)
     for dtype in FLOATS:
         stored = case[dtype]

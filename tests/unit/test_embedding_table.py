@@ -9,6 +9,7 @@ import pickle
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -72,8 +73,8 @@ def test_special_floats_are_kept():
 
 
 def test_rows_on_huge_pages_are_counted():
-    with open("/sys/kernel/mm/transparent_hugepage/enabled", encoding="ascii") as file:
-        granted = "[never]" not in file.read()
+    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    granted = setting.exists() and "[never]" not in setting.read_text()
     tables = [hf.EmbeddingTable.from_array(np.ones((70_000, 32), np.float32)) for _ in range(3)]
     for table in tables:
         assert table._rows.view().ctypes.data % (2 << 20) == 0
@@ -108,10 +109,10 @@ def test_the_view_of_the_rows_is_read_only_and_keeps_them_alive():
 
 
 def test_a_table_has_one_way_in_and_no_pickle():
-    with pytest.raises(TypeError, match="^an EmbeddingTable is made by from_array, from_fused or load$"):
+    with pytest.raises(TypeError, match=r"^an EmbeddingTable is made by from_array, from_fused or load$"):
         hf.EmbeddingTable()
     for trick in (pickle.dumps, copy.copy):
-        with pytest.raises(TypeError, match="^an EmbeddingTable is not pickled; save it"):
+        with pytest.raises(TypeError, match=r"^an EmbeddingTable is not pickled; save it"):
             trick(T8)
 
 
@@ -126,7 +127,12 @@ ARRAY_ERRORS = {
     "strided": (W[:, ::2], "int8", InputError, "array: must be C-contiguous; pass np.ascontiguousarray"),
     "Fortran": (np.asfortranarray(W), "int8", InputError, "array: must be C-contiguous"),
     "no columns": (W[:, :0].copy(), "int8", InputError, "array: has no columns; a table has at least one"),
-    "dtype unknown": (W, "int16", InputError, 'dtype: is "int16"; allowed are float32, float16, bfloat16, int8, int4, '),
+    "dtype unknown": (
+        W,
+        "int16",
+        InputError,
+        'dtype: is "int16"; allowed are float32, float16, bfloat16, int8, int4, ',
+    ),
     "dtype float64": (W, "float64", InputError, 'dtype: is "float64"; allowed are float32'),
     "dtype a type": (W, np.float16, DTypeError, "dtype: must be a name (str), not type"),
     "dtype None": (W, None, DTypeError, "dtype: must be a name (str), not NoneType"),
@@ -153,15 +159,15 @@ ARRAY_ERRORS = {
 @pytest.mark.parametrize("name", ARRAY_ERRORS)
 def test_malformed_from_array(name):
     array, dtype, kind, message = ARRAY_ERRORS[name]
-    with pytest.raises(kind, match="^" + re.escape(message)) as caught:
+    with pytest.raises(kind, match=r"^" + re.escape(message)) as caught:
         hf.EmbeddingTable.from_array(array, dtype)
     assert type(caught.value) is kind
 
 
 def test_threads_of_from_array_are_checked():
-    with pytest.raises(InputError, match="^threads: is 0; allowed is a whole number from 1 to 1024"):
+    with pytest.raises(InputError, match=r"^threads: is 0; allowed is a whole number from 1 to 1024"):
         hf.EmbeddingTable.from_array(W, threads=0)
-    with pytest.raises(DTypeError, match="^threads: must be a whole number, not str"):
+    with pytest.raises(DTypeError, match=r"^threads: must be a whole number, not str"):
         hf.EmbeddingTable.from_array(W, threads="2")
 
 
@@ -196,20 +202,22 @@ FUSED_ERRORS = {
 @pytest.mark.parametrize("name", FUSED_ERRORS)
 def test_malformed_from_fused(name):
     changes, kind, message = FUSED_ERRORS[name]
-    with pytest.raises(kind, match="^" + re.escape(message)) as caught:
+    with pytest.raises(kind, match=r"^" + re.escape(message)) as caught:
         hf.EmbeddingTable.from_fused(**{"array": FUSED8, "dtype": "int8", **changes})
     assert type(caught.value) is kind
 
 
 def test_malformed_to_fused():
-    with pytest.raises(InputError, match="^dtype: float32 has no fused rows; only tables of int8, int4 and int2 have$"):
+    with pytest.raises(
+        InputError, match=r"^dtype: float32 has no fused rows; only tables of int8, int4 and int2 have$"
+    ):
         hf.EmbeddingTable.from_array(W).to_fused()
-    with pytest.raises(InputError, match='^layout: is "up"; allowed are last, first$'):
+    with pytest.raises(InputError, match=r'^layout: is "up"; allowed are last, first$'):
         T8.to_fused("up")
-    with pytest.raises(DTypeError, match="^layout: must be a name"):
+    with pytest.raises(DTypeError, match=r"^layout: must be a name"):
         T8.to_fused(None)
     large = hf.EmbeddingTable.from_array(np.full((3, 2), 1e30, np.float32), "int8")
-    with pytest.raises(InputError, match='^row 0: has bias 1e30, beyond float16, which layout "first" needs$'):
+    with pytest.raises(InputError, match=r'^row 0: has bias 1e30, beyond float16, which layout "first" needs$'):
         large.to_fused("first")
 
 
@@ -243,7 +251,7 @@ BAG_ERRORS = {
 def test_malformed_calls_over_a_table(name, dtype):
     changes, kind, message = BAG_ERRORS[name]
     table = hf.EmbeddingTable.from_array(W, dtype)
-    with pytest.raises(kind, match="^" + re.escape(message)):
+    with pytest.raises(kind, match=r"^" + re.escape(message)):
         hf.embedding_bag(table, **{"indices": IDX, "offsets": OFF, **changes})
     assert hf.embedding_bag(table, IDX, OFF).shape == (2, 5), "the next call works"
 
@@ -251,10 +259,10 @@ def test_malformed_calls_over_a_table(name, dtype):
 def test_float64_needs_float64_weights_and_out():
     wide = W.astype("f8")
     assert hf.embedding_bag(wide, IDX, OFF).dtype == np.float64
-    with pytest.raises(DTypeError, match="^per_sample_weights: has dtype float32; accepted: float64, as weight is$"):
+    with pytest.raises(DTypeError, match=r"^per_sample_weights: has dtype float32; accepted: float64, as weight is$"):
         hf.embedding_bag(wide, IDX, OFF, per_sample_weights=np.ones(4, "f4"))
     for kind in ("f4", "f2"):
-        with pytest.raises(DTypeError, match="^out: has dtype float.*; accepted: float64, as weight is$"):
+        with pytest.raises(DTypeError, match=r"^out: has dtype float.*; accepted: float64, as weight is$"):
             hf.embedding_bag(wide, IDX, OFF, out=np.zeros((2, 5), kind))
 
 
@@ -346,11 +354,11 @@ def test_malformed_files(tmp_path):
         for mapped in (False, True):
             with pytest.raises(ConfigError, match=message):
                 hf.EmbeddingTable.load(path, mapped=mapped)
-    with pytest.raises(MissingFileError, match="^cannot read .*nowhere: No such file"):
+    with pytest.raises(MissingFileError, match=r"^cannot read .*nowhere: No such file"):
         hf.EmbeddingTable.load(tmp_path / "nowhere")
-    with pytest.raises(MissingFileError, match="Is a directory"):
+    with pytest.raises(MissingFileError, match=r"Is a directory"):
         hf.EmbeddingTable.load(tmp_path)
-    with pytest.raises(OutputError, match="^cannot write .*"):
+    with pytest.raises(OutputError, match=r"^cannot write .*"):
         T8.save(tmp_path / "nowhere" / "table")
 
 
@@ -359,8 +367,8 @@ def test_the_core_checks_the_length_of_a_file_itself(tmp_path):
     T8.save(path)
     with path.open("rb") as file:
         for mapped in (False, True):
-            with pytest.raises(InputError, match="^path: has 4200 bytes; its header promises 4213$"):
+            with pytest.raises(InputError, match=r"^path: has 4200 bytes; its header promises 4213$"):
                 _core.TableRows.from_file(file.fileno(), 4096, "int8", 9, 5, mapped)
-            with pytest.raises(SizeError, match="^path: 4611686018427387904 rows of 5 int8 values exceed"):
+            with pytest.raises(SizeError, match=r"^path: 4611686018427387904 rows of 5 int8 values exceed"):
                 _core.TableRows.from_file(file.fileno(), 4096, "int8", 2**62, 5, mapped)
         os.fstat(file.fileno())  # still open: the descriptor was only borrowed

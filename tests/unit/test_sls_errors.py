@@ -28,7 +28,11 @@ def ints(*values, dtype=np.int64):
 BAG_ERRORS = {
     # weight
     "weight is a list": ({"weight": [[1.0]]}, DTypeError, "weight: must be a NumPy array or an EmbeddingTable, not li"),
-    "weight is None": ({"weight": None}, DTypeError, "weight: must be a NumPy array or an EmbeddingTable, not NoneType"),
+    "weight is None": (
+        {"weight": None},
+        DTypeError,
+        "weight: must be a NumPy array or an EmbeddingTable, not NoneType",
+    ),
     "weight is a scalar": (
         {"weight": np.float32(1)},
         DTypeError,
@@ -39,7 +43,11 @@ BAG_ERRORS = {
         DTypeError,
         "weight: has dtype int8; accepted: float32, float16, float64, or an EmbeddingTable",
     ),
-    "weight long double": ({"weight": W.astype("g")}, DTypeError, "weight: has dtype float128; accepted: float32, float"),
+    "weight long double": (
+        {"weight": W.astype("g")},
+        DTypeError,
+        "weight: has dtype float128; accepted: float32, float",
+    ),
     "weight float16 swapped": ({"weight": W.astype(">f2")}, DTypeError, "weight: has dtype >f2 in foreign byte order"),
     "weight uint8": ({"weight": W.astype("u1")}, DTypeError, "weight: has dtype uint8; accepted: float32"),
     "weight object": ({"weight": W.astype(object)}, DTypeError, "weight: has dtype object; accepted: float32"),

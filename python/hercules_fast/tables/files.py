@@ -12,7 +12,9 @@ __all__ = ["write_atomically"]
 
 
 def write_atomically(path: Path, *content: bytes | memoryview) -> None:
-    """Write ``content``, piece after piece, beside ``path``, flush it to the disk, then rename: a reader sees the old file or the new one.
+    """Write ``content``, piece after piece, beside ``path``, flush it to the disk, then rename.
+
+    A reader sees the old file or the new one.
 
     Raises:
         OutputError: the folder does not exist or cannot be written; an old file stays as it was.

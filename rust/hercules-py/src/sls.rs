@@ -186,13 +186,12 @@ enum Weight<'py> {
 
 impl<'py> Weight<'py> {
     fn of(any: &Bound<'py, PyAny>) -> PyResult<Self> {
-        if let Ok(rows) = any.cast::<TableRows>() {
-            return Ok(Self::Rows(rows.clone()));
+        if let Ok(array) = any.cast::<PyUntypedArray>() {
+            return Input::of_array("weight", array).map(Self::Array);
         }
-        if any.cast::<PyUntypedArray>().is_err() {
-            return Err(not_a("weight", "a NumPy array or an EmbeddingTable", any));
-        }
-        Input::of("weight", any).map(Self::Array)
+        let rows = any.cast::<TableRows>();
+        let rows = rows.map_err(|_| not_a("weight", "a NumPy array or an EmbeddingTable", any))?;
+        Ok(Self::Rows(rows.clone()))
     }
 
     fn table(&self) -> PyResult<Table<'_>> {
@@ -225,9 +224,11 @@ pub struct Input<'py> {
 
 impl<'py> Input<'py> {
     pub fn of(name: &'static str, any: &Bound<'py, PyAny>) -> PyResult<Self> {
-        let Ok(array) = any.cast::<PyUntypedArray>() else {
-            return Err(not_a(name, "a NumPy array", any));
-        };
+        let array = any.cast::<PyUntypedArray>().map_err(|_| not_a(name, "a NumPy array", any))?;
+        Self::of_array(name, array)
+    }
+
+    fn of_array(name: &'static str, array: &Bound<'py, PyUntypedArray>) -> PyResult<Self> {
         let array = array.clone();
         let dtype = array.dtype();
         if dtype.is_native_byteorder() == Some(false) {

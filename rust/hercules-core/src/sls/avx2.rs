@@ -214,9 +214,9 @@ pub(super) unsafe fn two_halves(from: *const u8) -> (f32, f32) {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn strip<L: Lanes, F: Fold<L>, const U: usize>(batch: &Batch, out: *mut u8) {
+unsafe fn strip<L: Lanes, F: Fold<L>, const U: usize, const SKIP: bool>(batch: &Batch, out: *mut u8) {
     // SAFETY: the caller's promise; this function carries the tier's features.
-    unsafe { pool_strip::<L, F, U>(batch, out) }
+    unsafe { pool_strip::<L, F, U, SKIP>(batch, out) }
 }
 
 define_kernels!(Ymm, Array<f64, 4>; f32: 1 2 3 4 5 6 7 8; f64: 1 2 4 8; bytes: 1 2 3 4 6 8; int4: 1 2 3 4; int2: 1 2);

@@ -183,14 +183,14 @@ unsafe fn shift_right<const BITS: u32>(codes: __m512i) -> __m512i {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
-unsafe fn strip<L: Lanes, F: Fold<L>, const U: usize>(batch: &Batch, out: *mut u8) {
+unsafe fn strip<L: Lanes, F: Fold<L>, const U: usize, const SKIP: bool>(batch: &Batch, out: *mut u8) {
     // SAFETY: the caller's promise; this function carries the tier's features.
-    unsafe { pool_strip::<L, F, U>(batch, out) }
+    unsafe { pool_strip::<L, F, U, SKIP>(batch, out) }
 }
 
 define_kernels!(
     Zmm, Array<f64, 8>;
-    f32: 1 2 3 4 5 6 7 8 12 16;
+    f32: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16;
     f64: 1 2 4 8;
     bytes: 1 2 3 4 6 8 12 16;
     int4: 1 2 3 4 6 8;

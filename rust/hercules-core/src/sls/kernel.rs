@@ -145,7 +145,7 @@ pub(super) struct Batch<'a> {
     pub weights: *const u8,
     /// Weights from one lookup's to the next: 0 or 1.
     pub weight_stride: usize,
-    /// Offset of the padding row, which is skipped; `usize::MAX` if there is none.
+    /// Offset of the padding row, which is skipped by the kernels that look at it; `usize::MAX` if there is none.
     pub padding: usize,
     /// Columns in the strip's last unit, at least 1.
     pub last_columns: usize,
@@ -205,12 +205,12 @@ impl Kernels {
     }
 }
 
-/// Pool `batch` over a strip of `U` units, the last of which may be partial.
+/// Pool `batch` over a strip of `U` units, the last of which may be partial. `SKIP` looks for the padding row.
 ///
 /// # Safety
 /// As [`StripKernel`].
 #[inline(always)]
-pub(super) unsafe fn pool_strip<L: Lanes, F: Fold<L>, const U: usize>(batch: &Batch, out: *mut u8) {
+pub(super) unsafe fn pool_strip<L: Lanes, F: Fold<L>, const U: usize, const SKIP: bool>(batch: &Batch, out: *mut u8) {
     let mut out = out.cast::<L::Number>();
     let mut resumes = batch.resumes;
     let mut j = 0;
@@ -232,11 +232,11 @@ pub(super) unsafe fn pool_strip<L: Lanes, F: Fold<L>, const U: usize>(batch: &Ba
             let hot = stop.min(batch.ahead.len());
             while j < hot {
                 prefetch_strip::<L, F, U>(batch, *batch.ahead.get_unchecked(j));
-                shared += fold_row::<L, F, U>(&mut acc, batch, j);
+                shared += fold_row::<L, F, U, SKIP>(&mut acc, batch, j);
                 j += 1;
             }
             while j < stop {
-                shared += fold_row::<L, F, U>(&mut acc, batch, j);
+                shared += fold_row::<L, F, U, SKIP>(&mut acc, batch, j);
                 j += 1;
             }
             if end - batch.position <= batch.rows.len() {
@@ -304,23 +304,24 @@ unsafe fn store<L: Lanes, F: Fold<L>, const U: usize>(
 /// # Safety
 /// As [`StripKernel`], and `j < batch.rows.len()`.
 #[inline(always)]
-unsafe fn fold_row<L: Lanes, F: Fold<L>, const U: usize>(acc: &mut [F::Unit; U], batch: &Batch, j: usize) -> f32 {
+unsafe fn fold_row<L: Lanes, F: Fold<L>, const U: usize, const SKIP: bool>(
+    acc: &mut [F::Unit; U],
+    batch: &Batch,
+    j: usize,
+) -> f32 {
     // SAFETY: the caller's promise.
     unsafe {
         let offset = *batch.rows.get_unchecked(j);
-        if offset == batch.padding {
+        if SKIP && offset == batch.padding {
             return 0.0;
         }
         let row = batch.table.add(offset);
         let fold = F::open(batch, row, j);
-        for (u, unit) in acc.iter_mut().enumerate() {
-            let from = row.add(u * F::UNIT_BYTES);
-            if u + 1 == U {
-                fold.fold_first(unit, from, batch.last_columns);
-            } else {
-                fold.fold(unit, from);
-            }
+        // The last unit stands apart to keep the loop's body small: only an unrolled loop leaves `acc` in registers.
+        for (u, unit) in acc[..U - 1].iter_mut().enumerate() {
+            fold.fold(unit, row.add(u * F::UNIT_BYTES));
         }
+        fold.fold_first(&mut acc[U - 1], row.add((U - 1) * F::UNIT_BYTES), batch.last_columns);
         fold.shared()
     }
 }
@@ -401,11 +402,14 @@ pub(super) enum PoolingKind {
 macro_rules! define_kernels {
     ($lanes:ty, $doubles:ty; f32: $($f32:literal)+; f64: $($f64:literal)+; bytes: $($byte:literal)+;
      int4: $($int4:literal)+; int2: $($int2:literal)+) => {
-        /// The kernels for `pooling` over rows of `format`; `exact` asks for the order of a fused multiply-add per row.
+        /// The kernels for `pooling` over rows of `format`; `exact` asks for the order of a fused multiply-add per row,
+        /// `skip` for the check for the padding row. Where rows are short next to the check it is compiled in or out;
+        /// elsewhere it is always there.
         pub(super) fn kernels(
             format: $crate::sls::format::RowFormat,
             pooling: $crate::sls::kernel::PoolingKind,
             exact: bool,
+            skip: bool,
         ) -> $crate::sls::kernel::Kernels {
             use $crate::sls::fold::{
                 Brain, Exact, Half, Int2, Int4, Int8, Largest, Max, Native, Plain, Quick, Sum, WeightedSum,
@@ -420,11 +424,16 @@ macro_rules! define_kernels {
                         by_units: table!(@ $l, $f, $n),
                     }
                 };
-                (@ $l:ty, $f:ty, f32) => { &[$(($f32, strip::<$l, $f, $f32>)),+] };
-                (@ $l:ty, $f:ty, f64) => { &[$(($f64, strip::<$l, $f, $f64>)),+] };
-                (@ $l:ty, $f:ty, bytes) => { &[$(($byte, strip::<$l, $f, $byte>)),+] };
-                (@ $l:ty, $f:ty, int4) => { &[$(($int4, strip::<$l, $f, $int4>)),+] };
-                (@ $l:ty, $f:ty, int2) => { &[$(($int2, strip::<$l, $f, $int2>)),+] };
+                (@ $l:ty, $f:ty, f32) => {
+                    if skip { &[$(($f32, strip::<$l, $f, $f32, true>)),+] } else { &[$(($f32, strip::<$l, $f, $f32, false>)),+] }
+                };
+                (@ $l:ty, $f:ty, half) => {
+                    if skip { &[$(($byte, strip::<$l, $f, $byte, true>)),+] } else { &[$(($byte, strip::<$l, $f, $byte, false>)),+] }
+                };
+                (@ $l:ty, $f:ty, f64) => { &[$(($f64, strip::<$l, $f, $f64, true>)),+] };
+                (@ $l:ty, $f:ty, int8) => { &[$(($byte, strip::<$l, $f, $byte, true>)),+] };
+                (@ $l:ty, $f:ty, int4) => { &[$(($int4, strip::<$l, $f, $int4, true>)),+] };
+                (@ $l:ty, $f:ty, int2) => { &[$(($int2, strip::<$l, $f, $int2, true>)),+] };
             }
             match (format, pooling) {
                 (F32, Kind::Sum) => table!($lanes, Plain<$lanes, Native, Sum>, f32),
@@ -433,19 +442,19 @@ macro_rules! define_kernels {
                 (F64, Kind::Sum) => table!($doubles, Plain<$doubles, Native, Sum>, f64),
                 (F64, Kind::WeightedSum) => table!($doubles, Plain<$doubles, Native, WeightedSum>, f64),
                 (F64, Kind::Max) => table!($doubles, Plain<$doubles, Native, Max>, f64),
-                (F16, Kind::Sum) => table!($lanes, Plain<$lanes, Half, Sum>, bytes),
-                (F16, Kind::WeightedSum) => table!($lanes, Plain<$lanes, Half, WeightedSum>, bytes),
-                (F16, Kind::Max) => table!($lanes, Plain<$lanes, Half, Max>, bytes),
-                (Bf16, Kind::Sum) => table!($lanes, Plain<$lanes, Brain, Sum>, bytes),
-                (Bf16, Kind::WeightedSum) => table!($lanes, Plain<$lanes, Brain, WeightedSum>, bytes),
-                (Bf16, Kind::Max) => table!($lanes, Plain<$lanes, Brain, Max>, bytes),
-                (I8, Kind::Max) => table!($lanes, Largest<$lanes, Int8>, bytes),
+                (F16, Kind::Sum) => table!($lanes, Plain<$lanes, Half, Sum>, half),
+                (F16, Kind::WeightedSum) => table!($lanes, Plain<$lanes, Half, WeightedSum>, half),
+                (F16, Kind::Max) => table!($lanes, Plain<$lanes, Half, Max>, half),
+                (Bf16, Kind::Sum) => table!($lanes, Plain<$lanes, Brain, Sum>, half),
+                (Bf16, Kind::WeightedSum) => table!($lanes, Plain<$lanes, Brain, WeightedSum>, half),
+                (Bf16, Kind::Max) => table!($lanes, Plain<$lanes, Brain, Max>, half),
+                (I8, Kind::Max) => table!($lanes, Largest<$lanes, Int8>, int8),
                 (I4, Kind::Max) => table!($lanes, Largest<$lanes, Int4>, int4),
                 (I2, Kind::Max) => table!($lanes, Largest<$lanes, Int2>, int2),
-                (I8, _) if exact => table!($lanes, Exact<$lanes, Int8>, bytes),
+                (I8, _) if exact => table!($lanes, Exact<$lanes, Int8>, int8),
                 (I4, _) if exact => table!($lanes, Exact<$lanes, Int4>, int4),
                 (I2, _) if exact => table!($lanes, Exact<$lanes, Int2>, int2),
-                (I8, _) => table!($lanes, Quick<$lanes, Int8>, bytes),
+                (I8, _) => table!($lanes, Quick<$lanes, Int8>, int8),
                 (I4, _) => table!($lanes, Quick<$lanes, Int4>, int4),
                 (I2, _) => table!($lanes, Quick<$lanes, Int2>, int2),
             }

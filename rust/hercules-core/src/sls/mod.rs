@@ -187,7 +187,8 @@ impl<'a> Plan<'a> {
             (_, Some(_)) => PoolingKind::WeightedSum,
             (_, None) => PoolingKind::Sum,
         };
-        let (kernels, round_to_half) = kernels_of(Isa::chosen(call.isa)?, table.format, pooling, call.exact);
+        let (kernels, round_to_half) =
+            kernels_of(Isa::chosen(call.isa)?, table.format, pooling, call.exact, padding.is_some());
         let straddles = window::straddles(&table);
         let mut plan = Self { call, ends, padding, kernels, round_to_half, straddles, threads: 1 };
         if plan.estimate_ns() >= NS_TO_SHARE && plan.ends.len() > 1 {
@@ -529,12 +530,12 @@ fn resolve_padding(value: i64, rows: usize) -> Result<usize> {
     }
 }
 
-fn kernels_of(isa: Isa, format: RowFormat, pooling: PoolingKind, exact: bool) -> (Kernels, Rounder) {
+fn kernels_of(isa: Isa, format: RowFormat, pooling: PoolingKind, exact: bool, skip: bool) -> (Kernels, Rounder) {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => (avx2::kernels(format, pooling, exact), avx2::round_to_half),
+        Isa::Avx2 => (avx2::kernels(format, pooling, exact, skip), avx2::round_to_half),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => (avx512::kernels(format, pooling, exact), avx2::round_to_half),
-        _ => (portable::kernels(format, pooling, exact), portable::round_to_half),
+        Isa::Avx512 => (avx512::kernels(format, pooling, exact, skip), avx2::round_to_half),
+        _ => (portable::kernels(format, pooling, exact, skip), portable::round_to_half),
     }
 }

@@ -144,9 +144,9 @@ impl NarrowLanes for Quad {
     }
 }
 
-unsafe fn strip<L: Lanes, F: Fold<L>, const U: usize>(batch: &Batch, out: *mut u8) {
+unsafe fn strip<L: Lanes, F: Fold<L>, const U: usize, const SKIP: bool>(batch: &Batch, out: *mut u8) {
     // SAFETY: the caller's promise; no instructions beyond the baseline are used.
-    unsafe { pool_strip::<L, F, U>(batch, out) }
+    unsafe { pool_strip::<L, F, U, SKIP>(batch, out) }
 }
 
 define_kernels!(Quad, Array<f64, 2>; f32: 1 2 3 4 5 6 7 8; f64: 1 2 4 8; bytes: 1 2 4 8; int4: 1 2 4; int2: 1 2);
