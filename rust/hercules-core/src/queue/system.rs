@@ -332,11 +332,24 @@ pub struct Watch<'a> {
     pub reached: usize,
 }
 
+/// How many queries may take longer than `seconds`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Allowance {
+    pub seconds: f64,
+    pub queries: usize,
+}
+
+impl Allowance {
+    /// What the percentile `p` of `counted` queries leaves, if it must not exceed `seconds`.
+    pub fn of((p, seconds): (f64, f64), counted: usize) -> Self {
+        Self { seconds, queries: counted - percentile::rank(p, counted) }
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct WatchLimit {
-    seconds: f64,
-    allowed: usize,
-    seen: usize,
+    allowance: Allowance,
+    late: usize,
 }
 
 impl<'a> Watch<'a> {
@@ -345,21 +358,22 @@ impl<'a> Watch<'a> {
         Self { limits: Vec::new(), tightest_s: f64::INFINITY, warmup: 0, control: None, reached: 0 }
     }
 
-    /// Watches the `targets` (percentile, seconds) over the queries after `warmup` of `queries`.
-    pub fn new(targets: &[(f64, f64)], warmup: usize, queries: usize, control: Option<&'a Control>) -> Self {
-        let counted = queries - warmup;
-        let limits: Vec<WatchLimit> = targets
-            .iter()
-            .map(|&(p, seconds)| WatchLimit { seconds, allowed: counted - percentile::rank(p, counted), seen: 0 })
-            .collect();
-        let tightest_s = limits.iter().map(|limit| limit.seconds).fold(f64::INFINITY, f64::min);
+    /// Allows, after the `warmup`, so many queries later than so many seconds for each of `allowances`.
+    pub fn new(allowances: &[Allowance], warmup: usize, control: Option<&'a Control>) -> Self {
+        let limits = allowances.iter().map(|&allowance| WatchLimit { allowance, late: 0 }).collect();
+        let tightest_s = allowances.iter().map(|allowance| allowance.seconds).fold(f64::INFINITY, f64::min);
         Self { limits, tightest_s, warmup, control, reached: 0 }
+    }
+
+    /// After a complete run: late queries of each allowance.
+    pub fn late(&self) -> impl Iterator<Item = usize> {
+        self.limits.iter().map(|limit| limit.late)
     }
 
     fn restart(&mut self) {
         self.reached = 0;
         for limit in &mut self.limits {
-            limit.seen = 0;
+            limit.late = 0;
         }
     }
 
@@ -375,9 +389,9 @@ impl<'a> Watch<'a> {
         }
         let mut missed = None;
         for (i, limit) in self.limits.iter_mut().enumerate() {
-            if after > limit.seconds && before <= limit.seconds {
-                limit.seen += 1;
-                if limit.seen > limit.allowed && missed.is_none() {
+            if after > limit.allowance.seconds && before <= limit.allowance.seconds {
+                limit.late += 1;
+                if limit.late > limit.allowance.queries && missed.is_none() {
                     missed = Some(i);
                 }
             }

@@ -2,7 +2,7 @@
 
 use crate::control::Control;
 use crate::error::{Error, Result};
-use crate::queue::load::{Limit, Prober, missed_unloaded, unloaded_percentiles};
+use crate::queue::load::{Bracket, Limit, Prober, missed_unloaded, unloaded_percentiles};
 use crate::queue::{Input, Rules, Scratch};
 use crate::search::{Infeasible, Problem, Settings};
 
@@ -162,8 +162,8 @@ impl<'a> Evaluator<'a> {
             return Ok(known.passes);
         }
         // Look close to what has passed already; a first look starts from the bound.
-        let (qps, limit) =
-            self.with_prober(candidate, |prober, scratch| prober.highest(known.passes, 0.0, tolerance, scratch))?;
+        let bracket = Bracket { floor: known.passes, guess: 0.0, bound: known.bound_qps, tolerance };
+        let (qps, limit) = self.with_prober(candidate, |prober, scratch| prober.highest(bracket, scratch))?;
         let known = self.known(candidate);
         known.passes = qps;
         known.fails = if limit == Limit::UtilisationCap && qps >= known.bound_qps {
@@ -182,11 +182,11 @@ impl<'a> Evaluator<'a> {
         ask: impl FnOnce(&mut Prober<'_>, &mut Scratch) -> Result<R>,
     ) -> Result<R> {
         let known = self.known(candidate);
-        let (bound, first) = (known.bound_qps, !known.probed);
+        let first = !known.probed;
         known.probed = true;
         self.counts.evaluations += u64::from(first);
         let system = self.problem.system(candidate);
-        let mut prober = Prober::new(&system, &self.input, &self.rules, bound, Some(self.control))?;
+        let mut prober = Prober::new(&system, &self.input, &self.rules, Some(self.control))?;
         let answer = ask(&mut prober, &mut self.scratch);
         self.counts.probes += prober.probes;
         self.counts.simulated_queries += prober.simulated_queries;
