@@ -291,7 +291,7 @@ pub fn highest(bracket: Bracket, mut probe: impl FnMut(f64) -> Result<Option<Lim
     let Bracket { floor, guess, bound, tolerance } = bracket;
     let (mut low, mut high, mut limit) = (floor, f64::INFINITY, Limit::UtilisationCap);
     // Close in from the guess in growing steps; without one, from the bound.
-    let mut step = 4.0 * tolerance;
+    let mut step = 2.0 * tolerance;
     let mut next = if guess > floor && guess < bound { guess } else { bound };
     if floor > 0.0 && guess <= floor {
         next = (floor * (1.0 + step)).min(bound);
@@ -313,10 +313,10 @@ pub fn highest(bracket: Bracket, mut probe: impl FnMut(f64) -> Result<Option<Lim
         }
         next = if high.is_infinite() {
             (low * (1.0 + step)).min(bound)
-        } else if low == 0.0 && guess > 0.0 && step < 0.5 {
-            high * (1.0 - step)
         } else {
-            0.5 * (low + high)
+            // Halfway, or one step below where the answer was expected.
+            let below = if guess > 0.0 { high * (1.0 - step) } else { 0.0 };
+            below.max(0.5 * (low + high))
         };
         step *= 2.0;
     }

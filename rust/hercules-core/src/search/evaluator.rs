@@ -44,6 +44,8 @@ pub struct Evaluator<'a> {
     scratch: Scratch,
     control: &'a Control,
     known: Vec<Option<Known>>,
+    /// Load of the candidate that was measured last, as a share of its bound; 0 before the first.
+    last_share: f64,
 }
 
 impl<'a> Evaluator<'a> {
@@ -56,6 +58,7 @@ impl<'a> Evaluator<'a> {
             scratch: Scratch::new(),
             control,
             known: vec![None; problem.candidates()],
+            last_share: 0.0,
         })
     }
 
@@ -161,9 +164,12 @@ impl<'a> Evaluator<'a> {
         {
             return Ok(known.passes);
         }
-        // Look close to what has passed already; a first look starts from the bound.
-        let bracket = Bracket { floor: known.passes, guess: 0.0, bound: known.bound_qps, tolerance };
+        // Look first where the last candidate's load would put this one: neighbours reach about the same share of their
+        // bounds.
+        let guess = if known.bisected { 0.0 } else { self.last_share * known.bound_qps };
+        let bracket = Bracket { floor: known.passes, guess, bound: known.bound_qps, tolerance };
         let (qps, limit) = self.with_prober(candidate, |prober, scratch| prober.highest(bracket, scratch))?;
+        self.last_share = qps / known.bound_qps;
         let known = self.known(candidate);
         known.passes = qps;
         known.fails = if limit == Limit::UtilisationCap && qps >= known.bound_qps {
