@@ -7,6 +7,7 @@ use hercules_core::control::Control;
 use hercules_core::queue::fusion::Limits;
 use hercules_core::queue::load::{self, Summary, Target};
 use hercules_core::queue::system::{Detail, Ended, Service, SlowedBy, Split, StageUse, Station, Watch};
+use hercules_core::queue::table::SECONDS;
 use hercules_core::queue::{
     Config, Grid, GridParts, Input, Law, Rules, Scratch, System, Traffic as CoreTraffic, Unit, percentile,
 };
@@ -136,12 +137,10 @@ pub fn config(prefix: &str, row: &[i64], stages: usize) -> PyResult<Config> {
     })
 }
 
-fn positive(field: &str, value: f64) -> Result<f64> {
-    if value > 0.0 && value.is_finite() {
-        Ok(value)
-    } else {
-        Err(Error::invalid(field, format!("is {value}; must be finite and above 0")))
-    }
+fn seconds(field: &str, value: f64) -> Result<f64> {
+    let (least, most) = (SECONDS.start(), SECONDS.end());
+    let refused = || Error::invalid(field, format!("is {value}; allowed are {least:e} to {most:e} seconds"));
+    if SECONDS.contains(&value) { Ok(value) } else { Err(refused()) }
 }
 
 /// What one simulation hands to Python.
@@ -165,7 +164,7 @@ impl Run<'_> {
     fn go(&self, input: &Input, control: &Control) -> Result<Report> {
         let split = Split::of(self.system, input)?;
         let mut scratch = Scratch::new();
-        let mut watch = Watch::new(&[], self.warmup, input.len(), Some(control));
+        let mut watch = Watch::new(&[], self.warmup, Some(control));
         if self.system.run(input, &split, self.rate, &mut scratch, &mut watch, self.detail) == Ended::Cancelled {
             return Err(Error::Cancelled);
         }
@@ -238,7 +237,7 @@ pub fn simulate<'py>(
 ) -> PyResult<Bound<'py, PyDict>> {
     let config = self::config("", &config.as_array().to_vec(), grid.inner.stages())?;
     load::check_run(queries, warmup).and(check_percentiles(&percentiles)).map_err(CoreError)?;
-    let rate = positive("qps", qps).map_err(CoreError)?;
+    let rate = load::check_rate("qps", qps).map_err(CoreError)?;
     let system = System::from_grid(&grid.inner, &config, traffic.inner.max_size()).map_err(CoreError)?;
     let bottleneck_qps = system.bottleneck_qps(&traffic.inner);
     let run = Run { system: &system, rate, warmup, ps: &percentiles, detail: Detail::Energy, keep_latencies };
@@ -292,18 +291,16 @@ fn station(index: usize, row: &StationRow, seed: u64, replication: u64) -> Resul
                 format!("affine: needs [base_s, per_item_s], got {params:?}"),
             ));
         };
-        if !(base_s >= 0.0 && per_item_s >= 0.0 && base_s + per_item_s > 0.0 && (base_s + per_item_s).is_finite()) {
-            return Err(Error::invalid(
-                format!("{field}_params"),
-                format!("affine: seconds must be positive, got {params:?}"),
-            ));
+        if !(base_s >= 0.0 && per_item_s >= 0.0) {
+            return Err(Error::invalid(format!("{field}_params"), format!("affine: must be from 0, got {params:?}")));
         }
+        seconds(&format!("{field}_params: one item"), base_s + per_item_s)?;
         Service::Affine { base_s, per_item_s }
     } else {
         let law = Law::parse(&field, law, params)?;
         // One independent stream for each station.
         let stream = Stream::new(seed, Purpose::Service, replication.wrapping_mul(1 << 16).wrapping_add(index as u64));
-        Service::Law { law, stream, mean_s: positive(&format!("{field}_mean_s"), *mean_s)? }
+        Service::Law { law, stream, mean_s: seconds(&format!("{field}_mean_s"), *mean_s)? }
     };
     let limits = Limits { items: u32::MAX, queries: *fuse_queries, max_wait_s: *max_wait_s };
     Ok(Station {
@@ -338,7 +335,7 @@ pub fn simulate_stations<'py>(
     keep_latencies: bool,
 ) -> PyResult<Bound<'py, PyDict>> {
     load::check_run(queries, warmup).and(check_percentiles(&percentiles)).map_err(CoreError)?;
-    let rate = positive("rate", rate).map_err(CoreError)?;
+    let rate = load::check_rate("rate", rate).map_err(CoreError)?;
     let law = Law::parse("arrivals", arrivals, &arrival_params).map_err(CoreError)?;
     let traffic = CoreTraffic::new(law, &size_pmf, seed).map_err(CoreError)?;
     let chain = stations.iter().enumerate().map(|(i, row)| station(i, row, seed, replication));

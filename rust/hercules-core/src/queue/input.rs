@@ -13,7 +13,8 @@ pub const MAX_QUERIES: usize = 1 << 28;
 pub struct Traffic {
     arrivals: Law,
     cumulative: Vec<f64>,
-    pmf: Vec<f64>,
+    /// (size, probability) of every size that occurs, ascending.
+    sizes: Vec<(u32, f64)>,
     seed: u64,
 }
 
@@ -36,17 +37,17 @@ impl Traffic {
         if (total - 1.0).abs() > 1e-6 {
             return Err(Error::invalid("size_pmf", format!("sums to {total}, must be 1")));
         }
-        let pmf = size_pmf.iter().map(|p| p / total).collect();
-        Ok(Self { arrivals, cumulative: cumulative(size_pmf), pmf, seed })
+        let sizes = (1..).zip(size_pmf).filter(|(_, p)| **p > 0.0).map(|(size, p)| (size, p / total)).collect();
+        Ok(Self { arrivals, cumulative: cumulative(size_pmf), sizes, seed })
     }
 
     /// (size, probability) of every size that occurs, ascending.
     pub fn sizes(&self) -> impl Iterator<Item = (u32, f64)> {
-        self.pmf.iter().enumerate().filter(|(_, p)| **p > 0.0).map(|(k, p)| (k as u32 + 1, *p))
+        self.sizes.iter().copied()
     }
 
     pub fn max_size(&self) -> u32 {
-        self.sizes().last().map_or(1, |(size, _)| size)
+        self.sizes.last().map_or(1, |(size, _)| *size)
     }
 
     pub fn mean_size(&self) -> f64 {
@@ -104,8 +105,9 @@ impl Input {
                 return Err(Error::invalid(format!("arrival_s[{i}]"), message));
             }
         }
-        if let Some(i) = sizes.iter().position(|size| *size == 0) {
-            return Err(Error::invalid(format!("sizes[{i}]"), "is 0; a query asks for at least 1 item"));
+        if let Some(i) = sizes.iter().position(|size| !(1..=MAX_ITEMS).contains(size)) {
+            let message = format!("is {}; a query asks for 1 to {MAX_ITEMS} items", sizes[i]);
+            return Err(Error::invalid(format!("sizes[{i}]"), message));
         }
         Ok(Self { unit_time: arrival_s, size: sizes })
     }
