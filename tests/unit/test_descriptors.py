@@ -100,7 +100,7 @@ ZOO = {
 
 def test_zoo10() -> None:
     zoo = fleets.fleet("ZOO10")
-    assert zoo.label == "not the paper's"
+    assert zoo.label == "a preset of ours, not the paper's"
     assert {s.name: (s.component_tdp_w, zoo.stock[s.name]) for s in zoo.servers} == ZOO
     sizes_gb = {w.name: round(w.model.embedding_bytes / 1e9, 1) for w in zoo.workloads}
     assert sizes_gb == {
@@ -339,7 +339,7 @@ source = "me"
         ("dims = [16, 8]", "dims = [16, -8]", "stages[0].dims[1]", "-8 is outside"),
         ("percentile = 95", "percentile = 100", "latency_targets[0].percentile", "> 0 and < 100"),
         ("latency_ms = 10", "latency_ms = inf", "latency_targets[0].latency_ms", "inf is outside"),
-        ('status = "assumed"', 'status = "certain"', "latency_targets[0].status", "one of stated, inferred, assumed"),
+        ('status = "assumed"', 'status = "certain"', "latency_targets[0].status", "one of stated, published, inferred, assumed"),
         ("dense_input_dim = 16", "dense_input_dim = 9223372036854775808", "dense_input_dim", "64 bits"),
         ("model/1", "modle/1", "schema", "did you mean 'hercules_fast.model/1'"),
     ],
