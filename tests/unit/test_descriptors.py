@@ -275,6 +275,64 @@ sizes = "mlperf"
     ]
 
 
+def test_two_files_of_one_name_are_a_fault(tmp_path: Path) -> None:
+    path = write(tmp_path, "box.toml", SERVER)
+    first = write(tmp_path, "a.toml", CPU)
+    second = write(tmp_path, "b.toml", CPU.replace('"mine"', '"MINE"'))
+    message = faults_of(path)["cpu"]
+    assert "'mine' is the name of 2 cpu files: a.toml, b.toml; allowed is one" in message
+    with pytest.raises(ConfigError, match=r"a\.toml, .*b\.toml"):
+        hardware.load_server(path, files=[first, second])
+    assert hardware.load_server(path, files=[first, first]).cpu.cores == 8
+    path.write_text(SERVER.replace('"mine"', '"b.toml"'))
+    assert hardware.load_server(path).cpu.name == "MINE"
+
+
+def test_checked_folders_keep_to_their_own_files(tmp_path: Path) -> None:
+    """The same name in two folders is no conflict: each file means the one beside it, as when it is loaded."""
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+        write(folder, "box.toml", SERVER)
+        write(folder, "cpu.toml", CPU)
+    assert [faults for _, faults in check(sorted(tmp_path.rglob("*.toml")))] == [()] * 4
+
+
+LOCAL_FLEET = """\
+schema = "hercules_fast.fleet/1"
+name = "mine"
+label = "ours"
+[stock]
+T1 = 3
+[[workloads]]
+name = "a"
+model = "ncf"
+[sources]
+"stock, workloads" = "user: me"
+"""
+
+
+def test_local_files_that_shadow_the_catalogue_are_visible(tmp_path: Path) -> None:
+    path = write(tmp_path, "fleet.toml", LOCAL_FLEET)
+    fleet = fleets.load_fleet(path)
+    assert (fleet.label, fleets.LOCAL_FILES in fleet.sources) == ("ours", False)
+    write(tmp_path, "server.toml", SERVER.replace('"box"', '"T1"'))
+    write(tmp_path, "mine.toml", CPU)
+    write(tmp_path, "memory.toml", (PACKAGE / "hardware/catalog/memory/ddr4-t1.toml").read_text())
+    fleet = fleets.load_fleet(path)
+    assert fleet.servers[0].cpu.name == "mine"
+    shadows = "in place of the catalogue's: memory ddr4-t1 (memory.toml), server T1 (server.toml)"
+    assert fleet.label == f"ours; {shadows}"
+    assert fleet.sources["local files"] == f"user: {shadows}"
+
+
+def test_names_beside_the_file_are_suggested(tmp_path: Path) -> None:
+    write(tmp_path, "cpu.toml", CPU)
+    path = write(tmp_path, "box.toml", SERVER.replace('"mine"', '"mime"'))
+    message = faults_of(path)["cpu"]
+    assert "did you mean 'mine'? (known: " in message
+    assert "Xeon" in message
+
+
 def test_all_faults_of_a_file_at_once_with_their_lines(tmp_path: Path) -> None:
     text = CPU.replace("cores = 8", "cores = 0").replace("tdp_w = 65", 'tdp_w = "65 horses"\ntpd_w = 3')
     text = text.replace("llc_mb = 16\n", "").replace("idle_fraction = 0.3", "idle_fraction = nan")

@@ -17,6 +17,7 @@ from hercules_fast.descriptors.schema import (
     POSITIVE,
     Bound,
     FileKind,
+    Resolver,
     Variants,
     validate,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "Bound",
     "Catalog",
     "FileKind",
+    "Resolver",
     "Variants",
     "check",
     "json_schema",

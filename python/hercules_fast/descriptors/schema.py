@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from functools import cache
 from math import inf, isfinite
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from hercules_fast.descriptors.units import parse_quantity, unit_of_key, units_like
 from hercules_fast.errors import ConfigError, Fault
@@ -26,6 +26,7 @@ __all__ = [
     "POSITIVE",
     "Bound",
     "FileKind",
+    "Resolver",
     "Variants",
     "content_faults",
     "form_of",
@@ -117,6 +118,17 @@ class Variants:
                 yield path, node, case
 
 
+class Resolver(Protocol):
+    """Looks up the names inside a file."""
+
+    def __call__(self, kind: str, name: str, /) -> Any:
+        """Return the descriptor called ``name``."""
+
+    @property
+    def shadows(self) -> tuple[str, ...]:
+        """Files used in place of a catalogue entry of their name, as ``"model wnd (wide.toml)"``."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileKind(Generic[T]):
     """One kind of descriptor file: ``schema = "hercules_fast.<name>/1"``.
@@ -129,7 +141,7 @@ class FileKind(Generic[T]):
     form: type
     catalog: Path
     bounds: Mapping[str, Bound]
-    build: Callable[[Any, Callable[[str, str], Any]], T]
+    build: Callable[[Any, Resolver], T]
     references: Mapping[str, str] = field(default_factory=dict)
     """Pattern of the fields that name other descriptors -> their kind."""
     variants: tuple[Variants, ...] = ()
