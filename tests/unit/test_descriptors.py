@@ -394,6 +394,7 @@ source = "me"
         ("dims = [16, 8]", "dims = [16, 8]\nrank = 4", "stages[0].rank", "does not apply to kind = 'mlp'"),
         ("dims = [16, 8]", "", "stages[0].dims", "missing; kind = 'mlp' needs it"),
         ("dims = [16, 8]", "dims = [16]", "stages[0].dims", "at least an input and an output width"),
+        ("dims = [16, 8]", "dims = []", "stages[0].dims", "has 0 widths; allowed is two or more"),
         ("dims = [16, 8]", "dims = [16, -8]", "stages[0].dims[1]", "-8 is outside"),
         ("percentile = 95", "percentile = 100", "latency_targets[0].percentile", "> 0 and < 100"),
         ("latency_ms = 10", "latency_ms = inf", "latency_targets[0].latency_ms", "inf is outside"),

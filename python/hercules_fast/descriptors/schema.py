@@ -219,7 +219,8 @@ def _field_faults(kind: FileKind[Any], data: dict[str, Any], form: Any) -> list[
     for variants in kind.variants:
         faults += variants.faults(data)
     if form is not None and kind.rules is not None:
-        faults += kind.rules(form)
+        reported = {fault.path for fault in faults}  # a field that is missing is not also too short
+        faults += (fault for fault in kind.rules(form) if fault.path not in reported)
     return faults
 
 
