@@ -11,7 +11,7 @@ from hercules_fast.descriptors import FILE_RULES, Bound, Catalog, FileKind, Reso
 from hercules_fast.errors import ConfigError, Fault
 from hercules_fast.hardware import Server
 from hercules_fast.traffic import Sla, Workload
-from hercules_fast.traffic.files import WorkloadForm, build_workload, workload_bounds, workload_references
+from hercules_fast.traffic.files import WorkloadForm, build_workload, sla_faults, workload_bounds, workload_references
 
 __all__ = ["KINDS", "Fleet", "fleet", "fleet_names", "load_fleet"]
 
@@ -90,6 +90,8 @@ def _fleet_faults(form: FleetForm) -> Iterator[Fault]:
         yield Fault("reference_server", f"{form.reference_server!r} is not in stock; allowed are {known}")
     yield from _repeats("stock.{1}", list(form.stock))
     yield from _repeats("workloads[{0}].name", [entry.name for entry in form.workloads])
+    for index, entry in enumerate(form.workloads):
+        yield from sla_faults(entry.slas, at=f"workloads[{index}].")
 
 
 def _repeats(at: str, names: Sequence[str]) -> Iterator[Fault]:
@@ -135,6 +137,8 @@ FLEET: FileKind[Fleet] = FileKind(
     bounds={"stock{}": Bound(0, 1_000_000), **workload_bounds("workloads[].")},
     references={"stock{key}": "server", **workload_references("workloads[].")},
     rules=_fleet_faults,
+    columns=("workloads[].name",),
+    filled=("workloads[].slas",),
 )
 
 KINDS: tuple[FileKind[Any], ...] = (FLEET,)

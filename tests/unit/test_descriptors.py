@@ -396,7 +396,13 @@ source = "me"
         ("dims = [16, 8]", "dims = [16]", "stages[0].dims", "at least an input and an output width"),
         ("dims = [16, 8]", "dims = []", "stages[0].dims", "has 0 widths; allowed is two or more"),
         ("dims = [16, 8]", "dims = [16, -8]", "stages[0].dims[1]", "-8 is outside"),
-        ("percentile = 95", "percentile = 100", "latency_targets[0].percentile", "> 0 and < 100"),
+        ("percentile = 95", "percentile = 100", "latency_targets[0].percentile", ">= 1 and < 100"),
+        ("percentile = 95", "percentile = 0.99", "latency_targets[0].percentile", "in percent; did you mean 99?"),
+        ("latency_ms = 10", "latency_ms = 1.1e7", "latency_targets[0].latency_ms", "<= 1e+07"),
+        ('name = "m"', 'name = " "', "name", "not blank"),
+        ('name = "m"', 'name = "a\\u001bb"', "name", "without control characters"),
+        ('name = "m"', 'name = "a,b"', "name", "without comma"),
+        ('name = "m"', 'name = "Timestamp"', "name", "any other name"),
         ("latency_ms = 10", "latency_ms = inf", "latency_targets[0].latency_ms", "inf is outside"),
         ('status = "assumed"', 'status = "certain"', "latency_targets[0].status", "one of stated, inferred, assumed"),
         ("dense_input_dim = 16", "dense_input_dim = 9223372036854775808", "dense_input_dim", "64 bits"),
@@ -408,6 +414,63 @@ def test_faults_of_a_model(tmp_path: Path, old: str, new: str, path: str, messag
     assert faults_of(write(tmp_path, "good.toml", MODEL)) == {}
     faults = faults_of(write(tmp_path, "bad.toml", MODEL.replace(old, new)))
     assert message in faults[path], faults
+
+
+WORKLOAD = """\
+schema = "hercules_fast.workload/1"
+name = "w"
+model = "ncf"
+slas = [{ percentile = 99, latency_ms = 5 }, { percentile = 95, latency_ms = 5 }]
+[sources]
+slas = "user: me"
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "path", "message"),
+    [
+        ('"w"', '""', "name", "not blank"),
+        ('"w"', '"a\\nb"', "name", "without control characters"),
+        ('"w"', '"a,b"', "name", "without comma"),
+        ('"w"', '"timestamp"', "name", "any other name"),
+        ("percentile = 95", "percentile = 99.0", "slas[1]", "is p99 <= 5 ms, as slas[0]; allowed is each promise once"),
+        ("percentile = 99", "percentile = 0.99", "slas[0].percentile", "did you mean 99?"),
+        (
+            "slas = [{ percentile = 99, latency_ms = 5 }, { percentile = 95, latency_ms = 5 }]",
+            "slas = []",
+            "slas",
+            "is []",
+        ),
+    ],
+)
+def test_faults_of_a_workload(tmp_path: Path, old: str, new: str, path: str, message: str) -> None:
+    assert old in WORKLOAD
+    assert faults_of(write(tmp_path, "good.toml", WORKLOAD)) == {}
+    faults = faults_of(write(tmp_path, "bad.toml", WORKLOAD.replace(old, new)))
+    assert message in faults[path], faults
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    entry = "\n".join(WORKLOAD.replace(old, new).splitlines()[1:4])
+    fleet = LOCAL_FLEET.replace('name = "a"\nmodel = "ncf"', entry)
+    faults = faults_of(write(alone, "fleet.toml", fleet))
+    assert message in faults[f"workloads[0].{path}"].replace("workloads[0].", ""), faults
+
+
+@pytest.mark.parametrize(
+    ("template", "old", "new", "path"),
+    [
+        (SERVER, '"box"', '"a,b"', "name"),
+        (SERVER, '"box"', '"timestamp"', "name"),
+        (CPU, '"mine"', '""', "name"),
+        (CPU, "cores = 8", "cores = 4097", "cores"),
+        (CPU, '"2500MHz"', '"101GHz"', "frequency_ghz"),
+        (CPU, "simd_frequency_ghz = 2.0", "simd_frequency_ghz = 2000", "simd_frequency_ghz"),
+    ],
+)
+def test_faults_of_hardware(tmp_path: Path, template: str, old: str, new: str, path: str) -> None:
+    assert old in template
+    write(tmp_path, "cpu.toml", CPU)
+    assert faults_of(write(tmp_path, "bad.toml", template.replace(old, new))).keys() == {path}
 
 
 SIZES = """\

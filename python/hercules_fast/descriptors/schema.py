@@ -11,6 +11,7 @@ from functools import cache
 from math import inf, isfinite
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
+from unicodedata import category
 
 from hercules_fast.descriptors.units import parse_quantity, unit_of_key, units_like
 from hercules_fast.errors import ConfigError, Fault
@@ -20,6 +21,7 @@ __all__ = [
     "EFFICIENCY",
     "FILE_RULES",
     "FRACTION",
+    "LATENCY_MS",
     "MARKS",
     "NOT_NEGATIVE",
     "PERCENTILE",
@@ -46,6 +48,9 @@ FILE_RULES: Mapping[str, Any] = {"extra": "forbid", "strict": True}
 
 T = TypeVar("T")
 
+# Unicode categories of characters that break a line of print or a CSV row.
+_CONTROL = frozenset({"Cc", "Cs", "Zl", "Zp"})
+
 
 @dataclass(frozen=True, slots=True)
 class Bound:
@@ -55,6 +60,13 @@ class Bound:
     high: float = inf
     low_open: bool = False
     high_open: bool = False
+    hint: Callable[[float], str] | None = None
+    """What to add to the message for a value outside; empty for nothing."""
+
+    def fault(self, path: str, value: float) -> Fault:
+        """Return the fault of a ``value`` outside."""
+        hint = self.hint(value) if self.hint is not None else ""
+        return Fault(path, f"{value!r} is outside what is allowed: {self}{hint}")
 
     def holds(self, value: float) -> bool:
         """Whether ``value`` is finite and inside."""
@@ -68,11 +80,16 @@ class Bound:
         return f"finite {' and '.join(part for part in (low, high) if part)}".rstrip()
 
 
+def _in_percent(value: float) -> str:
+    return f", in percent; did you mean {100 * value:.12g}?" if 0 < value < 1 else ""
+
+
 POSITIVE = Bound(0.0, low_open=True)
 NOT_NEGATIVE = Bound(0.0)
 FRACTION = Bound(0.0, 1.0)
 EFFICIENCY = Bound(0.0, 1.0, low_open=True)
-PERCENTILE = Bound(0.0, 100.0, low_open=True, high_open=True)
+PERCENTILE = Bound(1.0, 100.0, high_open=True, hint=_in_percent)
+LATENCY_MS = Bound(0.0, 1e7, low_open=True)
 COUNT = Bound(1, 1_000_000)
 
 
@@ -149,6 +166,10 @@ class FileKind(Generic[T]):
     """Checks that compare fields; run once every field has its type."""
     unsourced: frozenset[str] = frozenset()
     """Fields that need no entry in ``[sources]``."""
+    columns: tuple[str, ...] = ()
+    """Patterns of names that become columns of CSV files and items of comma-separated lists."""
+    filled: tuple[str, ...] = ()
+    """Patterns of arrays that a file may leave out, but not write empty."""
 
     @property
     def schema(self) -> str:
@@ -191,6 +212,12 @@ def content_faults(kind: FileKind[Any], data: dict[str, Any]) -> tuple[Any, list
     data = _plain_units(data, faults)
     spread = _spread_sources(data, faults)
     faults += _source_faults(kind, data, spread)
+    faults += (
+        Fault(path, "is []; allowed is at least one entry, or no such key")
+        for pattern in kind.filled
+        for path, value in select(data, pattern)
+        if value == []
+    )
     form, shape_faults = _shape(kind, {**data, "sources": spread} if "sources" in data else data)
     return form, faults + shape_faults + _field_faults(kind, data, form)
 
@@ -215,13 +242,28 @@ def _field_faults(kind: FileKind[Any], data: dict[str, Any], form: Any) -> list[
     for pattern, bound in kind.bounds.items():
         for path, value in select(data, pattern):
             if isinstance(value, int | float) and not isinstance(value, bool) and not bound.holds(value):
-                faults.append(Fault(path, f"{value!r} is outside what is allowed: {bound}"))
+                faults.append(bound.fault(path, value))
+    for pattern in dict.fromkeys(("name", *kind.columns)):
+        for path, name in select(data, pattern):
+            if isinstance(name, str):
+                faults += _name_faults(path, name, is_column=pattern in kind.columns)
     for variants in kind.variants:
         faults += variants.faults(data)
     if form is not None and kind.rules is not None:
         reported = {fault.path for fault in faults}  # a field that is missing is not also too short
         faults += (fault for fault in kind.rules(form) if fault.path not in reported)
     return faults
+
+
+def _name_faults(path: str, name: str, *, is_column: bool) -> Iterator[Fault]:
+    if not name.strip():
+        yield Fault(path, f"is {name!r}; allowed is a name that is not blank")
+    if any(category(character) in _CONTROL for character in name):
+        yield Fault(path, f"is {_shown(name)}; allowed is a name without control characters")
+    if is_column and "," in name:
+        yield Fault(path, f"is {_shown(name)}; allowed is a name without comma")
+    if is_column and name.strip().lower() == "timestamp":
+        yield Fault(path, f"is {name!r}; allowed is any other name: this one heads the times of a load file")
 
 
 # --- units ------------------------------------------------------------------------------------------------------------

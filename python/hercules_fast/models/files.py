@@ -7,7 +7,7 @@ from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
-from hercules_fast.descriptors import COUNT, PERCENTILE, POSITIVE, Bound, Catalog, FileKind, Variants, load
+from hercules_fast.descriptors import COUNT, LATENCY_MS, PERCENTILE, Bound, Catalog, FileKind, Variants, load
 from hercules_fast.errors import Fault
 from hercules_fast.models.descriptors import Model, Stage
 
@@ -92,7 +92,7 @@ MODEL: FileKind[Model] = FileKind(
         "stages[].layers": COUNT,
         "stages[].rank": _WIDTH,
         "latency_targets[].percentile": PERCENTILE,
-        "latency_targets[].latency_ms": POSITIVE,
+        "latency_targets[].latency_ms": LATENCY_MS,
     },
     variants=(
         Variants(
@@ -111,6 +111,7 @@ MODEL: FileKind[Model] = FileKind(
     ),
     rules=_model_faults,
     unsourced=frozenset({"latency_targets"}),  # each target carries its own
+    columns=("name",),
 )
 
 KINDS: tuple[FileKind[Any], ...] = (MODEL,)
