@@ -348,7 +348,7 @@ def test_all_faults_of_a_file_at_once_with_their_lines(tmp_path: Path) -> None:
     assert "did you mean 'tdp_w'" in faults["tpd_w"]
     assert faults["llc_mb"] == "missing"
     assert "nan is outside" in faults["idle_fraction"]
-    assert "True: a whole number" in faults["l2_kb"] or "True: a number" in faults["l2_kb"]
+    assert "is True; allowed is a number > 0" in faults["l2_kb"]
     assert "a mark among stated, published" in faults["sources.gemm_efficiency"]
     assert str(caught.value).startswith(f"{path}: ")
 
@@ -388,7 +388,8 @@ source = "me"
     ("old", "new", "path", "message"),
     [
         ("rows = 1000", "rows = 0", "tables[0].rows", "0 is outside what is allowed"),
-        ("rows = 1000", "rows = 1.5", "tables[0].rows", "a whole number"),
+        ("rows = 1000", "rows = 1.5", "tables[0].rows", "is 1.5; allowed is a whole number >= 1 and <= 1e+12 (line "),
+        ("rows = 1000", 'rows = "many"', "tables[0].rows", "is 'many'; allowed is a whole number >= 1"),
         ("rows = 1000", "row = 1000", "tables[0].row", "did you mean 'rows'"),
         ('kind = "mlp"', 'kind = "mpl"', "stages[0].kind", "did you mean 'mlp'"),
         ("dims = [16, 8]", "dims = [16, 8]\nrank = 4", "stages[0].rank", "does not apply to kind = 'mlp'"),
@@ -404,7 +405,12 @@ source = "me"
         ('name = "m"', 'name = "a,b"', "name", "without comma"),
         ('name = "m"', 'name = "Timestamp"', "name", "any other name"),
         ("latency_ms = 10", "latency_ms = inf", "latency_targets[0].latency_ms", "inf is outside"),
-        ('status = "assumed"', 'status = "certain"', "latency_targets[0].status", "one of stated, inferred, assumed"),
+        (
+            'status = "assumed"',
+            'status = "certain"',
+            "latency_targets[0].status",
+            "allowed is one of stated, inferred, assumed, user",
+        ),
         ("dense_input_dim = 16", "dense_input_dim = 9223372036854775808", "dense_input_dim", "64 bits"),
         ("model/1", "modle/1", "schema", "did you mean 'hercules_fast.model/1'"),
     ],
@@ -585,6 +591,24 @@ def test_hostile_files_are_refused(tmp_path: Path, raw: bytes) -> None:
     ((_, faults),) = check([path])
     assert faults
     assert all(isinstance(fault, Fault) for fault in faults)
+
+
+def test_a_byte_order_mark_is_accepted(tmp_path: Path) -> None:
+    path = tmp_path / "cpu.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + CPU.encode())
+    assert hardware.load_cpu(path).cores == 8
+    path.write_bytes(b"\xef\xbb\xbf" + b"a = 1\nb = '\xff'")
+    assert faults_of(path)[""] == "not UTF-8: byte 0xff on line 2"
+
+
+def test_the_type_of_stock_is_told_with_its_range(tmp_path: Path) -> None:
+    path = write(tmp_path, "fleet.toml", LOCAL_FLEET.replace("T1 = 3", "T1 = 64.5"))
+    assert "is 64.5; allowed is a whole number >= 0 and <= 1e+06" in faults_of(path)["stock.T1"]
+
+
+def test_latency_targets_of_users(tmp_path: Path) -> None:
+    path = write(tmp_path, "m.toml", MODEL.replace('status = "assumed"', 'status = "user"'))
+    assert models.load_model(path).latency_targets[0].status == "user"
 
 
 def test_dates_are_text(tmp_path: Path) -> None:

@@ -233,7 +233,7 @@ def _schema_faults(document: Document, kind: FileKind[Any]) -> Iterator[Fault]:
     if seen is None:
         yield Fault("schema", f"missing; expected {kind.schema!r}")
     elif seen != kind.schema:
-        yield Fault("schema", f"{seen!r}: expected {kind.schema!r}")
+        yield Fault("schema", f"is {seen!r}; allowed is {kind.schema!r}")
 
 
 def _reference_faults(document: Document, kind: FileKind[Any], shelf: _Shelf) -> Iterator[Fault]:
@@ -257,7 +257,7 @@ def _faults_of(path: Path, given: tuple[Path, ...], *, beside_first: bool) -> tu
             schemas = [kind.schema for kind in kinds().values()]
             seen = document.data.get("schema")
             hint = nearest(str(seen), schemas)
-            return (Fault("schema", f"{seen!r}: expected one of {', '.join(schemas)}{hint}"),)
+            return (Fault("schema", f"is {seen!r}; allowed is one of {', '.join(schemas)}{hint}"),)
         others = tuple(other for other in given if not _same(other, path))
         _read(document, kinds()[name], _Shelf(others, path, beside_first=beside_first))
     except ConfigError as error:

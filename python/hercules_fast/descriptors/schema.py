@@ -48,6 +48,8 @@ FILE_RULES: Mapping[str, Any] = {"extra": "forbid", "strict": True}
 
 T = TypeVar("T")
 
+_SHOULD_BE = "Input should be "  # how pydantic begins most of its messages
+
 # Unicode categories of characters that break a line of print or a CSV row.
 _CONTROL = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
@@ -285,7 +287,9 @@ def _plain_value(key: str, value: Any, faults: list[Fault], path: str) -> Any:
     number = parse_quantity(value, unit)
     if number is None:
         known = ", ".join(units_like(unit))
-        faults.append(Fault(path, f"{_shown(value)}: a number in {unit}, or a number followed by one of {known}"))
+        faults.append(
+            Fault(path, f"is {_shown(value)}; allowed is a number in {unit}, or a number followed by one of {known}")
+        )
         return 1.0  # the fault is on record: let the other checks go on
     return number
 
@@ -317,7 +321,10 @@ def _source_faults(kind: FileKind[Any], data: dict[str, Any], sources: Any) -> I
         if isinstance(text, str):
             mark, colon, rest = text.partition(":")
             if mark not in MARKS or not colon or not rest.strip():
-                yield Fault(f"sources.{name}", f"{_shown(text)}: '<mark>: <text>' with a mark among {', '.join(MARKS)}")
+                yield Fault(
+                    f"sources.{name}",
+                    f"is {_shown(text)}; allowed is '<mark>: <text>' with a mark among {', '.join(MARKS)}",
+                )
     for name in data:
         needs_one = not isinstance(data[name], str | bool) and name not in kind.unsourced and name in known
         if needs_one and name not in sources:
@@ -372,9 +379,21 @@ def _shape_fault(kind: FileKind[Any], error: Any) -> Fault:
         case "literal_error":
             allowed = [part.strip(" '") for part in error["ctx"]["expected"].replace(" or ", ", ").split(",")]
             hint = nearest(str(error["input"]), allowed)
-            return Fault(path, f"{_shown(error['input'])}: one of {', '.join(allowed)}{hint}")
-    wanted = error["msg"].removeprefix("Input should be ").replace("a valid integer", "a whole number")
-    return Fault(path, f"{_shown(error['input'])}: {wanted.replace('a valid ', 'a ')}")
+            return Fault(path, f"is {_shown(error['input'])}; allowed is one of {', '.join(allowed)}{hint}")
+    seen, wanted = _shown(error["input"]), error["msg"]
+    if not wanted.startswith(_SHOULD_BE):
+        return Fault(path, f"is {seen}: {wanted}")
+    wanted = wanted.removeprefix(_SHOULD_BE).partition(",")[0]
+    wanted = wanted.replace("a valid integer", "a whole number").replace("a valid ", "a ")
+    return Fault(path, f"is {seen}; allowed is {wanted}{_interval(kind, loc)}")
+
+
+def _interval(kind: FileKind[Any], loc: tuple[str | int, ...]) -> str:
+    """Return what the range of the number at ``loc`` adds to its type, as ``" >= 1"``, or nothing."""
+    pattern = "".join("[]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
+    entry = pattern.rpartition(".")[0] + "{}"
+    bound = kind.bounds.get(pattern, kind.bounds.get(entry))
+    return "" if bound is None else str(bound).removeprefix("finite")
 
 
 def _shown(value: Any) -> str:

@@ -200,7 +200,7 @@ def _start_of(text: str) -> np.datetime64 | None:
 
 def _load_faults(form: LoadForm) -> Iterator[Fault]:
     if _start_of(form.start) is None:
-        yield Fault("start", f"{form.start!r}: an ISO 8601 time such as 2024-01-01T00:00:00")
+        yield Fault("start", f"is {form.start!r}; allowed is an ISO 8601 time such as 2024-01-01T00:00:00")
     if not form.shape or not max(form.shape) > 0:
         yield Fault("shape", "at least one figure above 0 is needed")
 
