@@ -15,6 +15,7 @@ import numpy as np
 from hercules_fast.descriptors import (
     FILE_RULES,
     FRACTION,
+    LATENCY_MS,
     NOT_NEGATIVE,
     PERCENTILE,
     POSITIVE,
@@ -199,7 +200,7 @@ def _start_of(text: str) -> np.datetime64 | None:
 
 def _load_faults(form: LoadForm) -> Iterator[Fault]:
     if _start_of(form.start) is None:
-        yield Fault("start", f"{form.start!r}: an ISO 8601 time such as 2024-01-01T00:00:00")
+        yield Fault("start", f"is {form.start!r}; allowed is an ISO 8601 time such as 2024-01-01T00:00:00")
     if not form.shape or not max(form.shape) > 0:
         yield Fault("shape", "at least one figure above 0 is needed")
 
@@ -291,6 +292,19 @@ def build_workload(form: WorkloadForm, resolve: Callable[[str, str], Any], at: s
     )
 
 
+def sla_faults(slas: Sequence[Sla], at: str = "") -> Iterator[Fault]:
+    """Yield promises that a workload makes twice."""
+    first: dict[tuple[float, float], int] = {}
+    for index, sla in enumerate(slas):
+        same = first.setdefault((sla.percentile, sla.latency_ms), index)
+        if same != index:
+            yield Fault(f"{at}slas[{index}]", f"is {sla}, as {at}slas[{same}]; allowed is each promise once")
+
+
+def _workload_faults(form: WorkloadForm) -> Iterator[Fault]:
+    return sla_faults(form.slas)
+
+
 def workload_references(prefix: str = "") -> dict[str, str]:
     """Return the fields of a :class:`WorkloadForm` that name other descriptors, with their kind."""
     return {f"{prefix}model": "model", f"{prefix}sizes": "sizes", f"{prefix}arrivals": "arrivals"}
@@ -301,7 +315,7 @@ def workload_bounds(prefix: str = "") -> dict[str, Bound]:
     return {
         f"{prefix}rows_scale": Bound(0.0, 1e6, low_open=True),
         f"{prefix}slas[].percentile": PERCENTILE,
-        f"{prefix}slas[].latency_ms": POSITIVE,
+        f"{prefix}slas[].latency_ms": LATENCY_MS,
     }
 
 
@@ -312,6 +326,9 @@ WORKLOAD: FileKind[Workload] = FileKind(
     build=build_workload,
     bounds=workload_bounds(),
     references=workload_references(),
+    rules=_workload_faults,
+    columns=("name",),
+    filled=("slas",),
 )
 
 KINDS: tuple[FileKind[Any], ...] = (SIZES, ARRIVALS, LOAD, WORKLOAD)
