@@ -139,7 +139,7 @@ def profile(
 
     Raises:
         InputError: an argument is outside what is allowed.
-        InterruptedRun: Ctrl-C; ``partial`` is the table of the finished pairs.
+        InterruptedRun: Ctrl-C; ``partial`` is the table of the finished pairs, None without any.
     """
     _check(servers, workloads, search, seed)
     if power_mode not in ("component", "tdp"):
@@ -152,6 +152,8 @@ def profile(
         for pair, result in zip(pairs, results, strict=True)
         if pair.table is None or result is not None
     ]
+    if interrupted and not rows:
+        raise InterruptedRun(f"interrupted before the first of {len(pairs)} pairs was finished")
     table = EfficiencyTable(
         rows=tuple(rows),
         servers=tuple(s.name for s in servers),
