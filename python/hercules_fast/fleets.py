@@ -10,8 +10,15 @@ from typing import Any, ClassVar
 from hercules_fast.descriptors import FILE_RULES, Bound, Catalog, FileKind, Resolver, load
 from hercules_fast.errors import ConfigError, Fault
 from hercules_fast.hardware import Server
-from hercules_fast.traffic import Sla, Workload
-from hercules_fast.traffic.files import WorkloadForm, build_workload, sla_faults, workload_bounds, workload_references
+from hercules_fast.traffic import Workload
+from hercules_fast.traffic.files import (
+    SlaForm,
+    WorkloadForm,
+    build_workload,
+    sla_faults,
+    workload_bounds,
+    workload_references,
+)
 
 __all__ = ["KINDS", "Fleet", "fleet", "fleet_names", "load_fleet"]
 
@@ -50,7 +57,7 @@ class WorkloadEntry:
     label: str = ""
     sizes: str = "kairos"
     arrivals: str = "poisson"
-    slas: tuple[Sla, ...] = ()
+    slas: tuple[SlaForm, ...] = ()
 
     def form(self) -> WorkloadForm:
         """Return this entry as the form of a workload file."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hercules_fast import _core
-from hercules_fast.errors import InputError, OutputError, UnknownNameError
+from hercules_fast.errors import DTypeError, InputError, OutputError, UnknownNameError
 from hercules_fast.fleets import Fleet
 from hercules_fast.profiling import Effort, profile
 from hercules_fast.profiling.pairs import Method
@@ -138,8 +138,10 @@ def plan(
 
     Raises:
         InputError: an argument is outside what is allowed; UnknownNameError for names.
+        DTypeError: an argument is of another type; the message says where to get the right one.
         InterruptedRun: Ctrl-C while profiling; ``partial`` is the table of the finished pairs.
     """
+    _check_types(fleet, load_trace, policy, table)
     if case is not None and case not in CASES:
         raise UnknownNameError.of("case", case, CASES)
     workloads = tuple(with_sla(w, sla) for w in fleet.workloads)
@@ -193,6 +195,20 @@ def plan(
         scaled=scaled,
         largest_scale=largest_scale(result.qps, result.demand_qps, result.stock),
     )
+
+
+def _check_types(fleet: Any, load_trace: Any, policy: Any, table: Any) -> None:
+    for name, value, wanted, source in (
+        ("fleet", fleet, Fleet, "hf.fleet('zoo10') or hf.load_fleet(path)"),
+        ("load_trace", load_trace, LoadTrace, "hf.read_load_csv(path, workloads=...) or LoadTrace.from_arrays(...)"),
+        ("policy", policy, Policy, "hf.Policy(headroom=0.1)"),
+        ("table", table, EfficiencyTable, "hf.EfficiencyTable.load(path) or hf.profile(...)"),
+    ):
+        if not isinstance(value, wanted) and not (value is None and name in ("load_trace", "table")):
+            shown = f"{value!r}, " if isinstance(value, str) else "of type "
+            raise DTypeError(
+                f"{name}: is {shown}{type(value).__name__}; allowed is {wanted.__name__}, such as {source}"
+            )
 
 
 _SLA = re.compile(r"p(?P<percentile>\d{1,2}(?:\.\d+)?)(?::(?P<latency>\d+(?:\.\d+)?)\s*(?P<unit>ms|s))?\Z")

@@ -559,6 +559,14 @@ rows_scale = 0
     assert faults.keys() == {"stock.T2", "workloads[1].name", "workloads[1].rows_scale"}
     path.write_text(path.read_text().replace("-1", "1").replace('"A"', '"b"').replace("rows_scale = 0", ""))
     assert "no latency target" in faults_of(path)["workloads[0].slas"]
+    slas = "slas = [{ percentile = 100, latency_ms = -1 }, { percentile = 'p', latency_ms = 5 }]"
+    path.write_text(path.read_text().replace('model = "m"', f'model = "m"\n{slas}').replace("T2 = 1", "T2 = -1"))
+    assert faults_of(path).keys() == {
+        "stock.T2",
+        "workloads[0].slas[0].percentile",
+        "workloads[0].slas[0].latency_ms",
+        "workloads[0].slas[1].percentile",
+    }
 
 
 # --- hostile files ----------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from hercules_fast.traffic.descriptors import Arrivals, LoadTrace, SizeLaw, Sla,
 
 __all__ = [
     "KINDS",
+    "SlaForm",
     "WorkloadForm",
     "arrivals",
     "arrivals_names",
@@ -255,6 +256,17 @@ LOAD: FileKind[LoadTrace] = FileKind(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SlaForm:
+    """An SLA as files write it: not yet in range, so that a file's faults come all at once."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = FILE_RULES
+
+    percentile: float
+    latency_ms: float
+    status: str = "assumed"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class WorkloadForm:
     """A workload as files write it: model, size law and arrivals by name."""
 
@@ -267,7 +279,7 @@ class WorkloadForm:
     """Label of the scaled model."""
     sizes: str = "kairos"
     arrivals: str = "poisson"
-    slas: tuple[Sla, ...] = ()
+    slas: tuple[SlaForm, ...] = ()
     """Empty: the model's latency targets."""
     sources: Mapping[str, str] = field(default_factory=dict)
 
@@ -275,9 +287,9 @@ class WorkloadForm:
 def build_workload(form: WorkloadForm, resolve: Callable[[str, str], Any], at: str = "") -> Workload:
     """Make a workload of its form; raises ``ConfigError`` (path below ``at``) where no SLA can be found."""
     model: Model = resolve("model", form.model)
-    slas = form.slas or tuple(
+    slas = tuple(
         Sla(percentile=target.percentile, latency_ms=target.latency_ms, status=target.status)
-        for target in model.latency_targets
+        for target in form.slas or model.latency_targets
     )
     if not slas:
         raise ConfigError("", [Fault(f"{at}slas", f"missing, and model {model.name!r} has no latency target")])
