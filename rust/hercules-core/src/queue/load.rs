@@ -212,15 +212,13 @@ impl<'a> Prober<'a> {
     /// whose allowance is used up.
     pub fn spend(&mut self, qps: f64, allowances: &mut [Allowance], scratch: &mut Scratch) -> Result<Option<Limit>> {
         let mut watch = Watch::new(allowances, self.rules.warmup, self.control);
-        match self.run(qps, &mut watch, scratch, Detail::Latency)? {
-            Some(target) => Ok(Some(Limit::Target(target))),
-            None => {
-                for (allowance, late) in allowances.iter_mut().zip(watch.late()) {
-                    allowance.queries -= late;
-                }
-                Ok(None)
-            }
+        if let Some(target) = self.run(qps, &mut watch, scratch, Detail::Latency)? {
+            return Ok(Some(Limit::Target(target)));
         }
+        for (allowance, late) in allowances.iter_mut().zip(watch.late()) {
+            allowance.queries -= late;
+        }
+        Ok(None)
     }
 
     /// Run at `qps` to the end, whatever the targets, with energies; the run is left in `scratch`.

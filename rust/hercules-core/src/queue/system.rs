@@ -272,6 +272,13 @@ fn check_fusion(limits: &Limits, prefix: &str) -> Result<()> {
     Ok(())
 }
 
+/// Refuse a run whose sub-batches cannot be held. Its vectors grow as they need to, and a vector that cannot grow ends the
+/// process; so all that they will need together is asked for once, and given back.
+fn refuse_without_memory(jobs: usize) -> Result<()> {
+    let bytes = jobs.saturating_mul(2 * size_of::<u32>() + 2 * size_of::<Entry>());
+    Vec::<u8>::new().try_reserve_exact(bytes).map_err(|_| Error::Memory { bytes })
+}
+
 /// How queries fall into sub-batches: the same at every rate, so computed once per (input, batch).
 #[derive(Debug, Default)]
 pub struct Split {
@@ -288,6 +295,7 @@ impl Split {
             if jobs > u64::from(u32::MAX) {
                 return Err(Error::Size(format!("{jobs} sub-batches of {} queries exceed {}", input.len(), u32::MAX)));
             }
+            refuse_without_memory(jobs as usize)?;
         }
         let mut split = Self::default();
         split.refill(system, input);
@@ -712,7 +720,7 @@ struct Ledger<'a, 'w> {
 
 impl Ledger<'_, '_> {
     /// One execution on one thread.
-    #[inline(always)]
+    #[inline]
     fn executed(&mut self, start: f64, seconds: f64, items: u32) {
         self.tally.busy_s += seconds;
         self.tally.executions += 1;
@@ -727,7 +735,7 @@ impl Ledger<'_, '_> {
     }
 
     /// A part of `query`, ready at `ready`, was in service from `start` to `end`. Gives the target now surely missed.
-    #[inline(always)]
+    #[inline]
     fn finished(&mut self, query: u32, ready: f64, start: f64, end: f64) -> Option<usize> {
         let query = query as usize;
         if let Some(waits) = &mut self.waits

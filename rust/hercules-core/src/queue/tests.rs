@@ -180,7 +180,7 @@ fn max_load_is_a_rate_that_passes_next_to_one_that_fails() {
     let traffic = Traffic::new(Law::Exponential, &[0.0, 0.0, 0.0, 1.0], 3).unwrap();
     let config = Config { variant: 0, batch: 64, fuse_items: 1, max_wait_s: 0.0, threads: vec![2] };
     let system = System::from_grid(&simple_grid(), &config, 4).unwrap();
-    let input = Input::draw(&traffic, 4096, 0).unwrap();
+    let input = Input::draw(&traffic, 4096, 0, None).unwrap();
     let mut scratch = Scratch::new();
     let answer = max_load(&system, &traffic, &input, &rules(0.004), &mut scratch, None).unwrap();
     assert_eq!(answer.limit, Limit::Target(0));
@@ -211,7 +211,7 @@ fn the_early_verdict_equals_the_full_one() {
     let traffic = Traffic::new(Law::Exponential, &[0.25; 4], 9).unwrap();
     let config = Config { variant: 0, batch: 3, fuse_items: 1, max_wait_s: 0.0, threads: vec![3] };
     let system = System::from_grid(&simple_grid(), &config, 4).unwrap();
-    let input = Input::draw(&traffic, 2000, 0).unwrap();
+    let input = Input::draw(&traffic, 2000, 0, None).unwrap();
     let split = Split::of(&system, &input).unwrap();
     let mut scratch = Scratch::new();
     for step in 1..60 {

@@ -53,7 +53,7 @@ pub fn judge(
     let rules = settings.rules(&problem.targets, settings.final_queries);
     let bound = settings.cap * system.bottleneck_qps(&problem.traffic);
     let inputs = (1..=settings.replications as u64)
-        .map(|replication| Input::draw(&problem.traffic, settings.final_queries, replication))
+        .map(|replication| Input::draw(&problem.traffic, settings.final_queries, replication, Some(control)))
         .collect::<Result<Vec<_>>>()?;
     let mut scratch = Scratch::new();
     let mut probers =

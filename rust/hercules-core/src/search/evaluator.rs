@@ -54,7 +54,7 @@ impl<'a> Evaluator<'a> {
             problem,
             counts: Counts::default(),
             rules: settings.rules(&problem.targets, settings.queries),
-            input: Input::draw(&problem.traffic, settings.queries, 0)?,
+            input: Input::draw(&problem.traffic, settings.queries, 0, Some(control))?,
             scratch: Scratch::new(),
             control,
             known: vec![None; problem.candidates()],
@@ -154,8 +154,20 @@ impl<'a> Evaluator<'a> {
         Ok(!self.misses_unloaded(candidate)?)
     }
 
-    /// Highest load within `tolerance`; 0 if even the empty system misses a target.
+    /// Highest load within `tolerance`; 0 if even the empty system misses a target. On a candidate not probed before, the
+    /// answer does not depend on what the evaluator has seen.
     pub fn rate(&mut self, candidate: usize, tolerance: f64) -> Result<f64> {
+        self.rate_near(candidate, 0.0, tolerance)
+    }
+
+    /// [`Evaluator::rate`] that looks first where the last candidate's load would put this one: neighbours reach about
+    /// the same share of their bounds. Cheaper, and within `tolerance` the same.
+    pub fn rate_of_neighbour(&mut self, candidate: usize, tolerance: f64) -> Result<f64> {
+        let guess = self.last_share * self.known(candidate).bound_qps;
+        self.rate_near(candidate, guess, tolerance)
+    }
+
+    fn rate_near(&mut self, candidate: usize, guess: f64, tolerance: f64) -> Result<f64> {
         if self.misses_unloaded(candidate)? {
             return Ok(0.0);
         }
@@ -164,9 +176,8 @@ impl<'a> Evaluator<'a> {
         {
             return Ok(known.passes);
         }
-        // Look first where the last candidate's load would put this one: neighbours reach about the same share of their
-        // bounds.
-        let guess = if known.bisected { 0.0 } else { self.last_share * known.bound_qps };
+        // What was bisected before is looked at again close above what passed.
+        let guess = if known.bisected { 0.0 } else { guess };
         let bracket = Bracket { floor: known.passes, guess, bound: known.bound_qps, tolerance };
         let (qps, limit) = self.with_prober(candidate, |prober, scratch| prober.highest(bracket, scratch))?;
         self.last_share = qps / known.bound_qps;
