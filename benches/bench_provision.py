@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import hercules_fast as hf
 from hercules_fast.provisioning import Policy, Problem, greedy, largest_scale, oblivious, provision, solve_linear
 from hercules_fast.provisioning.linear import LinearSolution
 from hercules_fast.tables import EfficiencyTable
@@ -109,3 +110,50 @@ def test_plan(benchmark, problem):
     assert plan.power_w.sum() < greedy_base.power_w.sum()
     benchmark.extra_info["mean_gap"] = float(plan.gap.mean())
     benchmark.extra_info["power_over_greedy"] = float(plan.power_w.sum() / greedy_base.power_w.sum())
+
+
+def branch_and_bound(plan: hf.Plan, t: int, limit_s: float = 10.0) -> tuple[float, float]:
+    """Watts of HiGHS' integer program for interval ``t`` and its own bound, in ``limit_s`` seconds."""
+    import highspy
+
+    pairs = [(h, w) for w in range(len(plan.workloads)) for h in range(len(plan.servers)) if plan.qps[h, w] > 0]
+    n, n_w, n_h = len(pairs), len(plan.workloads), len(plan.servers)
+    lp = highspy.HighsLp()
+    lp.num_col_, lp.num_row_ = n, n_w + n_h
+    lp.col_cost_ = np.array([plan.server_power_w[pair] for pair in pairs])
+    lp.col_lower_ = np.zeros(n)
+    lp.col_upper_ = np.array([float(plan.stock[h]) for h, _ in pairs])
+    lp.row_lower_ = np.concatenate([np.ones(n_w), np.full(n_h, -highspy.kHighsInf)])
+    lp.row_upper_ = np.concatenate([np.full(n_w, highspy.kHighsInf), plan.stock.astype(np.float64)])
+    lp.a_matrix_.format_ = highspy.MatrixFormat.kColwise
+    lp.a_matrix_.start_ = np.arange(0, 2 * n + 1, 2, dtype=np.int32)
+    lp.a_matrix_.index_ = np.array([row for h, w in pairs for row in (w, n_w + h)], dtype=np.int32)
+    demand = plan.demand_qps[t]
+    lp.a_matrix_.value_ = np.array([x for h, w in pairs for x in (plan.qps[h, w] / demand[w], 1.0)])
+    lp.integrality_ = [highspy.HighsVarType.kInteger] * n
+    solver = highspy.Highs()
+    solver.setOptionValue("output_flag", False)
+    solver.setOptionValue("time_limit", limit_s)
+    solver.setOptionValue("mip_rel_gap", 1e-3)
+    solver.passModel(lp)
+    solver.run()
+    info = solver.getInfo()
+    return float(info.objective_function_value), float(info.mip_dual_bound)
+
+
+def test_whole_machines_against_branch_and_bound(benchmark) -> None:
+    """The built-in week: watts of the rounding against HiGHS' integer program, at peak, trough and every 24th hour."""
+    built_in = hf.fleet("zoo10")
+    table = hf.profile(built_in.servers, built_in.workloads)
+    run = benchmark.pedantic(hf.plan, args=(built_in,), kwargs={"table": table}, rounds=3)
+    plan = run.plan
+    print("\ninterval        plan W   integer program W (its bound)   plan over it   over the LP bound")
+    for t in sorted({plan.peak, plan.trough, *range(12, 168, 24)}):
+        exact, bound = branch_and_bound(plan, t)
+        assert plan.power_w[t] >= bound * (1 - 1e-3), "nothing is cheaper than the proven bound"
+        mark = "peak" if t == plan.peak else "trough" if t == plan.trough else ""
+        over_exact, over_bound = (100 * (plan.power_w[t] / w - 1) for w in (exact, plan.bound_w[t]))
+        print(
+            f"{t:4} {mark:7} {plan.power_w[t]:10.0f}   {exact:10.0f} ({bound:10.0f})"
+            f"       {over_exact:6.2f} %   {over_bound:6.2f} %"
+        )

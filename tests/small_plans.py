@@ -53,6 +53,7 @@ def run(scale: float = 1.0, **changes: Any) -> Any:
         "policy": Policy(headroom=0.1),
         "seed": 7,
         "largest_scale": 1.25,
+        "scaled": False,
         "unserved": (),
         "inputs": {"load": "made up for this test", "load repairs": "48 rows read, 2 missing steps carried forward"},
     }

@@ -4,13 +4,15 @@
 
 Input: CSV ``timestamp,value``, counts of one load balancer per five minutes over two weeks, with bursts and a few
 missing values. Two weeks give each hour of the week only about 24 counts, too few to tell its load from noise, so the
-shape is a product: level of the day of the week (median of its counts) times profile of the hour of the day (median of
-its counts, then a centred moving mean over three hours, around midnight); then the largest hour is set to 1.
+shape is a product: level of the day of the week (median of its counts, at noon, linear in between) times profile of the
+hour of the day (median of its counts, then a centred moving mean over three hours, around midnight); then the largest
+hour is set to 1.
 """
 
 from __future__ import annotations
 
 import csv
+import math
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -48,8 +50,16 @@ def week_shape(path: Path) -> list[float]:
             by_hour[moment.hour].append(float(row["value"]))
     hours = [median(counts) for counts in by_hour]
     smooth = [(hours[h - 1] + hours[h] + hours[(h + 1) % 24]) / 3.0 for h in range(24)]
-    week = [median(counts) * hour for counts in by_day for hour in smooth]
+    days = [median(counts) for counts in by_day]
+    week = [_level(days, day + (hour + 0.5) / 24.0) * smooth[hour] for day in range(7) for hour in range(24)]
     return [round(rate / max(week), 4) for rate in week]
+
+
+def _level(days: list[float], moment: float) -> float:
+    """Level at ``moment`` (in days): each day's level stands at its noon, linear in between, around the week."""
+    before = math.floor(moment - 0.5)
+    share = moment - 0.5 - before
+    return (1.0 - share) * days[before % 7] + share * days[(before + 1) % 7]
 
 
 def to_toml(shape: list[float]) -> str:

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from hercules_fast.descriptors import FILE_RULES, Bound, Catalog, FileKind, load
+from hercules_fast.descriptors import FILE_RULES, Bound, Catalog, FileKind, Resolver, load
 from hercules_fast.errors import ConfigError, Fault
 from hercules_fast.hardware import Server
-from hercules_fast.traffic import Sla, Workload
-from hercules_fast.traffic.files import WorkloadForm, build_workload, workload_bounds, workload_references
+from hercules_fast.traffic import Workload
+from hercules_fast.traffic.files import (
+    SlaForm,
+    WorkloadForm,
+    build_workload,
+    sla_faults,
+    workload_bounds,
+    workload_references,
+)
 
 __all__ = ["KINDS", "Fleet", "fleet", "fleet_names", "load_fleet"]
+
+LOCAL_FILES = "local files"
+"""Key of ``Fleet.sources`` that tells which local files stand in for catalogue entries of the same name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fleet:
     """``stock`` maps each server's name to the number of machines that may be switched on.
+
+    Where local files stand in for catalogue entries of the same name, ``label`` ends with them and
+    ``sources["local files"]`` names them.
 
     ``reference_server`` is the type in whose equivalents a relative load is spread over the workloads.
     """
@@ -44,7 +57,7 @@ class WorkloadEntry:
     label: str = ""
     sizes: str = "kairos"
     arrivals: str = "poisson"
-    slas: tuple[Sla, ...] = ()
+    slas: tuple[SlaForm, ...] = ()
 
     def form(self) -> WorkloadForm:
         """Return this entry as the form of a workload file."""
@@ -84,6 +97,8 @@ def _fleet_faults(form: FleetForm) -> Iterator[Fault]:
         yield Fault("reference_server", f"{form.reference_server!r} is not in stock; allowed are {known}")
     yield from _repeats("stock.{1}", list(form.stock))
     yield from _repeats("workloads[{0}].name", [entry.name for entry in form.workloads])
+    for index, entry in enumerate(form.workloads):
+        yield from sla_faults(entry.slas, at=f"workloads[{index}].")
 
 
 def _repeats(at: str, names: Sequence[str]) -> Iterator[Fault]:
@@ -94,7 +109,7 @@ def _repeats(at: str, names: Sequence[str]) -> Iterator[Fault]:
         first.setdefault(name.lower(), name)
 
 
-def _build_fleet(form: FleetForm, resolve: Callable[[str, str], Any]) -> Fleet:
+def _build_fleet(form: FleetForm, resolve: Resolver) -> Fleet:
     servers = [resolve("server", name) for name in form.stock]
     faults: list[Fault] = list(_repeats("stock.{1}", [server.name for server in servers]))
     workloads = []
@@ -105,17 +120,19 @@ def _build_fleet(form: FleetForm, resolve: Callable[[str, str], Any]) -> Fleet:
             faults += error.faults
     if faults:
         raise ConfigError(form.name, faults)
+    # Said in the label as well: that is what every report prints.
+    local = f"in place of the catalogue's: {', '.join(resolve.shadows)}" if resolve.shadows else ""
     stock = {server.name: count for server, count in zip(servers, form.stock.values(), strict=True)}
     return Fleet(
         name=form.name,
-        label=form.label,
+        label="; ".join(filter(None, (form.label, local))),
         reference_server=next(
             (s.name for s in servers if s.name.lower() == form.reference_server.lower()), servers[0].name
         ),
         servers=tuple(servers),
         stock=stock,
         workloads=tuple(workloads),
-        sources=form.sources,
+        sources={**form.sources, LOCAL_FILES: f"user: {local}"} if local else form.sources,
     )
 
 
@@ -127,6 +144,8 @@ FLEET: FileKind[Fleet] = FileKind(
     bounds={"stock{}": Bound(0, 1_000_000), **workload_bounds("workloads[].")},
     references={"stock{key}": "server", **workload_references("workloads[].")},
     rules=_fleet_faults,
+    columns=("workloads[].name",),
+    filled=("workloads[].slas",),
 )
 
 KINDS: tuple[FileKind[Any], ...] = (FLEET,)

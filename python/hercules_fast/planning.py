@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hercules_fast import _core
-from hercules_fast.errors import InputError, OutputError, UnknownNameError
+from hercules_fast.errors import DTypeError, InputError, OutputError, UnknownNameError
 from hercules_fast.fleets import Fleet
 from hercules_fast.profiling import Effort, profile
 from hercules_fast.profiling.pairs import Method
@@ -40,6 +40,8 @@ class PlanRun:
     seed: int
     settings: Mapping[str, Any]
     inputs: Mapping[str, str]
+    scaled: bool
+    """The load was relative: its q/s were chosen from what the stock can serve under these SLAs and this headroom."""
     largest_scale: float
     """Factor by which this load, headroom included, could grow before the LP sheds (infinite without load)."""
 
@@ -111,7 +113,7 @@ def plan(
     *,
     policy: Policy = Policy(),
     sla: str | None = None,
-    case: str = "today",
+    case: str | None = None,
     search: Method = "gradient",
     seed: int = 0,
     threads: int | None = None,
@@ -127,18 +129,20 @@ def plan(
         fleet: servers, stock and workloads.
         load_trace: load per workload and interval; default: the built-in week. A relative one is scaled so that every
             workload asks for the same number of reference servers and the peak, headroom included, is the share
-            ``CASES[case]`` of the largest load that the LP can serve.
+            ``policy.peak_share`` (0.70) of the largest load that the LP can serve: it depends on SLAs and headroom.
         policy: headroom, rounding, baselines.
         sla: ``"p99"`` (other percentile, same latency) or ``"p99:25ms"`` for every workload; default: the fleet's.
-        case: ``"today"`` (0.70) or ``"growth"`` (0.85); only used for a relative load.
+        case: ``"today"`` (0.70) or ``"growth"`` (0.85) in place of ``policy.peak_share``; for a relative load only.
         table: an efficiency table of this fleet, to plan without profiling again.
         search, seed, threads, terms, power_mode, effort, progress: as in :func:`hercules_fast.profile`.
 
     Raises:
         InputError: an argument is outside what is allowed; UnknownNameError for names.
+        DTypeError: an argument is of another type; the message says where to get the right one.
         InterruptedRun: Ctrl-C while profiling; ``partial`` is the table of the finished pairs.
     """
-    if case not in CASES:
+    _check_types(fleet, load_trace, policy, table)
+    if case is not None and case not in CASES:
         raise UnknownNameError.of("case", case, CASES)
     workloads = tuple(with_sla(w, sla) for w in fleet.workloads)
     fleet = replace(fleet, workloads=workloads)
@@ -160,10 +164,17 @@ def plan(
             effort=effort,
             progress=progress,
         )
-    if trace.relative:
-        policy = replace(policy, peak_share=CASES[case], reference_server=fleet.reference_server)
+    scaled = trace.relative
+    if not scaled and case is not None:
+        raise InputError(f"case: is {case!r}, but the load is given in q/s; a case scales a relative load only")
+    if scaled:
+        policy = replace(
+            policy,
+            peak_share=policy.peak_share if case is None else CASES[case],
+            reference_server=policy.reference_server or fleet.reference_server,
+        )
     result = provision(table, trace, fleet.stock, policy)
-    if trace.relative:
+    if scaled:
         trace = replace(trace, qps=result.load_qps, relative=False)
     return PlanRun(
         fleet=fleet,
@@ -174,15 +185,30 @@ def plan(
         seed=seed,
         settings={
             "sla": sla or "as the fleet says",
-            "case": case if load_trace is None or load_trace.relative else "as the load says",
+            "peak_share": policy.peak_share if scaled else "as the load says",
             "search": table.meta.get("search", "given table"),
             "power_mode": table.meta.get("power_mode", "given table"),
             "terms": asdict(terms),
             "effort": asdict(effort),
         },
         inputs=_provenance(fleet, trace, table, result),
+        scaled=scaled,
         largest_scale=largest_scale(result.qps, result.demand_qps, result.stock),
     )
+
+
+def _check_types(fleet: Any, load_trace: Any, policy: Any, table: Any) -> None:
+    for name, value, wanted, source in (
+        ("fleet", fleet, Fleet, "hf.fleet('zoo10') or hf.load_fleet(path)"),
+        ("load_trace", load_trace, LoadTrace, "hf.read_load_csv(path, workloads=...) or LoadTrace.from_arrays(...)"),
+        ("policy", policy, Policy, "hf.Policy(headroom=0.1)"),
+        ("table", table, EfficiencyTable, "hf.EfficiencyTable.load(path) or hf.profile(...)"),
+    ):
+        if not isinstance(value, wanted) and not (value is None and name in ("load_trace", "table")):
+            shown = f"{value!r}, " if isinstance(value, str) else "of type "
+            raise DTypeError(
+                f"{name}: is {shown}{type(value).__name__}; allowed is {wanted.__name__}, such as {source}"
+            )
 
 
 _SLA = re.compile(r"p(?P<percentile>\d{1,2}(?:\.\d+)?)(?::(?P<latency>\d+(?:\.\d+)?)\s*(?P<unit>ms|s))?\Z")

@@ -130,19 +130,32 @@ def _headline(run: PlanRun) -> str:
     plan, fleet = run.plan, run.fleet
     how = "as asked" if run.policy.headroom is not None else "the largest growth over one interval of the load"
     lines = [
-        f"Plan for fleet {fleet.name}" + (f": {fleet.label}" if fleet.label else ""),
+        f"Plan for fleet {fleet.name}" + (f" ({fleet.label})" if fleet.label else ""),
         _scope_line(plan),
         f"  headroom {_percent(plan.headroom)} ({how}), seed {run.seed}",
     ]
     if math.isfinite(run.largest_scale):
         lines.append(f"  the stock can serve {run.largest_scale:.3g} times this load, headroom included")
+    peaks = (f"{name} {_qps(plan.load_qps[plan.peak, w])}" for w, name in enumerate(plan.workloads))
+    lines.append(_wrapped(f"load at the peak, q/s: {', '.join(peaks)}"))
+    if run.scaled:
+        lines.append(
+            _wrapped(
+                "the load is scaled to what this stock serves within these SLAs with this headroom: plans for other "
+                "SLAs or headrooms carry another load"
+            )
+        )
     return "\n".join(lines)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _scope_line(plan: Plan) -> str:
     return (
         f"  {len(plan.times)} intervals of {_duration(plan.interval_s)} from {_moment(plan.times[0])} UTC, "
-        f"{len(plan.workloads)} workloads, {len(plan.servers)} server types"
+        f"{_count(len(plan.workloads), 'workload')}, {_count(len(plan.servers), 'server type')}"
     )
 
 
@@ -184,9 +197,10 @@ def _power_block(plan: Plan) -> str:
         row("servers on", plan.capacity, ",.0f"),
         row("power, whole servers (kW)", plan.power_w, ",.2f", 1000.0),
         row("power, linear program (kW)", plan.lp_power_w, ",.2f", 1000.0),
-        row("lower bound of any plan (kW)", plan.bound_w, ",.2f", 1000.0),
-        row("gap to the bound", plan.gap, ".2%"),
     ]
+    if plan.is_covered:  # with shed load, bound and gap are of watts plus penalties
+        rows.append(row("lower bound of any plan (kW)", plan.bound_w, ",.2f", 1000.0))
+        rows.append(row("gap, (plan - bound) / plan", plan.gap, ".2%"))
     return f"Capacity and power\n{text_table(('', 'peak', 'trough', 'mean'), rows)}"
 
 
@@ -201,8 +215,12 @@ def _savings_block(plan: Plan) -> str:
         )
         for name, saving in savings.items()
     ]
-    header = ("", "servers, peak", "power, peak", "servers, mean", "power, mean")
+    header = ("", "servers, own peak", "power, own peak", "servers, mean", "power, mean")
     parts = ["Saved (negative: the plan needs more)", text_table(header, rows)]
+    tops = [("this plan", plan.capacity, plan.power_w)]
+    tops += [(name, base.capacity, base.power_w) for name, base in plan.baselines.items()]
+    told = (f"{name} {int(on.max())} servers and {watts.max() / 1000:,.2f} kW" for name, on, watts in tops)
+    parts.append(_wrapped(f"own peak: the largest of the week for each: {', '.join(told)}"))
     parts += [_wrapped(line) for name in savings for line in _uncovered_lines(plan, name)]
     parts += [_wrapped(line) for line in _spread_lines(plan.greedy_order_spread)]
     return "\n".join(parts)
@@ -218,8 +236,8 @@ def _uncovered_lines(plan: Plan, name: str) -> list[str]:
     share = _percent(baseline.unmet_qps[t, w] / plan.demand_qps[t, w])
     return [
         f"note: {name} does not cover the load in {count} of {len(plan.times)} intervals, at worst {plan.workloads[w]} "
-        f"by {_qps(baseline.unmet_qps[t, w])} q/s ({share}) at {_moment(plan.times[t])}; its peak figures buy less, "
-        "and the means leave those intervals out"
+        f"by {_qps(baseline.unmet_qps[t, w])} q/s ({share}) at {_moment(plan.times[t])}; its peak "
+        "is of an answer that drops load, so saving at the peak is understated; the means leave those intervals out"
     ]
 
 
@@ -252,13 +270,16 @@ def _ranking_block(table: EfficiencyTable) -> str:
     rankings = [table.ranking(workload) for workload in table.workloads]
     columns = [["workload", *table.workloads]]
     for place, title in enumerate(RANKED):
-        rows = [ranking[place] if place < len(ranking) else None for ranking in rankings]
-        columns.append(_ranked_column(title, rows))
+        placed = [ranking[place] if place < len(ranking) else None for ranking in rankings]
+        columns.append(_ranked_column(title, placed))
     header, *body = zip(*columns, strict=True)
     parts = [
-        "Best servers of each workload, each at the highest load within the SLA",
+        "Best servers of each workload, each at the highest load within the SLA and the utilisation cap",
         text_table(header, body, align="<" * len(header)),
     ]
+    rows = [row for row in table.rows if row.status == "ok"]
+    capped = sum("cap" in row.reason for row in rows)
+    parts.append(_wrapped(f"{capped} of {len(rows)} pairs reach the cap before the SLA (reasons in efficiency.csv)"))
     parts += [_wrapped(line) for workload in table.workloads for line in _cannot_lines(table, workload)]
     return "\n".join(parts)
 
@@ -283,7 +304,7 @@ def _cannot_lines(table: EfficiencyTable, workload: str) -> list[str]:
         row = table.best(server, workload)
         if row is not None and row.status == "infeasible":
             servers.setdefault(row.reason.partition(";")[0], []).append(server)
-    return [f"{workload} cannot run on {', '.join(names)}: {reason}" for reason, names in servers.items()]
+    return [f"{workload} not on {', '.join(names)}: {reason}" for reason, names in servers.items()]
 
 
 def _inputs_block(run: PlanRun) -> str:
@@ -325,7 +346,7 @@ def _workload_block(table: EfficiencyTable, workload: str) -> str:
 
 
 def _figures(row: EfficiencyRow) -> tuple[str, str, str, str, str]:
-    interval = f"{_qps(row.qps_lo)}-{_qps(row.qps_hi)}" if row.qps_lo != row.qps_hi else "-"
+    interval = f"{_qps(row.qps_lo)}-{_qps(row.qps_hi)}" if row.qps_lo != row.qps_hi else "at the cap"
     return (row.server, _qps(row.qps), interval, f"{row.power_w:.0f}", _efficiency(row))
 
 

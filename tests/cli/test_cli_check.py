@@ -51,3 +51,12 @@ def test_efficiency_tables_are_checked_too(tmp_path, capsys) -> None:
     assert f"{good}: ok" in out
     assert "rows[0].qps: is -100.0" in out
     assert main(["check"]) == 2
+
+
+def test_loads_are_checked_by_plan(tmp_path, capsys) -> None:
+    load = tmp_path / "Load.CSV"
+    load.write_text("timestamp,a\n2024-01-01,1\n")
+    assert main(["check", str(load)]) == 2
+    out, err = capsys.readouterr()
+    assert f"plan --fleet FLEET --load {load}" in out
+    assert err == ""

@@ -57,7 +57,7 @@ def test_a_numbered_run_directory(fleet_file, profiled, tmp_path, monkeypatch, c
     assert plan(fleet_file, "--no-plots") == 0
     out, err = capsys.readouterr()
     assert err == ""
-    assert out.startswith("Plan for fleet duo: two types, for tests\n")
+    assert out.startswith("Plan for fleet duo (two types, for tests)\n")
     assert out.rstrip().endswith("written to runs/plan-0001")
     first = tmp_path / "runs" / "plan-0001"
     assert names(first) == FILES
@@ -202,7 +202,10 @@ def test_ctrl_c_saves_what_was_finished(fleet_file, table, tmp_path, monkeypatch
 
 def test_ctrl_c_in_a_real_run(fleet_file, tmp_path) -> None:
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "hercules_fast", "plan", "--fleet", str(fleet_file), "--search", "exhaustive"]
+    # A runner may have started us with SIGINT ignored, which children inherit.
+    start = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    start += "from hercules_fast.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", start, "plan", "--fleet", str(fleet_file), "--search", "exhaustive"]
     command += ["--threads", "1", "--out", str(out)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 30
@@ -215,4 +218,5 @@ def test_ctrl_c_in_a_real_run(fleet_file, tmp_path) -> None:
     assert stdout == ""
     assert stderr.endswith("interrupted\n")
     assert "Traceback" not in stderr
-    assert names(out) == {"efficiency.partial.json"}
+    # On a slow machine the signal may come before anything is finished: then nothing is left behind.
+    assert not out.exists() or names(out) == {"efficiency.partial.json"}

@@ -151,3 +151,25 @@ def test_places_that_cannot_be_written_are_refused_before_the_work(files, monkey
         err = capsys.readouterr().err
         assert "--out" in err or "cannot write" in err
     assert sorted(p.name for p in files.iterdir()) == ["load.csv", "table.json"]
+
+
+def test_out_never_replaces_an_input_and_other_files_only_when_told(files, capsys) -> None:
+    (files / "old.json").write_text("mine")
+    (files / "alias.json").symlink_to("table.json")
+    (files / "load-alias.csv").symlink_to("load.csv")
+    kept = {p.name: p.read_bytes() for p in files.iterdir()}
+    assert provision(files, "--out", str(files / "old.json")) == 2
+    assert "old.json: it exists; give another name, or --overwrite" in capsys.readouterr().err
+    for name in ("table.json", "alias.json", "load.csv", "load-alias.csv"):
+        assert provision(files, "--out", str(files / name), "--overwrite") == 2
+        assert f"{name}: it is an input of this run" in capsys.readouterr().err
+    assert provision(files, "--out", str(files / "load.csv"), "--overwrite", load="load-alias.csv") == 2
+    assert {p.name: p.read_bytes() for p in files.iterdir()} == kept
+    assert provision(files, "--out", str(files / "old.json"), "--overwrite") == 0
+    assert Plan.load(files / "old.json").is_covered
+
+
+@pytest.mark.parametrize("text", ["-0.1", "1000.5", "nan", "inf", "much"])
+def test_headroom_has_one_range(files, text, capsys) -> None:
+    assert provision(files, "--headroom", text) == 2
+    assert f"is {text!r}; allowed is a number from 0 to 1000" in capsys.readouterr().err

@@ -53,6 +53,9 @@ def test_profile_prints_text_csv_and_json(fleet_file, tmp_path, capsys) -> None:
         (["simulate", *PAIR, "--qps", "100", "--threads", "1", "--fuse-items", "9"], "no accelerator"),
         (["simulate", *PAIR, "--qps", "100", "--threads", "20", "--queries", "20"], "queries"),
         (["profile", "--out", "/dev/null/t.json"], "cannot write"),
+        (["profile", "--out", "t.csv"], "--out: 't.csv' ends in '.csv'; allowed are .json"),
+        (["profile", "--csv", "--json"], "--csv, --json: both are given"),
+        (["profile", "--threads", "1025"], "is 1025; allowed is a whole number from 1 to 1024"),
     ],
 )
 def test_bad_input_is_2(fleet_file, argv, says, capsys) -> None:
@@ -103,3 +106,18 @@ def test_simulate_a_pipeline(fleet_file, capsys) -> None:
     options = ("--kind", "cpu-sd", "--threads", "6,7", "--cores", "1,2", "--queries", "8000", "--qps", "50")
     assert verb("simulate", fleet_file, *PAIR, *options) == 0
     assert "cpu-sd: sparse 6x1, dense 7x2" in capsys.readouterr().out
+
+
+def test_profile_replaces_no_file_unasked_and_never_an_input(fleet_file, tmp_path, monkeypatch, capsys) -> None:
+    (tmp_path / "old.json").write_text("mine")
+    part = ("--servers", "T2", "--workloads", "wnd", "--out")
+    with monkeypatch.context() as patch:
+        patch.setattr("hercules_fast.profiling.profile", lambda *_, **__: pytest.fail("work was started"))
+        assert verb("profile", fleet_file, *part, str(tmp_path / "old.json")) == 2
+        assert "it exists" in capsys.readouterr().err
+        (tmp_path / "fleet.json").symlink_to(fleet_file)
+        assert verb("profile", fleet_file, *part, str(tmp_path / "fleet.json"), "--overwrite") == 2
+        assert "is an input of this run" in capsys.readouterr().err
+    assert (tmp_path / "old.json").read_text() == "mine"
+    assert verb("profile", fleet_file, *part, str(tmp_path / "old.json"), "--overwrite") == 0
+    assert EfficiencyTable.load(tmp_path / "old.json").best("T2", "wnd")

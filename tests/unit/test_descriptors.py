@@ -100,7 +100,7 @@ ZOO = {
 
 def test_zoo10() -> None:
     zoo = fleets.fleet("ZOO10")
-    assert zoo.label == "not the paper's"
+    assert zoo.label == "a preset of ours, not the paper's"
     assert {s.name: (s.component_tdp_w, zoo.stock[s.name]) for s in zoo.servers} == ZOO
     sizes_gb = {w.name: round(w.model.embedding_bytes / 1e9, 1) for w in zoo.workloads}
     assert sizes_gb == {
@@ -275,6 +275,64 @@ sizes = "mlperf"
     ]
 
 
+def test_two_files_of_one_name_are_a_fault(tmp_path: Path) -> None:
+    path = write(tmp_path, "box.toml", SERVER)
+    first = write(tmp_path, "a.toml", CPU)
+    second = write(tmp_path, "b.toml", CPU.replace('"mine"', '"MINE"'))
+    message = faults_of(path)["cpu"]
+    assert "'mine' is the name of 2 cpu files: a.toml, b.toml; allowed is one" in message
+    with pytest.raises(ConfigError, match=r"a\.toml, .*b\.toml"):
+        hardware.load_server(path, files=[first, second])
+    assert hardware.load_server(path, files=[first, first]).cpu.cores == 8
+    path.write_text(SERVER.replace('"mine"', '"b.toml"'))
+    assert hardware.load_server(path).cpu.name == "MINE"
+
+
+def test_checked_folders_keep_to_their_own_files(tmp_path: Path) -> None:
+    """The same name in two folders is no conflict: each file means the one beside it, as when it is loaded."""
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+        write(folder, "box.toml", SERVER)
+        write(folder, "cpu.toml", CPU)
+    assert [faults for _, faults in check(sorted(tmp_path.rglob("*.toml")))] == [()] * 4
+
+
+LOCAL_FLEET = """\
+schema = "hercules_fast.fleet/1"
+name = "mine"
+label = "ours"
+[stock]
+T1 = 3
+[[workloads]]
+name = "a"
+model = "ncf"
+[sources]
+"stock, workloads" = "user: me"
+"""
+
+
+def test_local_files_that_shadow_the_catalogue_are_visible(tmp_path: Path) -> None:
+    path = write(tmp_path, "fleet.toml", LOCAL_FLEET)
+    fleet = fleets.load_fleet(path)
+    assert (fleet.label, fleets.LOCAL_FILES in fleet.sources) == ("ours", False)
+    write(tmp_path, "server.toml", SERVER.replace('"box"', '"T1"'))
+    write(tmp_path, "mine.toml", CPU)
+    write(tmp_path, "memory.toml", (PACKAGE / "hardware/catalog/memory/ddr4-t1.toml").read_text())
+    fleet = fleets.load_fleet(path)
+    assert fleet.servers[0].cpu.name == "mine"
+    shadows = "in place of the catalogue's: memory ddr4-t1 (memory.toml), server T1 (server.toml)"
+    assert fleet.label == f"ours; {shadows}"
+    assert fleet.sources["local files"] == f"user: {shadows}"
+
+
+def test_names_beside_the_file_are_suggested(tmp_path: Path) -> None:
+    write(tmp_path, "cpu.toml", CPU)
+    path = write(tmp_path, "box.toml", SERVER.replace('"mine"', '"mime"'))
+    message = faults_of(path)["cpu"]
+    assert "did you mean 'mine'? (known: " in message
+    assert "Xeon" in message
+
+
 def test_all_faults_of_a_file_at_once_with_their_lines(tmp_path: Path) -> None:
     text = CPU.replace("cores = 8", "cores = 0").replace("tdp_w = 65", 'tdp_w = "65 horses"\ntpd_w = 3')
     text = text.replace("llc_mb = 16\n", "").replace("idle_fraction = 0.3", "idle_fraction = nan")
@@ -290,7 +348,7 @@ def test_all_faults_of_a_file_at_once_with_their_lines(tmp_path: Path) -> None:
     assert "did you mean 'tdp_w'" in faults["tpd_w"]
     assert faults["llc_mb"] == "missing"
     assert "nan is outside" in faults["idle_fraction"]
-    assert "True: a whole number" in faults["l2_kb"] or "True: a number" in faults["l2_kb"]
+    assert "is True; allowed is a number > 0" in faults["l2_kb"]
     assert "a mark among stated, published" in faults["sources.gemm_efficiency"]
     assert str(caught.value).startswith(f"{path}: ")
 
@@ -330,16 +388,29 @@ source = "me"
     ("old", "new", "path", "message"),
     [
         ("rows = 1000", "rows = 0", "tables[0].rows", "0 is outside what is allowed"),
-        ("rows = 1000", "rows = 1.5", "tables[0].rows", "a whole number"),
+        ("rows = 1000", "rows = 1.5", "tables[0].rows", "is 1.5; allowed is a whole number >= 1 and <= 1e+12 (line "),
+        ("rows = 1000", 'rows = "many"', "tables[0].rows", "is 'many'; allowed is a whole number >= 1"),
         ("rows = 1000", "row = 1000", "tables[0].row", "did you mean 'rows'"),
         ('kind = "mlp"', 'kind = "mpl"', "stages[0].kind", "did you mean 'mlp'"),
         ("dims = [16, 8]", "dims = [16, 8]\nrank = 4", "stages[0].rank", "does not apply to kind = 'mlp'"),
         ("dims = [16, 8]", "", "stages[0].dims", "missing; kind = 'mlp' needs it"),
         ("dims = [16, 8]", "dims = [16]", "stages[0].dims", "at least an input and an output width"),
+        ("dims = [16, 8]", "dims = []", "stages[0].dims", "has 0 widths; allowed is two or more"),
         ("dims = [16, 8]", "dims = [16, -8]", "stages[0].dims[1]", "-8 is outside"),
-        ("percentile = 95", "percentile = 100", "latency_targets[0].percentile", "> 0 and < 100"),
+        ("percentile = 95", "percentile = 100", "latency_targets[0].percentile", ">= 1 and < 100"),
+        ("percentile = 95", "percentile = 0.99", "latency_targets[0].percentile", "in percent; did you mean 99?"),
+        ("latency_ms = 10", "latency_ms = 1.1e7", "latency_targets[0].latency_ms", "<= 1e+07"),
+        ('name = "m"', 'name = " "', "name", "not blank"),
+        ('name = "m"', 'name = "a\\u001bb"', "name", "without control characters"),
+        ('name = "m"', 'name = "a,b"', "name", "without comma"),
+        ('name = "m"', 'name = "Timestamp"', "name", "any other name"),
         ("latency_ms = 10", "latency_ms = inf", "latency_targets[0].latency_ms", "inf is outside"),
-        ('status = "assumed"', 'status = "certain"', "latency_targets[0].status", "one of stated, inferred, assumed"),
+        (
+            'status = "assumed"',
+            'status = "certain"',
+            "latency_targets[0].status",
+            "allowed is one of stated, published, inferred, assumed, user",
+        ),
         ("dense_input_dim = 16", "dense_input_dim = 9223372036854775808", "dense_input_dim", "64 bits"),
         ("model/1", "modle/1", "schema", "did you mean 'hercules_fast.model/1'"),
     ],
@@ -349,6 +420,63 @@ def test_faults_of_a_model(tmp_path: Path, old: str, new: str, path: str, messag
     assert faults_of(write(tmp_path, "good.toml", MODEL)) == {}
     faults = faults_of(write(tmp_path, "bad.toml", MODEL.replace(old, new)))
     assert message in faults[path], faults
+
+
+WORKLOAD = """\
+schema = "hercules_fast.workload/1"
+name = "w"
+model = "ncf"
+slas = [{ percentile = 99, latency_ms = 5 }, { percentile = 95, latency_ms = 5 }]
+[sources]
+slas = "user: me"
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "path", "message"),
+    [
+        ('"w"', '""', "name", "not blank"),
+        ('"w"', '"a\\nb"', "name", "without control characters"),
+        ('"w"', '"a,b"', "name", "without comma"),
+        ('"w"', '"timestamp"', "name", "any other name"),
+        ("percentile = 95", "percentile = 99.0", "slas[1]", "is p99 <= 5 ms, as slas[0]; allowed is each promise once"),
+        ("percentile = 99", "percentile = 0.99", "slas[0].percentile", "did you mean 99?"),
+        (
+            "slas = [{ percentile = 99, latency_ms = 5 }, { percentile = 95, latency_ms = 5 }]",
+            "slas = []",
+            "slas",
+            "is []",
+        ),
+    ],
+)
+def test_faults_of_a_workload(tmp_path: Path, old: str, new: str, path: str, message: str) -> None:
+    assert old in WORKLOAD
+    assert faults_of(write(tmp_path, "good.toml", WORKLOAD)) == {}
+    faults = faults_of(write(tmp_path, "bad.toml", WORKLOAD.replace(old, new)))
+    assert message in faults[path], faults
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    entry = "\n".join(WORKLOAD.replace(old, new).splitlines()[1:4])
+    fleet = LOCAL_FLEET.replace('name = "a"\nmodel = "ncf"', entry)
+    faults = faults_of(write(alone, "fleet.toml", fleet))
+    assert message in faults[f"workloads[0].{path}"].replace("workloads[0].", ""), faults
+
+
+@pytest.mark.parametrize(
+    ("template", "old", "new", "path"),
+    [
+        (SERVER, '"box"', '"a,b"', "name"),
+        (SERVER, '"box"', '"timestamp"', "name"),
+        (CPU, '"mine"', '""', "name"),
+        (CPU, "cores = 8", "cores = 4097", "cores"),
+        (CPU, '"2500MHz"', '"101GHz"', "frequency_ghz"),
+        (CPU, "simd_frequency_ghz = 2.0", "simd_frequency_ghz = 2000", "simd_frequency_ghz"),
+    ],
+)
+def test_faults_of_hardware(tmp_path: Path, template: str, old: str, new: str, path: str) -> None:
+    assert old in template
+    write(tmp_path, "cpu.toml", CPU)
+    assert faults_of(write(tmp_path, "bad.toml", template.replace(old, new))).keys() == {path}
 
 
 SIZES = """\
@@ -431,6 +559,14 @@ rows_scale = 0
     assert faults.keys() == {"stock.T2", "workloads[1].name", "workloads[1].rows_scale"}
     path.write_text(path.read_text().replace("-1", "1").replace('"A"', '"b"').replace("rows_scale = 0", ""))
     assert "no latency target" in faults_of(path)["workloads[0].slas"]
+    slas = "slas = [{ percentile = 100, latency_ms = -1 }, { percentile = 'p', latency_ms = 5 }]"
+    path.write_text(path.read_text().replace('model = "m"', f'model = "m"\n{slas}').replace("T2 = 1", "T2 = -1"))
+    assert faults_of(path).keys() == {
+        "stock.T2",
+        "workloads[0].slas[0].percentile",
+        "workloads[0].slas[0].latency_ms",
+        "workloads[0].slas[1].percentile",
+    }
 
 
 # --- hostile files ----------------------------------------------------------------------------------------------------
@@ -463,6 +599,24 @@ def test_hostile_files_are_refused(tmp_path: Path, raw: bytes) -> None:
     ((_, faults),) = check([path])
     assert faults
     assert all(isinstance(fault, Fault) for fault in faults)
+
+
+def test_a_byte_order_mark_is_accepted(tmp_path: Path) -> None:
+    path = tmp_path / "cpu.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + CPU.encode())
+    assert hardware.load_cpu(path).cores == 8
+    path.write_bytes(b"\xef\xbb\xbf" + b"a = 1\nb = '\xff'")
+    assert faults_of(path)[""] == "not UTF-8: byte 0xff on line 2"
+
+
+def test_the_type_of_stock_is_told_with_its_range(tmp_path: Path) -> None:
+    path = write(tmp_path, "fleet.toml", LOCAL_FLEET.replace("T1 = 3", "T1 = 64.5"))
+    assert "is 64.5; allowed is a whole number >= 0 and <= 1e+06" in faults_of(path)["stock.T1"]
+
+
+def test_latency_targets_of_users(tmp_path: Path) -> None:
+    path = write(tmp_path, "m.toml", MODEL.replace('status = "assumed"', 'status = "user"'))
+    assert models.load_model(path).latency_targets[0].status == "user"
 
 
 def test_dates_are_text(tmp_path: Path) -> None:

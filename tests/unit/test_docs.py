@@ -1,4 +1,4 @@
-"""Every Python block of the README and of the docs runs, and every example script."""
+"""Every Python block of the README and of the docs runs, every TOML block is right, and every example script runs."""
 
 from __future__ import annotations
 
@@ -9,25 +9,39 @@ from pathlib import Path
 
 import pytest
 
+from hercules_fast.cli import main
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
-def blocks() -> list[tuple[str, str]]:
+def blocks(language: str) -> list[tuple[str, str]]:
+    """Return ("page:line", text) of every block."""
+    block = re.compile(rf"^```{language}\n(.*?)^```", re.MULTILINE | re.DOTALL)
     found = []
     for page in PAGES:
         text = page.read_text()
-        for match in BLOCK.finditer(text):
+        for match in block.finditer(text):
             line = text[: match.start()].count("\n") + 2
             found.append((f"{page.name}:{line}", match.group(1)))
     return found
 
 
-@pytest.mark.parametrize("code", [c for _, c in blocks()], ids=[name for name, _ in blocks()])
+@pytest.mark.parametrize("code", [c for _, c in blocks("python")], ids=[name for name, _ in blocks("python")])
 def test_python_block_runs(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "block", "exec"), {"__name__": "__main__"})
+
+
+def test_there_are_descriptor_files_to_check() -> None:
+    assert blocks("toml")
+
+
+@pytest.mark.parametrize("text", [t for _, t in blocks("toml")], ids=[name for name, _ in blocks("toml")])
+def test_toml_block_passes_check(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "ours.toml"
+    path.write_text(text)
+    assert main(["check", str(path)]) == 0, capsys.readouterr().out
 
 
 @pytest.mark.parametrize("script", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hercules_fast.errors import ConfigError, InputError, MissingFileError
+from hercules_fast.errors import ConfigError, DTypeError, InputError, MissingFileError
 from hercules_fast.traffic import LoadTrace, Repairs, read_load_csv
 from tests.reference import load_csv as slow
 
@@ -265,3 +267,58 @@ def test_public_trace(shared: Path, tmp_path: Path) -> None:
     trace = read_load_csv(write(tmp_path, text), workloads=["a"])
     assert trace.repairs == Repairs(rows=4032, carried_steps=8, irregular_steps=8)
     assert (len(trace.times), trace.qps.max(), trace.interval_s) == (1347, 656, 900)
+
+
+# --- loads from arrays
+
+
+def from_arrays(**changes) -> LoadTrace:
+    arguments = {"start": "2026-01-05", "interval_s": 3600, "qps": [[1, 2], [3, 4]]} | changes
+    return LoadTrace.from_arrays("mine", arguments.pop("workloads", ["a", "b"]), **arguments)
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "2026-01-05T00:00",
+        "2026-01-05T00:00Z",
+        "2026-01-05T02:00+02:00",
+        np.datetime64("2026-01-05"),
+        datetime(2026, 1, 5),
+        datetime(2026, 1, 5, 2, tzinfo=timezone(timedelta(hours=2))),
+    ],
+)
+def test_the_start_of_arrays_is_in_utc_and_offsets_count(start) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trace = from_arrays(start=start)
+    assert trace.times.tolist() == [datetime(2026, 1, 5, 0), datetime(2026, 1, 5, 1)]
+    assert trace.times.dtype == "datetime64[s]"
+    assert trace.qps.dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"start": "NaT"}, "start: is 'NaT'; allowed is a time"),
+        ({"start": np.datetime64("NaT")}, "start: is NaT; allowed is a time"),
+        ({"start": ""}, "start: is ''; allowed is a time"),
+        ({"start": "0001-01-01T00:00+05:00"}, "start: is '0001-01-01T00:00"),
+        ({"interval_s": 1e10}, "interval_s: is 10000000000.0; allowed is a whole number of seconds, 1 to 1e9"),
+        ({"interval_s": True}, "interval_s: is True; allowed"),
+        ({"interval_s": "900"}, "interval_s: is '900'; allowed"),
+        ({"interval_s": float("nan")}, "interval_s: is nan; allowed"),
+        ({"qps": [[1, 2], [3]]}, "qps: has rows of different lengths"),
+        ({"qps": [["1", "2"]]}, "qps: is of dtype <U1; allowed are numbers"),
+        ({"qps": [[True, False]]}, "qps: is of dtype bool; allowed are numbers"),
+        ({"workloads": "ab"}, "workloads: is 'ab'; allowed is a list of names"),
+    ],
+)
+def test_arrays_that_are_no_load(changes, message) -> None:
+    with pytest.raises(InputError, match=message):
+        from_arrays(**changes)
+
+
+def test_a_start_of_another_type_is_refused() -> None:
+    with pytest.raises(DTypeError, match="start: is 5, int; allowed is a time"):
+        from_arrays(start=5)

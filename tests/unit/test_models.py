@@ -10,7 +10,7 @@ import pytest
 
 from hercules_fast import models
 from hercules_fast.descriptors import kinds, validate
-from hercules_fast.errors import InputError, UnknownNameError
+from hercules_fast.errors import ConfigError, InputError, UnknownNameError
 from hercules_fast.models import Model, Stage
 
 # rows, bytes of tables, lookups, embedding bytes, SLS additions (all but the first two per item),
@@ -43,11 +43,11 @@ TARGETS = {
     "dlrm-rmc2": (95, 100, "assumed"),
     "dlrm-rmc3": (95, 50, "assumed"),
     "ncf": (95, 5, "inferred"),
-    "wnd": (95, 25, "stated"),
+    "wnd": (95, 25, "published"),
     "mt-wnd": (95, 25, "inferred"),
     "din": (95, 100, "assumed"),
     "dien": (95, 35, "inferred"),
-    "dlrm-v2": (99, 60, "stated"),
+    "dlrm-v2": (99, 60, "published"),
 }
 
 
@@ -156,7 +156,7 @@ def test_pairwise_dot() -> None:
         Stage(name="interaction", kind="dot", vectors=9, dim=64, out_dim=100),
         Stage(name="top", kind="mlp", dims=(100, 1024, 1024, 1024, 1)),
     )
-    model = replace(models.model("dlrm-rmc1"), name="bench", stages=stages)
+    model = replace(models.model("dlrm-rmc1"), name="bench", dense_input_dim=512, stages=stages)
     validate(kinds()["model"], model)
     assert model.dense_flop_per_item == 5_001_344
     assert model.dense_weight_bytes == 4 * 2_499_137
@@ -184,3 +184,61 @@ def test_scaled_refuses(scale: float) -> None:
 def test_unknown_name_is_corrected() -> None:
     with pytest.raises(UnknownNameError, match=r"did you mean 'dlrm-rmc1'"):
         models.model("dlrm-rm1")
+
+
+def mlp(*dims: int, name: str = "mlp") -> Stage:
+    return Stage(name=name, kind="mlp", dims=dims)
+
+
+JOINTS = [
+    Stage(name="join", kind="concat", out_dim=96),
+    Stage(name="join", kind="dot", vectors=9, dim=60, out_dim=96),
+    Stage(name="join", kind="sum", vectors=3, dim=96),
+    Stage(name="join", kind="cross", layers=2, dim=96, rank=8),
+]
+
+
+@pytest.mark.parametrize("joint", JOINTS, ids=lambda stage: stage.kind)
+def test_an_mlp_takes_what_the_stage_before_it_puts_out(joint: Stage) -> None:
+    model = replace(models.model("ncf"), stages=(joint, mlp(96, 1)))
+    validate(kinds()["model"], model)
+    words = rf"stages\[1\]\.dims: begins with 95; allowed is 96, .* {joint.kind} stage 'join'"
+    with pytest.raises(ConfigError, match=words):
+        validate(kinds()["model"], replace(model, stages=(joint, mlp(95, 1))))
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "dense", "allowed"),
+    [
+        ("dlrm", "mlp", 13, False),
+        ("DLRM-like", "mlp", 13, False),
+        ("mine", "bottom_mlp", 13, False),
+        ("mine", "mlp", 13, True),  # may read pooled rows
+        ("dlrm", "mlp", 0, True),
+        ("dlrm", "mlp", 512, True),
+    ],
+)
+def test_the_bottom_mlp_takes_the_dense_features(family: str, name: str, dense: int, allowed: bool) -> None:
+    stages = (mlp(512, 64, name=name), mlp(100, 1, name="behind"))
+    model = replace(models.model("ncf"), family=family, dense_input_dim=dense, stages=stages)
+    if allowed:
+        validate(kinds()["model"], model)
+        return
+    with pytest.raises(
+        ConfigError, match=r"stages\[0\]\.dims: begins with 512; allowed is 13, .*dense_input_dim"
+    ) as caught:
+        validate(kinds()["model"], model)
+    assert len(caught.value.faults) == 1
+
+
+def test_the_first_mlp_behind_an_interaction_is_no_bottom_mlp() -> None:
+    model = replace(models.model("dlrm-rmc1"), stages=(JOINTS[0], mlp(96, 1)))
+    validate(kinds()["model"], model)
+
+
+@pytest.mark.parametrize("dims", [(), (16,)])
+@pytest.mark.parametrize("kind", ["mlp", "attention"])
+def test_layers_need_two_widths(kind: str, dims: tuple[int, ...]) -> None:
+    model = replace(models.model("ncf"), stages=(Stage(name="a", kind=kind, dims=dims),))
+    with pytest.raises(ConfigError, match=rf"stages\[0\]\.dims: has {len(dims)} widths; allowed is two or more"):
+        validate(kinds()["model"], model)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 import hercules_fast as hf
 from hercules_fast import fleets
-from hercules_fast.errors import InputError, UnknownNameError
+from hercules_fast.errors import DTypeError, InputError, UnknownNameError
 from hercules_fast.profiling import Effort, profile, search
 from hercules_fast.serving import service_table
 from hercules_fast.traffic import Sla
@@ -142,7 +144,8 @@ def test_progress_counts_pairs() -> None:
         ({"workloads": [replace(WORKLOADS[0], slas=())]}, "workloads.rmc1.slas: is empty"),
         ({"effort": Effort(queries=10**9)}, "queries: is 1000000000; allowed"),
         ({"effort": Effort(replications=10_000)}, "replications: is 10000; allowed"),
-        ({"effort": Effort(utilisation_cap=1.5)}, "cap: is 1.5"),
+        ({"seed": 1.5}, r"seed: is 1\.5; allowed is a whole number"),
+        ({"seed": True}, "seed: is True; allowed is a whole number"),
     ],
 )
 def test_bad_arguments_are_refused_before_work(changes, message) -> None:
@@ -162,8 +165,70 @@ def test_runs_grow_with_the_percentile() -> None:
 
 
 def test_an_interval_needs_replications() -> None:
-    with pytest.raises(InputError, match=r"effort\.replications: is 1; allowed is >= 2"):
+    with pytest.raises(InputError, match=r"effort\.replications: is 1; allowed is a whole number >= 2"):
         Effort(replications=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("queries", 99, "a whole number >= 100"),
+        ("queries", 4096.0, "a whole number >= 100"),
+        ("final_queries", True, "a whole number >= 100"),
+        ("replications", "5", "a whole number >= 2"),
+        ("utilisation_cap", 0.0, "0 < cap <= 1"),
+        ("utilisation_cap", 1.5, "0 < cap <= 1"),
+        ("utilisation_cap", float("nan"), "0 < cap <= 1"),
+        ("utilisation_cap", "1", "0 < cap <= 1"),
+    ],
+)
+def test_efforts_are_checked(name, value, allowed) -> None:
+    with pytest.raises(InputError, match=re.escape(f"effort.{name}: is {value!r}; allowed is {allowed}")):
+        Effort(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: hf.plan("zoo10"), "fleet: is 'zoo10', str; allowed is Fleet, such as hf.fleet('zoo10')"),
+        (
+            lambda: hf.plan(ZOO, "load.csv"),
+            "load_trace: is 'load.csv', str; allowed is LoadTrace, such as hf.read_load",
+        ),
+        (lambda: hf.plan(ZOO, policy=0.1), "policy: is of type float; allowed is Policy"),
+        (lambda: hf.plan(ZOO, table={}), "table: is of type dict; allowed is EfficiencyTable"),
+        (lambda: hf.profile("T2", WORKLOADS), "servers: is 'T2', str; allowed is a list of Server, such as hf.fleet("),
+        (lambda: hf.profile(ZOO, WORKLOADS), "servers: is of type Fleet; allowed is a list of Server"),
+        (
+            lambda: hf.profile(["T2"], WORKLOADS),
+            "servers[0]: is 'T2', str; allowed is Server, such as hf.hardware.serv",
+        ),
+        (lambda: hf.profile(SERVERS, ["wnd"]), "workloads[0]: is 'wnd', str; allowed is Workload, such as one of hf."),
+        (lambda: hf.search("T2", WORKLOADS[0]), "server: is 'T2', str; allowed is Server"),
+        (lambda: hf.search(SERVERS[0], "rmc1"), "workload: is 'rmc1', str; allowed is Workload"),
+        (lambda: hf.search(SERVERS[0], WORKLOADS[0], effort=3), "effort: is of type int; allowed is Effort"),
+    ],
+)
+def test_what_is_no_descriptor_is_refused_by_name(call, message) -> None:
+    with pytest.raises(DTypeError, match=re.escape(message)):
+        call()
+
+
+def test_a_seed_of_numpy_is_a_seed() -> None:
+    rows = [profile(SERVERS[:1], WORKLOADS[:1], effort=QUICK, seed=seed).to_json() for seed in (3, np.int64(3))]
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("percentile", [0, 100, -5, float("nan"), "99", True, None])
+def test_an_sla_has_a_percentile_within_100(percentile) -> None:
+    with pytest.raises(InputError, match=rf"sla\.percentile: is {percentile!r}; allowed is a number"):
+        Sla(percentile=percentile, latency_ms=1.0)
+
+
+@pytest.mark.parametrize("latency_ms", [0, -5, float("nan"), float("inf"), "25ms", True, None])
+def test_an_sla_has_a_latency(latency_ms) -> None:
+    with pytest.raises(InputError, match=rf"sla\.latency_ms: is {latency_ms!r}; allowed is a finite number > 0"):
+        Sla(percentile=95, latency_ms=latency_ms)
 
 
 def test_unknown_names_offer_the_nearest() -> None:
@@ -184,6 +249,8 @@ def test_ctrl_c_returns_what_is_finished() -> None:
         "except InterruptedRun as stop:\n"
         "    print(type(stop).__mro__[1].__name__, 0 < len(stop.partial.rows) < 80)\n"
     )
+    # A runner may have started us with SIGINT ignored, which children inherit.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n" + code
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     first = child.stdout.readline()  # a pair is finished: the search is under way

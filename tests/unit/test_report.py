@@ -52,7 +52,7 @@ def test_the_week_on_one_page() -> None:
     assert len(text.splitlines()) <= 70
     assert max(map(len, text.splitlines())) <= WIDTH
     assert text.isascii()
-    assert text.startswith("Plan for fleet toy: not the paper's\n")
+    assert text.startswith("Plan for fleet toy (not the paper's)\n")
     assert "48 intervals of 1 h from Mon 2026-01-05 00:00 UTC" in text
     assert "headroom 10% (as asked), seed 7" in text
     assert "1.25 times this load" in text
@@ -155,7 +155,7 @@ def test_table_text_ranks_and_says_who_cannot() -> None:
     rank, feed = text.split("\n\n")
     assert [line.split()[0] for line in rank.splitlines()[2:]] == ["gpu", "new", "old"]
     assert rank.startswith("rank, p95 <= 25 ms")
-    assert line_with(rank, "gpu").split() == ["gpu", "900", "-", "500", "1.80"]
+    assert line_with(rank, "gpu").split() == ["gpu", "900", "at", "the", "cap", "500", "1.80"]
     assert "cannot: gpu: does not fit: needs 90.0 GB" in feed
 
 

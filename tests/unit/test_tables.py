@@ -10,7 +10,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from hercules_fast.errors import ConfigError, InputError, MissingFileError, OutputError, UnknownNameError
+from hercules_fast.errors import ConfigError, DTypeError, InputError, MissingFileError, OutputError, UnknownNameError
 from hercules_fast.tables import (
     EfficiencyRow,
     EfficiencyTable,
@@ -79,6 +79,8 @@ def make_row(**changes) -> EfficiencyRow:
         "seed": 1,
         "source_digest": "x",
     }
+    if "qps" in changes:  # the interval follows, unless it is what a test is about
+        fields |= {"qps_lo": changes["qps"], "qps_hi": changes["qps"]}
     return EfficiencyRow(**(fields | changes))
 
 
@@ -197,8 +199,8 @@ def test_matrices_follow_the_asked_order_and_offer_names() -> None:
 
 
 def test_ranking_is_by_qps_per_watt() -> None:
-    table = EfficiencyTable.from_matrices(["a", "b", "c"], ["x"], [[10], [0], [30]], [[1], [0], [2]])
-    assert [row.server for row in table.ranking("x")] == ["c", "a"]
+    table = EfficiencyTable.from_matrices(["a", "b", "c"], ["x"], [[10], [0], [30]], [[1], [0], [6]])
+    assert [row.server for row in table.ranking("x")] == ["a", "c"], "not by QPS alone"
 
 
 def test_the_best_of_several_rows_counts() -> None:
@@ -216,6 +218,17 @@ def test_the_best_of_several_rows_counts() -> None:
         ({"server": "Z"}, r"rows\[0\]\.server: is 'Z', which is not in servers"),
         ({"status": "maybe"}, r"rows\[0\]\.status: is 'maybe'"),
         ({"status": "infeasible"}, r"rows\[0\]\.qps: is 100.0 in an infeasible row"),
+        ({"qps": True}, r"rows\[0\]\.qps: is True; allowed is finite and >= 0"),
+        ({"qps": 1.1e12}, r"rows\[0\]\.qps: is 1100000000000\.0; allowed is finite and >= 0 and <= 1e\+12"),
+        ({"power_w": 10**400}, r"rows\[0\]\.power_w: is 1000.*; allowed is finite and >= 0 and <= 1e\+09"),
+        ({"qps_lo": 100.5}, r"rows\[0\]\.qps_lo: is 100.5; allowed is <= qps, 100.0"),
+        ({"qps_hi": 99.5}, r"rows\[0\]\.qps_hi: is 99.5; allowed is >= qps, 100.0"),
+        ({"origin": "guessed"}, r"rows\[0\]\.origin: is 'guessed'; allowed are 'measured', 'modelled', 'published'"),
+        ({"sla": ((True, 20.0),)}, r"rows\[0\]\.sla\[0\]\[0\]: is True; allowed is 0 < percentile < 100"),
+        ({"achieved_ms": ("19",)}, r"rows\[0\]\.achieved_ms\[0\]: is '19'"),
+        ({"utilisation": {"cpu": True}}, r"rows\[0\]\.utilisation\.cpu: is True"),
+        ({"energy_j_per_query": "much"}, r"rows\[0\]\.energy_j_per_query: is 'much'"),
+        ({"seed": True}, r"rows\[0\]\.seed: is True; allowed is a whole number"),
     ],
 )
 def test_efficiency_rows_are_checked(changes, message) -> None:
@@ -227,12 +240,13 @@ def test_efficiency_rows_are_checked(changes, message) -> None:
     ("text", "message"),
     [
         ("", "is not JSON"),
-        ("[" * 100_000, "is not JSON"),
+        ("[" * 100_000, "is nested too deeply"),
+        ("[" * 65 + "]" * 65, "is nested too deeply; allowed are 64 levels"),
         ("[]", "schema: is 'list'"),
         ('{"schema": "other"}', "schema: is 'other'; allowed is 'hercules_fast.efficiency_table/1'"),
         (
             json.dumps({"schema": "hercules_fast.efficiency_table/1", "rows": [{}, 3]}),
-            r"(?s)2 faults.*rows\[0\].*rows\[1\]",
+            r"(?s)3 faults.*lacks .servers., .workloads..*rows\[0\].*rows\[1\]",
         ),
     ],
 )
@@ -240,6 +254,55 @@ def test_loading_what_is_no_efficiency_table(tmp_path, text, message) -> None:
     (tmp_path / "e.json").write_text(text)
     with pytest.raises(ConfigError, match=message):
         EfficiencyTable.load(tmp_path / "e.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "faults"),
+    [
+        (lambda d: d["rows"][0].update(foo=1), ["rows[0]: unknown key 'foo'"]),
+        (lambda d: d["rows"][0]["config"].update(foo=1), ["rows[0].config: unknown key 'foo'"]),
+        (lambda d: d.update(foo=1), ["unknown key 'foo'"]),
+        (lambda d: d["rows"][0].pop("qps"), ["rows[0]: lacks 'qps'"]),
+        (lambda d: d.update(rows=[]), ["rows: is empty; at least one row is needed"]),
+        (lambda d: d.update(rows=3), ["rows: is 3; allowed is a list"]),
+        (lambda d: d.update(servers="S"), ["servers: is 'S'; allowed is a list"]),
+        (lambda d: d.update(servers=["S", ["T"]]), ["servers: is ['S', ['T']]; allowed are names, none of them empty"]),
+        (
+            lambda d: d["rows"][0].update(sla=[95]),
+            ["rows[0].sla: is [95]; allowed is a list of [percentile, latency in ms]"],
+        ),
+        (lambda d: d["rows"][0].update(config=7), ["rows[0].config: is 7; allowed is an object or null"]),
+        (
+            lambda d: d["rows"][0]["config"].update(threads=[True, 0]),
+            ["rows[0].config.threads[0]: is True; allowed is a whole number from 0"],
+        ),
+        (
+            lambda d: d["rows"][0].update(qps=True, origin="me"),
+            [
+                "rows[0].qps: is True; allowed is finite and >= 0 and <= 1e+12",
+                "rows[0].origin: is 'me'; allowed are 'measured', 'modelled', 'published'",
+            ],
+        ),
+    ],
+)
+def test_every_fault_of_an_efficiency_file_has_its_path(tmp_path, change, faults) -> None:
+    data = EfficiencyTable(rows=(make_row(),), servers=("S",), workloads=("W",)).to_dict()
+    data = json.loads(json.dumps(data))
+    change(data)
+    (tmp_path / "e.json").write_text(json.dumps(data))
+    with pytest.raises(ConfigError) as caught:
+        EfficiencyTable.load(tmp_path / "e.json")
+    assert [str(fault) for fault in caught.value.faults] == faults
+
+
+def test_from_matrices_refuses_what_are_no_figures() -> None:
+    one = (["a"], ["x"])
+    with pytest.raises(InputError, match="origin: is 'me'; allowed are 'measured', 'modelled', 'published'"):
+        EfficiencyTable.from_matrices(*one, [[1]], [[1]], origin="me")
+    with pytest.raises(DTypeError, match="qps: is of dtype bool; allowed are numbers"):
+        EfficiencyTable.from_matrices(*one, [[True]], [[1]])
+    with pytest.raises(InputError, match="power_w: has rows of different lengths"):
+        EfficiencyTable.from_matrices(*one, [[1]], [[1], [1, 2]])
 
 
 def test_spreadsheets_run_nothing() -> None:

@@ -38,9 +38,10 @@ def _check(files: Sequence[str]) -> list[tuple[str, tuple[Fault, ...]]]:
     """Each file with its faults, in the order given; descriptor files serve as each other's references."""
     from hercules_fast.descriptors import check
 
-    descriptors = [file for file in files if Path(file).suffix != ".json"]
+    others = {".json": _table_faults, ".csv": _load_faults}
+    descriptors = [file for file in files if Path(file).suffix.lower() not in others]
     found = dict(zip(descriptors, (faults for _, faults in check(descriptors)), strict=True))
-    return [(file, found[file] if file in found else _table_faults(file)) for file in files]
+    return [(file, found[file] if file in found else others[Path(file).suffix.lower()](file)) for file in files]
 
 
 def _table_faults(file: str) -> tuple[Fault, ...]:
@@ -53,6 +54,12 @@ def _table_faults(file: str) -> tuple[Fault, ...]:
     except HerculesError as error:
         return (Fault("", str(error)),)
     return ()
+
+
+def _load_faults(file: str) -> tuple[Fault, ...]:
+    """Columns of a load are right or wrong only beside the workloads of a fleet."""
+    words = f"a load of a fleet's workloads: `plan --fleet FLEET --load {file}` checks it before any work"
+    return (Fault("", f"is a .csv file; allowed are descriptor files (.toml) and efficiency tables (.json); {words}"),)
 
 
 def _lines(path: str, faults: Sequence[Fault]) -> list[str]:

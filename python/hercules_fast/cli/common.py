@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from enum import IntEnum
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 from hercules_fast.errors import (
     HerculesError,
+    InputError,
     InternalError,
     OutputError,
     SolverError,
@@ -29,12 +30,14 @@ __all__ = [
     "Progress",
     "Verbs",
     "add_output_options",
+    "add_overwrite_option",
     "add_seed_option",
     "add_threads_option",
     "check_output_file",
     "emit",
     "emit_json",
     "guarded",
+    "headroom",
     "json_text",
     "name_list",
     "named",
@@ -44,11 +47,17 @@ __all__ = [
     "positive_int",
     "save_partial",
     "say",
+    "thread_count",
     "whole_number",
 ]
 
 DEBUG_VARIABLE = "HERCULES_FAST_DEBUG"
 """Set to 1, internal errors show their traceback."""
+
+MAX_HEADROOM = 1000
+"""Most that ``provisioning.Policy`` takes."""
+MAX_THREADS = 1024
+"""Most that the core takes."""
 
 Verbs = Any
 """What ``ArgumentParser.add_subparsers`` returns; argparse keeps its name private."""
@@ -190,6 +199,23 @@ def non_negative(text: str) -> float:
     return _number(text, 0.0, ">= 0", strict=False)
 
 
+def headroom(text: str) -> float:
+    """Argument type: spare capacity as a share of the load, 0 to 1000, as ``Policy`` takes it."""
+    allowed = f"a number from 0 to {MAX_HEADROOM}"
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= MAX_HEADROOM:
+        raise argparse.ArgumentTypeError(f"is {text!r}; allowed is {allowed}")
+    return value
+
+
+def thread_count(text: str) -> int:
+    """Argument type: 1 to 1024 threads, as the core takes them."""
+    return _whole(text, 1, MAX_THREADS)
+
+
 def whole_number(text: str) -> int:
     """Argument type: 0, 1, 2, ... below 2**63."""
     return _whole(text, 0)
@@ -200,13 +226,13 @@ def positive_int(text: str) -> int:
     return _whole(text, 1)
 
 
-def _whole(text: str, low: int) -> int:
-    allowed = f"a whole number from {low} to 2**63 - 1"
+def _whole(text: str, low: int, high: int | None = None) -> int:
+    allowed = f"a whole number from {low} to {'2**63 - 1' if high is None else high}"
     try:
         value = int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"is {text!r}; allowed is {allowed}") from None
-    if not low <= value < 2**63:
+    if not low <= value <= (2**63 - 1 if high is None else high):
         raise argparse.ArgumentTypeError(f"is {text}; allowed is {allowed}")
     return value
 
@@ -251,6 +277,11 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--no-color", action="store_true", help="no colour (NO_COLOR in the environment does the same)")
 
 
+def add_overwrite_option(parser: argparse.ArgumentParser) -> None:
+    """``--overwrite``: without it, ``--out`` never replaces a file."""
+    parser.add_argument("--overwrite", action="store_true", help="replace the file that --out names")
+
+
 def add_seed_option(parser: argparse.ArgumentParser) -> None:
     """``--seed``: same seed, same bytes."""
     parser.add_argument("--seed", type=whole_number, default=0, metavar="N", help="seed of every random draw")
@@ -259,7 +290,7 @@ def add_seed_option(parser: argparse.ArgumentParser) -> None:
 def add_threads_option(parser: argparse.ArgumentParser) -> None:
     """``--threads`` of the work itself; results do not depend on it."""
     parser.add_argument(
-        "--threads", type=positive_int, metavar="N", help="threads to work with; results do not depend on it"
+        "--threads", type=thread_count, metavar="N", help="threads to work with; results do not depend on it"
     )
 
 
@@ -272,11 +303,20 @@ def _probe(directory: Path, name: str = "probe") -> None:
         pass
 
 
-def check_output_file(path: str | None) -> Path | None:
-    """Prove before the work that a result file can be written.
+def check_output_file(
+    path: str | None, *, suffixes: Sequence[str] = (), inputs: Iterable[str] = (), overwrite: bool = False
+) -> Path | None:
+    """Prove before the work that a result file can be written, and that nothing of value stands in its place.
+
+    Args:
+        path: what ``--out`` says.
+        suffixes: how the name may end; none: anyhow.
+        inputs: files that the run reads. The result never takes the place of one, ``overwrite`` or not.
+        overwrite: whether another file of that name may be replaced.
 
     Raises:
-        OutputError: it cannot; nothing was written.
+        InputError: the name ends in something else.
+        OutputError: it cannot be written, is an input, or exists and ``overwrite`` is off; nothing was written.
     """
     if path is None:
         return None
@@ -284,12 +324,27 @@ def check_output_file(path: str | None) -> Path | None:
     try:
         if target.is_dir():
             raise OutputError(f"cannot write {target}: it is a directory; give the name of a file")
+        if suffixes and target.suffix not in suffixes:
+            raise InputError(f"--out: {path!r} ends in {target.suffix!r}; allowed are {', '.join(suffixes)}")
+        for name in inputs:
+            if _same_file(target, Path(name)):
+                raise OutputError(f"cannot write {target}: it is an input of this run; give another name")
+        if os.path.lexists(target) and not overwrite:
+            raise OutputError(f"cannot write {target}: it exists; give another name, or --overwrite to replace it")
         _probe(target.parent, target.name)
-    except OutputError:
+    except HerculesError:
         raise
     except (OSError, ValueError) as error:
         raise OutputError(f"cannot write {target}: {_cause(error)}") from error
     return target
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    """Whether two names lead to one file, through links too."""
+    with suppress(OSError):
+        if one.samefile(other):
+            return True
+    return one.resolve() == other.resolve()
 
 
 def _cause(error: OSError | ValueError) -> str:

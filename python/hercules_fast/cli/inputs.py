@@ -19,6 +19,7 @@ __all__ = [
     "add_pair_options",
     "add_part_options",
     "add_sla_option",
+    "fleet_files",
     "fleet_from",
     "pair_from",
     "part_of",
@@ -56,8 +57,16 @@ def fleet_from(text: str) -> Fleet:
     """
     from hercules_fast.fleets import fleet, load_fleet
 
-    is_path = text.endswith(".toml") or "/" in text or Path(text).is_file()
-    return load_fleet(text) if is_path else fleet(text)
+    return load_fleet(text) if _is_path(text) else fleet(text)
+
+
+def fleet_files(text: str | None) -> list[str]:
+    """The file that ``--fleet`` names, if it names one and not a built-in fleet."""
+    return [text] if text is not None and _is_path(text) else []
+
+
+def _is_path(text: str) -> bool:
+    return text.endswith(".toml") or "/" in text or Path(text).is_file()
 
 
 def pair_from(args: argparse.Namespace) -> tuple[Server, Workload]:

@@ -22,7 +22,7 @@ from hercules_fast.cli.common import (
     say,
 )
 from hercules_fast.cli.inputs import add_fleet_option, add_sla_option, fleet_from
-from hercules_fast.errors import InterruptedRun
+from hercules_fast.errors import InputError, InterruptedRun
 
 if TYPE_CHECKING:
     from hercules_fast.planning import PlanRun
@@ -46,8 +46,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "--case",
         choices=("today", "growth"),
-        default="today",
-        help="how high the built-in week peaks: 0.70 or 0.85 of what the stock can serve",
+        help="how high the built-in week peaks: 0.70 (today, the default) or 0.85 of what the stock can serve",
     )
     parser.add_argument(
         "--search",
@@ -70,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
     from hercules_fast.provisioning import Policy
     from hercules_fast.traffic import read_load_csv
 
+    if args.case and args.load:
+        raise InputError("--case: scales the built-in week only; --load FILE is already in queries per second")
     fleet = fleet_from(args.fleet)
     if args.sla is not None:
         parse_sla(args.sla)
@@ -123,7 +124,8 @@ def _document(result: PlanRun, directory: Path) -> dict[str, Any]:
     return {
         "run": result.resolved(),
         "requirements_met": result.requirements_met,
-        "unserved": list(result.unserved),
+        "workloads_without_server": list(result.unserved),
+        "shortfall": list(result.plan.shortfall()),
         "plan": result.plan.to_dict(),
         "efficiency": result.table.to_dict(),
         "directory": str(directory),

@@ -9,6 +9,7 @@ from hercules_fast.cli.common import (
     Progress,
     Verbs,
     add_output_options,
+    add_overwrite_option,
     add_seed_option,
     add_threads_option,
     check_output_file,
@@ -17,8 +18,15 @@ from hercules_fast.cli.common import (
     save_partial,
     say,
 )
-from hercules_fast.cli.inputs import add_fleet_option, add_part_options, add_sla_option, fleet_from, part_of
-from hercules_fast.errors import InterruptedRun
+from hercules_fast.cli.inputs import (
+    add_fleet_option,
+    add_part_options,
+    add_sla_option,
+    fleet_files,
+    fleet_from,
+    part_of,
+)
+from hercules_fast.errors import InputError, InterruptedRun
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -42,6 +50,7 @@ def add_parser(verbs: Verbs) -> None:
     add_seed_option(parser)
     add_threads_option(parser)
     parser.add_argument("--out", metavar="TABLE.json", help="save the table, for `provision`")
+    add_overwrite_option(parser)
     parser.add_argument("--csv", action="store_true", help="print the table as CSV")
     add_output_options(parser)
     parser.set_defaults(run=run)
@@ -53,9 +62,11 @@ def run(args: argparse.Namespace) -> int:
     from hercules_fast.profiling import profile
     from hercules_fast.report import table_text
 
+    if args.csv and args.json:
+        raise InputError("--csv, --json: both are given; stdout carries one of them")
+    out = check_output_file(args.out, suffixes=(".json",), inputs=fleet_files(args.fleet), overwrite=args.overwrite)
     fleet = part_of(fleet_from(args.fleet), args.servers, args.workloads)
     workloads = [with_sla(workload, args.sla) for workload in fleet.workloads]
-    out = check_output_file(args.out)
     with Progress("profiling", quiet=args.quiet, color=not args.no_color) as progress:
         try:
             table = profile(

@@ -9,15 +9,16 @@ from hercules_fast.cli.common import (
     ExitCode,
     Verbs,
     add_output_options,
+    add_overwrite_option,
     add_seed_option,
     check_output_file,
     emit,
     emit_json,
+    headroom,
     name_list,
-    non_negative,
     say,
 )
-from hercules_fast.cli.inputs import fleet_from
+from hercules_fast.cli.inputs import fleet_files, fleet_from
 from hercules_fast.errors import InputError
 
 
@@ -36,10 +37,11 @@ def add_parser(verbs: Verbs) -> None:
     stock.add_argument("--stock", type=name_list, metavar="NAME=N,...", help="machines of each server type")
     stock.add_argument("--fleet", metavar="FILE|NAME", help="take the stock from a fleet")
     parser.add_argument(
-        "--headroom", type=non_negative, metavar="R", help="spare capacity, 0.1 for 10 %% (default: from the load)"
+        "--headroom", type=headroom, metavar="R", help="spare capacity, 0.1 for 10 %% (default: from the load)"
     )
     add_seed_option(parser)
     parser.add_argument("--out", metavar="PLAN.json|PLAN.csv", help="save the plan")
+    add_overwrite_option(parser)
     add_output_options(parser)
     parser.set_defaults(run=run)
 
@@ -51,12 +53,15 @@ def run(args: argparse.Namespace) -> int:
     from hercules_fast.tables import EfficiencyTable, write_atomically
     from hercules_fast.traffic import read_load_csv
 
+    out = check_output_file(
+        args.out,
+        suffixes=(".json", ".csv"),
+        inputs=[args.table, args.load, *fleet_files(args.fleet)],
+        overwrite=args.overwrite,
+    )
     table = EfficiencyTable.load(args.table)
     stock = _stock_of(args.stock) if args.stock else dict(fleet_from(args.fleet).stock)
     load = read_load_csv(args.load, workloads=table.workloads)
-    out = check_output_file(args.out)
-    if out is not None and out.suffix not in (".json", ".csv"):
-        raise InputError(f"--out: ends in {out.suffix!r}; allowed are .json, .csv")
     plan = provision(table, load, stock, policy=Policy(headroom=args.headroom, seed=args.seed))
     if out is not None:
         content = plan.to_csv() if out.suffix == ".csv" else plan.to_json()

@@ -11,11 +11,14 @@ from typing import Any, Generic, TypeVar
 from hercules_fast.descriptors.schema import FileKind, content_faults, nearest, select, type_adapter
 from hercules_fast.descriptors.toml import Document, read_toml
 from hercules_fast.descriptors.units import unit_of_key, units_like
-from hercules_fast.errors import ConfigError, Fault, HerculesError, UnknownNameError
+from hercules_fast.errors import ConfigError, Fault, HerculesError, InputError, UnknownNameError
 
 __all__ = ["Catalog", "check", "json_schema", "kinds", "load"]
 
 T = TypeVar("T")
+
+_Shelved = dict[tuple[str, str], list[Document]]
+"""Documents of one place by (kind, name in lower case)."""
 
 # Modules that declare kinds of files, in a tuple KINDS.
 _DECLARED_IN = (
@@ -37,7 +40,8 @@ def load(path: str | Path, kind: FileKind[T], *, files: Sequence[str | Path] = (
 
     Names of other descriptors inside it (a server's CPU, a fleet's models) are looked up in ``files``, then among the
     ``*.toml`` files beside ``path``, then in the catalogue; a name that ends in ``.toml`` is a path, relative to the
-    file. Raises :class:`MissingFileError`, or :class:`ConfigError` with every fault of the file.
+    file. Two files of one kind and name in one place are a fault. Raises :class:`MissingFileError`, or
+    :class:`ConfigError` with every fault of the file.
     """
     given = tuple(Path(file) for file in files)
     value: T = _read(read_toml(Path(path)), kind, _Shelf(given, Path(path)))
@@ -49,11 +53,11 @@ def check(
 ) -> list[tuple[Path, tuple[Fault, ...]]]:
     """Validate descriptor files of any kind, which their ``schema`` names; return each path with its faults.
 
-    Never raises for what is in a file; the files also serve as each other's references (``files``, by default
-    ``paths``).
+    Never raises for what is in a file. Names are looked up as for :func:`load`. Without ``files`` the ``paths`` also
+    serve as each other's references, after what stands beside each.
     """
     given = tuple(Path(p) for p in (paths if files is None else files))
-    return [(Path(path), _faults_of(Path(path), given)) for path in paths]
+    return [(Path(path), _faults_of(Path(path), given, beside_first=files is None)) for path in paths]
 
 
 def json_schema(kind: str) -> dict[str, Any]:
@@ -94,54 +98,115 @@ def _catalog(kind: str) -> Catalog[Any]:
 
 
 class _Shelf:
-    """Where names inside one file are looked up: files given, files beside it, catalogue."""
+    """Where names inside one file are looked up: files given, files beside it, catalogue.
 
-    def __init__(self, given: tuple[Path, ...], path: Path | None):
+    ``beside_first`` puts the files beside it before those given. ``shadows`` collects the files that stand in for an
+    entry of the catalogue, also for the shelves of the files found here.
+    """
+
+    def __init__(
+        self,
+        given: tuple[Path, ...],
+        path: Path | None,
+        *,
+        beside_first: bool = False,
+        shadows: dict[tuple[str, str], str] | None = None,
+    ):
         self._given = given
         self._path = path
-        self._found: dict[tuple[str, str], Document] | None = None
+        self._beside_first = beside_first
+        self._shadows: dict[tuple[str, str], str] = {} if shadows is None else shadows
+        self._found: tuple[_Shelved, ...] | None = None
         self._unreadable: list[str] = []
         self._built: dict[tuple[str, str], Any] = {}
 
-    def find(self, kind: str, name: str) -> Any:
+    def __call__(self, kind: str, name: str) -> Any:
         """Return the descriptor; raises a :class:`HerculesError` where there is none or it has faults."""
         key = (kind, name.lower())
         if key not in self._built:
             self._built[key] = self._load(kind, name)
         return self._built[key]
 
+    @property
+    def shadows(self) -> tuple[str, ...]:
+        """Files used so far in place of a catalogue entry of their name, as ``"model wnd (wide.toml)"``."""
+        return tuple(f"{kind} {name} ({file})" for (kind, name), file in sorted(self._shadows.items()))
+
     def _load(self, kind: str, name: str) -> Any:
         document = self._document(kind, name)
         if document is not None:
-            return _read(document, kinds()[kind], _Shelf(self._given, document.path))
+            shelf = _Shelf(self._given, document.path, beside_first=self._beside_first, shadows=self._shadows)
+            value = _read(document, kinds()[kind], shelf)
+            self._note_shadow(kind, document)
+            return value
         try:
             return _catalog(kind).get(name)
-        except UnknownNameError as error:
-            if self._unreadable:
-                raise UnknownNameError(f"{error}; beside it, could not read {', '.join(self._unreadable)}") from None
-            raise
+        except UnknownNameError:
+            unreadable = f"; beside it, could not read {', '.join(self._unreadable)}" if self._unreadable else ""
+            known = (*_catalog(kind).names(), *self._local_names(kind))
+            raise UnknownNameError(f"{UnknownNameError.of(kind, name, known)}{unreadable}") from None
 
     def _document(self, kind: str, name: str) -> Document | None:
         if self._path is None:
             return None
         if name.endswith(".toml"):
             return read_toml(self._path.parent / name)
-        if self._found is None:
-            self._found = {}
-            for document in self._documents():
-                own_name, own_kind = document.data.get("name"), _kind_name(document)
-                if isinstance(own_name, str) and own_kind is not None:
-                    self._found.setdefault((own_kind, own_name.lower()), document)
-        return self._found.get((kind, name.lower()))
+        for shelved in self._tiers():
+            documents = shelved.get((kind, name.lower()), [])
+            if len(documents) > 1:
+                files = ", ".join(_short(document.path, self._path) for document in documents)
+                raise InputError(
+                    f"{name!r} is the name of {len(documents)} {kind} files: {files}; allowed is one "
+                    "(give the others another name, or write the path of the file, which ends in .toml)"
+                )
+            if documents:
+                return documents[0]
+        return None
 
-    def _documents(self) -> Iterator[Document]:
+    def _local_names(self, kind: str) -> list[str]:
+        return [
+            documents[0].data["name"]
+            for shelved in (self._tiers() if self._path is not None else ())
+            for (own_kind, _), documents in shelved.items()
+            if own_kind == kind
+        ]
+
+    def _note_shadow(self, kind: str, document: Document) -> None:
+        name = document.data["name"]
+        entry = kinds()[kind].catalog / f"{name.lower()}.toml"
+        if name.lower() in {path.stem for path in entry.parent.glob("*.toml")} and not _same(entry, document.path):
+            self._shadows[kind, name] = document.path.name
+
+    def _tiers(self) -> tuple[_Shelved, ...]:
+        """Return the documents of each place, in the order in which places are searched."""
         assert self._path is not None
-        beside = sorted(self._path.parent.glob("*.toml"))
-        for path in (*self._given, *(other for other in beside if other != self._path)):
+        if self._found is None:
+            beside = [path for path in sorted(self._path.parent.glob("*.toml")) if not _same(path, self._path)]
+            places = (beside, self._given) if self._beside_first else (self._given, beside)
+            self._found = tuple(self._shelved(place) for place in places)
+        return self._found
+
+    def _shelved(self, paths: Sequence[Path]) -> _Shelved:
+        found: _Shelved = {}
+        for path in {path.resolve(): path for path in paths}.values():
             try:
-                yield read_toml(path)
+                document = read_toml(path)
             except HerculesError:
                 self._unreadable.append(path.name)
+                continue
+            name, kind = document.data.get("name"), _kind_name(document)
+            if isinstance(name, str) and kind is not None:
+                found.setdefault((kind, name.lower()), []).append(document)
+        return found
+
+
+def _same(path: Path, other: Path) -> bool:
+    return path.resolve() == other.resolve()
+
+
+def _short(path: Path, file: Path) -> str:
+    """Name ``path`` for a reader of ``file``."""
+    return path.name if _same(path.parent, file.parent) else str(path)
 
 
 def _kind_name(document: Document) -> str | None:
@@ -157,7 +222,7 @@ def _read(document: Document, kind: FileKind[Any], shelf: _Shelf) -> Any:
     faults += _reference_faults(document, kind, shelf)
     if not faults:
         try:
-            return kind.build(form, shelf.find)
+            return kind.build(form, shelf)
         except ConfigError as error:  # what only the resolved references show
             faults = list(error.faults)
     raise ConfigError(str(document.path), [document.located(fault) for fault in dict.fromkeys(faults)])
@@ -168,7 +233,7 @@ def _schema_faults(document: Document, kind: FileKind[Any]) -> Iterator[Fault]:
     if seen is None:
         yield Fault("schema", f"missing; expected {kind.schema!r}")
     elif seen != kind.schema:
-        yield Fault("schema", f"{seen!r}: expected {kind.schema!r}")
+        yield Fault("schema", f"is {seen!r}; allowed is {kind.schema!r}")
 
 
 def _reference_faults(document: Document, kind: FileKind[Any], shelf: _Shelf) -> Iterator[Fault]:
@@ -177,14 +242,14 @@ def _reference_faults(document: Document, kind: FileKind[Any], shelf: _Shelf) ->
             if not isinstance(name, str):
                 continue  # reported by the type check
             try:
-                shelf.find(wanted, name)
+                shelf(wanted, name)
             except ConfigError as error:
                 yield Fault(path, f"{name!r} has faults of its own: " + "; ".join(map(str, error.faults)))
             except HerculesError as error:
                 yield Fault(path, str(error))
 
 
-def _faults_of(path: Path, given: tuple[Path, ...]) -> tuple[Fault, ...]:
+def _faults_of(path: Path, given: tuple[Path, ...], *, beside_first: bool) -> tuple[Fault, ...]:
     try:
         document = read_toml(path)
         name = _kind_name(document)
@@ -192,8 +257,9 @@ def _faults_of(path: Path, given: tuple[Path, ...]) -> tuple[Fault, ...]:
             schemas = [kind.schema for kind in kinds().values()]
             seen = document.data.get("schema")
             hint = nearest(str(seen), schemas)
-            return (Fault("schema", f"{seen!r}: expected one of {', '.join(schemas)}{hint}"),)
-        _read(document, kinds()[name], _Shelf(tuple(p for p in given if p != path), path))
+            return (Fault("schema", f"is {seen!r}; allowed is one of {', '.join(schemas)}{hint}"),)
+        others = tuple(other for other in given if not _same(other, path))
+        _read(document, kinds()[name], _Shelf(others, path, beside_first=beside_first))
     except ConfigError as error:
         return error.faults
     except HerculesError as error:

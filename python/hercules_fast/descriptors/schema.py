@@ -10,7 +10,8 @@ from difflib import get_close_matches
 from functools import cache
 from math import inf, isfinite
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
+from unicodedata import category
 
 from hercules_fast.descriptors.units import parse_quantity, unit_of_key, units_like
 from hercules_fast.errors import ConfigError, Fault
@@ -20,12 +21,14 @@ __all__ = [
     "EFFICIENCY",
     "FILE_RULES",
     "FRACTION",
+    "LATENCY_MS",
     "MARKS",
     "NOT_NEGATIVE",
     "PERCENTILE",
     "POSITIVE",
     "Bound",
     "FileKind",
+    "Resolver",
     "Variants",
     "content_faults",
     "form_of",
@@ -45,6 +48,11 @@ FILE_RULES: Mapping[str, Any] = {"extra": "forbid", "strict": True}
 
 T = TypeVar("T")
 
+_SHOULD_BE = "Input should be "  # how pydantic begins most of its messages
+
+# Unicode categories of characters that break a line of print or a CSV row.
+_CONTROL = frozenset({"Cc", "Cs", "Zl", "Zp"})
+
 
 @dataclass(frozen=True, slots=True)
 class Bound:
@@ -54,6 +62,13 @@ class Bound:
     high: float = inf
     low_open: bool = False
     high_open: bool = False
+    hint: Callable[[float], str] | None = None
+    """What to add to the message for a value outside; empty for nothing."""
+
+    def fault(self, path: str, value: float) -> Fault:
+        """Return the fault of a ``value`` outside."""
+        hint = self.hint(value) if self.hint is not None else ""
+        return Fault(path, f"{value!r} is outside what is allowed: {self}{hint}")
 
     def holds(self, value: float) -> bool:
         """Whether ``value`` is finite and inside."""
@@ -67,11 +82,16 @@ class Bound:
         return f"finite {' and '.join(part for part in (low, high) if part)}".rstrip()
 
 
+def _in_percent(value: float) -> str:
+    return f", in percent; did you mean {100 * value:.12g}?" if 0 < value < 1 else ""
+
+
 POSITIVE = Bound(0.0, low_open=True)
 NOT_NEGATIVE = Bound(0.0)
 FRACTION = Bound(0.0, 1.0)
 EFFICIENCY = Bound(0.0, 1.0, low_open=True)
-PERCENTILE = Bound(0.0, 100.0, low_open=True, high_open=True)
+PERCENTILE = Bound(1.0, 100.0, high_open=True, hint=_in_percent)
+LATENCY_MS = Bound(0.0, 1e7, low_open=True)
 COUNT = Bound(1, 1_000_000)
 
 
@@ -117,6 +137,17 @@ class Variants:
                 yield path, node, case
 
 
+class Resolver(Protocol):
+    """Looks up the names inside a file."""
+
+    def __call__(self, kind: str, name: str, /) -> Any:
+        """Return the descriptor called ``name``."""
+
+    @property
+    def shadows(self) -> tuple[str, ...]:
+        """Files used in place of a catalogue entry of their name, as ``"model wnd (wide.toml)"``."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileKind(Generic[T]):
     """One kind of descriptor file: ``schema = "hercules_fast.<name>/1"``.
@@ -129,7 +160,7 @@ class FileKind(Generic[T]):
     form: type
     catalog: Path
     bounds: Mapping[str, Bound]
-    build: Callable[[Any, Callable[[str, str], Any]], T]
+    build: Callable[[Any, Resolver], T]
     references: Mapping[str, str] = field(default_factory=dict)
     """Pattern of the fields that name other descriptors -> their kind."""
     variants: tuple[Variants, ...] = ()
@@ -137,6 +168,10 @@ class FileKind(Generic[T]):
     """Checks that compare fields; run once every field has its type."""
     unsourced: frozenset[str] = frozenset()
     """Fields that need no entry in ``[sources]``."""
+    columns: tuple[str, ...] = ()
+    """Patterns of names that become columns of CSV files and items of comma-separated lists."""
+    filled: tuple[str, ...] = ()
+    """Patterns of arrays that a file may leave out, but not write empty."""
 
     @property
     def schema(self) -> str:
@@ -179,6 +214,12 @@ def content_faults(kind: FileKind[Any], data: dict[str, Any]) -> tuple[Any, list
     data = _plain_units(data, faults)
     spread = _spread_sources(data, faults)
     faults += _source_faults(kind, data, spread)
+    faults += (
+        Fault(path, "is []; allowed is at least one entry, or no such key")
+        for pattern in kind.filled
+        for path, value in select(data, pattern)
+        if value == []
+    )
     form, shape_faults = _shape(kind, {**data, "sources": spread} if "sources" in data else data)
     return form, faults + shape_faults + _field_faults(kind, data, form)
 
@@ -203,12 +244,28 @@ def _field_faults(kind: FileKind[Any], data: dict[str, Any], form: Any) -> list[
     for pattern, bound in kind.bounds.items():
         for path, value in select(data, pattern):
             if isinstance(value, int | float) and not isinstance(value, bool) and not bound.holds(value):
-                faults.append(Fault(path, f"{value!r} is outside what is allowed: {bound}"))
+                faults.append(bound.fault(path, value))
+    for pattern in dict.fromkeys(("name", *kind.columns)):
+        for path, name in select(data, pattern):
+            if isinstance(name, str):
+                faults += _name_faults(path, name, is_column=pattern in kind.columns)
     for variants in kind.variants:
         faults += variants.faults(data)
     if form is not None and kind.rules is not None:
-        faults += kind.rules(form)
+        reported = {fault.path for fault in faults}  # a field that is missing is not also too short
+        faults += (fault for fault in kind.rules(form) if fault.path not in reported)
     return faults
+
+
+def _name_faults(path: str, name: str, *, is_column: bool) -> Iterator[Fault]:
+    if not name.strip():
+        yield Fault(path, f"is {name!r}; allowed is a name that is not blank")
+    if any(category(character) in _CONTROL for character in name):
+        yield Fault(path, f"is {_shown(name)}; allowed is a name without control characters")
+    if is_column and "," in name:
+        yield Fault(path, f"is {_shown(name)}; allowed is a name without comma")
+    if is_column and name.strip().lower() == "timestamp":
+        yield Fault(path, f"is {name!r}; allowed is any other name: this one heads the times of a load file")
 
 
 # --- units ------------------------------------------------------------------------------------------------------------
@@ -230,7 +287,9 @@ def _plain_value(key: str, value: Any, faults: list[Fault], path: str) -> Any:
     number = parse_quantity(value, unit)
     if number is None:
         known = ", ".join(units_like(unit))
-        faults.append(Fault(path, f"{_shown(value)}: a number in {unit}, or a number followed by one of {known}"))
+        faults.append(
+            Fault(path, f"is {_shown(value)}; allowed is a number in {unit}, or a number followed by one of {known}")
+        )
         return 1.0  # the fault is on record: let the other checks go on
     return number
 
@@ -262,7 +321,10 @@ def _source_faults(kind: FileKind[Any], data: dict[str, Any], sources: Any) -> I
         if isinstance(text, str):
             mark, colon, rest = text.partition(":")
             if mark not in MARKS or not colon or not rest.strip():
-                yield Fault(f"sources.{name}", f"{_shown(text)}: '<mark>: <text>' with a mark among {', '.join(MARKS)}")
+                yield Fault(
+                    f"sources.{name}",
+                    f"is {_shown(text)}; allowed is '<mark>: <text>' with a mark among {', '.join(MARKS)}",
+                )
     for name in data:
         needs_one = not isinstance(data[name], str | bool) and name not in kind.unsourced and name in known
         if needs_one and name not in sources:
@@ -317,9 +379,21 @@ def _shape_fault(kind: FileKind[Any], error: Any) -> Fault:
         case "literal_error":
             allowed = [part.strip(" '") for part in error["ctx"]["expected"].replace(" or ", ", ").split(",")]
             hint = nearest(str(error["input"]), allowed)
-            return Fault(path, f"{_shown(error['input'])}: one of {', '.join(allowed)}{hint}")
-    wanted = error["msg"].removeprefix("Input should be ").replace("a valid integer", "a whole number")
-    return Fault(path, f"{_shown(error['input'])}: {wanted.replace('a valid ', 'a ')}")
+            return Fault(path, f"is {_shown(error['input'])}; allowed is one of {', '.join(allowed)}{hint}")
+    seen, wanted = _shown(error["input"]), error["msg"]
+    if not wanted.startswith(_SHOULD_BE):
+        return Fault(path, f"is {seen}: {wanted}")
+    wanted = wanted.removeprefix(_SHOULD_BE).partition(",")[0]
+    wanted = wanted.replace("a valid integer", "a whole number").replace("a valid ", "a ")
+    return Fault(path, f"is {seen}; allowed is {wanted}{_interval(kind, loc)}")
+
+
+def _interval(kind: FileKind[Any], loc: tuple[str | int, ...]) -> str:
+    """Return what the range of the number at ``loc`` adds to its type, as ``" >= 1"``, or nothing."""
+    pattern = "".join("[]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
+    entry = pattern.rpartition(".")[0] + "{}"
+    bound = kind.bounds.get(pattern, kind.bounds.get(entry))
+    return "" if bound is None else str(bound).removeprefix("finite")
 
 
 def _shown(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date, time
@@ -72,6 +73,7 @@ def _read_text(path: Path) -> str:
         raise MissingFileError(f"cannot read {str(path)!r}: {reason}") from None
     if len(raw) > MAX_BYTES:
         raise _refused(path, f"larger than {MAX_BYTES} bytes")
+    raw = raw.removeprefix(BOM_UTF8)  # some editors write one; TOML has no word for it
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:

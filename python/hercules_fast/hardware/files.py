@@ -41,6 +41,7 @@ __all__ = [
 ]
 
 _CATALOG = Path(__file__).parent / "catalog"
+_FREQUENCY_GHZ = Bound(0.0, 100.0, low_open=True)
 _RESERVE = Bound(0.0, 1.0, high_open=True)
 
 
@@ -64,9 +65,9 @@ CPU: FileKind[Cpu] = FileKind(
     catalog=_CATALOG / "cpu",
     build=_as_read,
     bounds={
-        "cores": COUNT,
-        "frequency_ghz": POSITIVE,
-        "simd_frequency_ghz": POSITIVE,
+        "cores": Bound(1, 4096),
+        "frequency_ghz": _FREQUENCY_GHZ,
+        "simd_frequency_ghz": _FREQUENCY_GHZ,
         "fp32_flop_per_cycle": POSITIVE,
         "l2_kb": POSITIVE,
         "llc_mb": POSITIVE,
@@ -166,6 +167,7 @@ SERVER: FileKind[Server] = FileKind(
     build=_build_server,
     bounds={"base_w": NOT_NEGATIVE, "memory_reserve": _RESERVE},
     references={"cpu": "cpu", "memory": "memory", "gpu": "gpu"},
+    columns=("name",),
 )
 
 KINDS: tuple[FileKind[Any], ...] = (CPU, MEMORY, GPU, SERVER)

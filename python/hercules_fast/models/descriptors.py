@@ -70,7 +70,7 @@ class LatencyTarget:
     percentile: float
     """In percent, 95 means p95."""
     latency_ms: float
-    status: Literal["stated", "inferred", "assumed"]
+    status: Literal["stated", "published", "inferred", "assumed", "user"]
     source: str
 
 

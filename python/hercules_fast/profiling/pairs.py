@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from numbers import Integral
 from typing import Any, Literal
 
 from hercules_fast import _core
-from hercules_fast.errors import InputError, InterruptedRun
+from hercules_fast.errors import DTypeError, InputError, InterruptedRun
 from hercules_fast.hardware import Server
 from hercules_fast.profiling.lattice import Space, space
 from hercules_fast.serving import PowerMode, Terms, fits, server_power, service_table
@@ -40,10 +41,17 @@ class Effort:
     utilisation_cap: float = 0.95
 
     def __post_init__(self) -> None:
-        if not self.replications >= 2:
-            raise InputError(
-                f"effort.replications: is {self.replications}; allowed is >= 2, for there to be an interval"
-            )
+        for name, least, why in (
+            ("queries", 100, ""),
+            ("final_queries", 100, ""),
+            ("replications", 2, ", for there to be an interval"),
+        ):
+            count = getattr(self, name)
+            if type(count) is not int or count < least:
+                raise InputError(f"effort.{name}: is {count!r}; allowed is a whole number >= {least}{why}")
+        cap = self.utilisation_cap
+        if isinstance(cap, bool) or not isinstance(cap, int | float) or not 0 < cap <= 1:
+            raise InputError(f"effort.utilisation_cap: is {cap!r}; allowed is 0 < cap <= 1")
 
     def enough_for(self, workloads: Sequence[Workload]) -> Effort:
         """This effort, or the least longer one that determines every percentile of the workloads' SLAs."""
@@ -139,9 +147,11 @@ def profile(
 
     Raises:
         InputError: an argument is outside what is allowed.
-        InterruptedRun: Ctrl-C; ``partial`` is the table of the finished pairs.
+        DTypeError: an argument is no descriptor; the message says where to get one.
+        InterruptedRun: Ctrl-C; ``partial`` is the table of the finished pairs, None without any.
     """
-    _check(servers, workloads, search, seed)
+    _check(servers, workloads, search, seed, terms, effort)
+    seed = int(seed)
     if power_mode not in ("component", "tdp"):
         raise InputError(f"power_mode: is {power_mode!r}; allowed are 'component', 'tdp'")
     effort = effort.enough_for(workloads)
@@ -152,6 +162,8 @@ def profile(
         for pair, result in zip(pairs, results, strict=True)
         if pair.table is None or result is not None
     ]
+    if interrupted and not rows:
+        raise InterruptedRun(f"interrupted before the first of {len(pairs)} pairs was finished")
     table = EfficiencyTable(
         rows=tuple(rows),
         servers=tuple(s.name for s in servers),
@@ -187,7 +199,10 @@ def search(
 
     Arguments and errors as in :func:`profile`. Where the model does not fit, the result says so; it does not raise.
     """
-    _check([server], [workload], method, seed)
+    _check_type("server", server, Server, _A_SERVER)
+    _check_type("workload", workload, Workload, _A_WORKLOAD)
+    _check([server], [workload], method, seed, terms, effort)
+    seed = int(seed)
     effort = effort.enough_for([workload])
     pair = _pair(server, workload, terms)
     (result,), interrupted = _run([pair], method, seed, threads, effort, progress)
@@ -211,7 +226,35 @@ def search(
     )
 
 
-def _check(servers: Sequence[Server], workloads: Sequence[Workload], method: str, seed: int) -> None:
+_A_SERVER = "hf.hardware.server('T2') or one of hf.fleet('zoo10').servers"
+_A_WORKLOAD = "one of hf.fleet('zoo10').workloads"
+
+
+def _check_type(name: str, value: object, wanted: type, source: str) -> None:
+    if not isinstance(value, wanted):
+        shown = f"{value!r}, " if isinstance(value, str) else "of type "
+        raise DTypeError(f"{name}: is {shown}{type(value).__name__}; allowed is {wanted.__name__}, such as {source}")
+
+
+def _check(
+    servers: Sequence[Server], workloads: Sequence[Workload], method: str, seed: int, terms: Terms, effort: Effort
+) -> None:
+    for what, items, kind, source in (
+        ("servers", servers, Server, _A_SERVER),
+        ("workloads", workloads, Workload, _A_WORKLOAD),
+    ):
+        if isinstance(items, str) or not isinstance(items, Sequence):
+            shown = f"{items!r}, " if isinstance(items, str) else "of type "
+            raise DTypeError(
+                f"{what}: is {shown}{type(items).__name__}; allowed is a list of {kind.__name__}, "
+                f"such as hf.fleet('zoo10').{what}"
+            )
+        for k, item in enumerate(items):
+            _check_type(f"{what}[{k}]", item, kind, source)
+    _check_type("terms", terms, Terms, "hf.Terms()")
+    _check_type("effort", effort, Effort, "hf.Effort()")
+    if isinstance(seed, bool) or not isinstance(seed, Integral):
+        raise InputError(f"seed: is {seed!r}; allowed is a whole number, 0 <= seed < 2**63")
     if method not in METHODS:
         raise InputError(f"search: is {method!r}; allowed are {', '.join(map(repr, METHODS))}")
     if not 0 <= seed < 2**63:

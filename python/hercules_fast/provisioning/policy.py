@@ -12,6 +12,10 @@ from hercules_fast.provisioning.problem import FloatArray
 __all__ = ["DEFAULT_HEADROOM", "Policy", "headroom_from_trace"]
 
 DEFAULT_HEADROOM = 0.05
+LEAST_BASE = 0.05
+"""Share of a workload's peak below which its growth is not taken for headroom."""
+MOST_HEADROOM = 1.0
+"""Largest headroom that is taken from a load without asking."""
 RANKS = ("efficiency", "qps")
 NAMED_ORDERS = ("given", "largest")
 
@@ -62,18 +66,25 @@ class Policy:
 def headroom_from_trace(qps: FloatArray | Sequence[Sequence[float]]) -> float:
     """Headroom that covers the growth inside one interval: ``max_t,w qps[t+1, w] / qps[t, w] - 1``, at least 0.
 
-    ``qps``: [T, W], q/s. Starts from nothing (``qps[t, w]`` = 0) have no growth rate and are passed over. Without two
-    intervals to compare: ``DEFAULT_HEADROOM``. This is the rule that covers what the planner cannot see until the
-    next interval begins; the paper names R but not its value.
+    ``qps``: [T, W], q/s. Growth from less than ``LEAST_BASE`` of a workload's own peak is passed over: it says nothing
+    about how fast a load grows that needs many servers. Without two intervals to compare: ``DEFAULT_HEADROOM``. This
+    rule covers what the planner cannot see until the next interval begins; the paper names R but not its value.
     """
+    return steepest_growth(qps)[0]
+
+
+def steepest_growth(qps: FloatArray | Sequence[Sequence[float]]) -> tuple[float, int, int]:
+    """:func:`headroom_from_trace`, and the interval and workload in which that growth ends (-1 where there is none)."""
     import numpy as np
 
     load = np.asarray(qps, dtype=np.float64)
     before, after = load[:-1], load[1:]
-    started = before > 0
+    started = before > LEAST_BASE * load.max(axis=0, initial=0.0)
     if not started.any():
-        return DEFAULT_HEADROOM
-    return max(0.0, float((after[started] / before[started]).max()) - 1.0)
+        return DEFAULT_HEADROOM, -1, -1
+    growth = np.where(started, after / np.where(started, before, 1.0) - 1.0, 0.0)
+    t, w = np.unravel_index(growth.argmax(), growth.shape)
+    return max(0.0, float(growth[t, w])), int(t) + 1, int(w)
 
 
 def _finite(name: str, value: float, low: float, high: float) -> None:

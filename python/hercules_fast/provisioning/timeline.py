@@ -13,7 +13,7 @@ from hercules_fast.provisioning.baselines import greedy, greedy_order_spread, ob
 from hercules_fast.provisioning.integer import whole_machines
 from hercules_fast.provisioning.linear import LinearSolution, relative_gap, solve_linear
 from hercules_fast.provisioning.plan import Plan
-from hercules_fast.provisioning.policy import Policy, headroom_from_trace
+from hercules_fast.provisioning.policy import MOST_HEADROOM, Policy, steepest_growth
 from hercules_fast.provisioning.problem import FloatArray, IntArray, Problem
 from hercules_fast.provisioning.scale import fleet_scale, scale_load
 from hercules_fast.traffic import LoadTrace
@@ -71,8 +71,8 @@ def provision(table: EfficiencySource, load: LoadTrace, stock: Mapping[str, int]
     _check_load(load)
     headroom = policy.headroom
     if headroom is None:
-        headroom = headroom_from_trace(load.qps)
-        notes.append(f"headroom {100 * headroom:.3g} % = the largest growth over one interval of the load")
+        headroom, words = _headroom_of(load)
+        notes.append(words)
     if load.relative:
         load, words = scale_load(load, qps, counts, servers, policy.peak_share, headroom, policy.reference_server)
         notes.append(words)
@@ -93,6 +93,20 @@ def provision(table: EfficiencySource, load: LoadTrace, stock: Mapping[str, int]
         notes.append(f"{len(linear.resolved)} intervals were solved without a warm start; worst gap left {worst:.1e}")
     _verify(problem, linear, servers_on)
     return _plan(problem, linear, servers_on, load, load_qps, headroom, policy, tuple(notes))
+
+
+def _headroom_of(load: LoadTrace) -> tuple[float, str]:
+    """Headroom from the load's own growth, and where it comes from. A growth that no fleet would buy is an error."""
+    headroom, t, w = steepest_growth(load.qps)
+    if t < 0:
+        return headroom, f"headroom {100 * headroom:.3g} %, the default: the load has no two intervals to compare"
+    where = f"{load.workloads[w]} from {load.times[t - 1]} to {load.times[t]}"
+    if headroom > MOST_HEADROOM:
+        raise InputError(
+            f"load {load.name!r}: its largest growth over one interval is {100 * headroom:.3g} % ({where}), too much "
+            f"for a headroom (allowed without asking: {100 * MOST_HEADROOM:g} %); give one, such as headroom 0.1"
+        )
+    return headroom, f"headroom {100 * headroom:.3g} % = the largest growth over one interval of the load ({where})"
 
 
 def _plan(

@@ -7,21 +7,27 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from hercules_fast.errors import ConfigError, Fault, InputError, MissingFileError, UnknownNameError
+from hercules_fast.errors import ConfigError, DTypeError, Fault, InputError, MissingFileError, UnknownNameError
 from hercules_fast.tables.config import SchedulingConfig
 from hercules_fast.tables.files import write_atomically
 
 __all__ = ["SCHEMA", "EfficiencyRow", "EfficiencyTable"]
 
 SCHEMA = "hercules_fast.efficiency_table/1"
+MAX_DEPTH = 64
+"""Levels of a table's JSON; figures need four, the rest is for ``meta``."""
+MAX_QPS = 1e12
+MAX_POWER_W = 1e9
+
+Origin = Literal["measured", "modelled", "published"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +56,7 @@ class EfficiencyRow:
     config: SchedulingConfig | None
     status: Literal["ok", "infeasible"]
     reason: str
-    origin: Literal["measured", "modelled", "published"]
+    origin: Origin
     seed: int
     source_digest: str
     evaluations: int = 0
@@ -75,12 +81,14 @@ class EfficiencyTable:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        faults = []
+        faults = [] if self.rows else [Fault("rows", "is empty; at least one row is needed")]
         for k, row in enumerate(self.rows):
-            faults += _row_faults(k, row, self.servers, self.workloads)
+            faults += _row_faults(f"rows[{k}]", row, self.servers, self.workloads)
         for name in ("servers", "workloads"):
             values = getattr(self, name)
-            if len(set(values)) != len(values):
+            if not all(isinstance(value, str) and value for value in values):
+                faults.append(Fault(name, f"is {list(values)!r}; allowed are names, none of them empty"))
+            elif len(set(values)) != len(values):
                 faults.append(Fault(name, "holds a name twice"))
         if faults:
             raise ConfigError("efficiency table", faults)
@@ -204,8 +212,12 @@ class EfficiencyTable:
             raise ConfigError(source, [Fault("", f"cannot be read: {error}")]) from error
         try:
             data = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except RecursionError:
+            raise ConfigError(source, [Fault("", "is nested too deeply")]) from None
+        except ValueError as error:  # JSONDecodeError, and numbers of too many digits
             raise ConfigError(source, [Fault("", f"is not JSON: {error}")]) from error
+        if _is_deep(data):
+            raise ConfigError(source, [Fault("", f"is nested too deeply; allowed are {MAX_DEPTH} levels")])
         return cls.from_dict(data, source=source)
 
     @classmethod
@@ -214,13 +226,19 @@ class EfficiencyTable:
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             seen = data.get("schema") if isinstance(data, dict) else type(data).__name__
             raise ConfigError(source, [Fault("schema", f"is {seen!r}; allowed is {SCHEMA!r}")])
-        faults: list[Fault] = []
+        faults = list(_key_faults("", data, {"schema", "rows", "servers", "workloads"}, {"meta"}))
+        for name in ("rows", "servers", "workloads"):
+            if not isinstance(data.get(name, []), list):
+                faults.append(Fault(name, f"is {_shown(data[name])}; allowed is a list"))
+        if not isinstance(data.get("meta", {}), dict):
+            faults.append(Fault("meta", f"is {_shown(data['meta'])}; allowed is an object"))
         rows = []
-        for k, raw in enumerate(data.get("rows", ())):
-            try:
+        raw_rows = data.get("rows")
+        for k, raw in enumerate(raw_rows if isinstance(raw_rows, list) else ()):
+            found = list(_form_faults(f"rows[{k}]", raw))
+            faults += found
+            if not found:
                 rows.append(_row_from_dict(raw))
-            except (TypeError, ValueError, KeyError, AttributeError) as error:
-                faults.append(Fault(f"rows[{k}]", f"does not meet the schema: {error}"))
         if faults:
             raise ConfigError(source, faults)
         try:
@@ -232,8 +250,6 @@ class EfficiencyTable:
             )
         except ConfigError as error:
             raise ConfigError(source, error.faults) from None
-        except (TypeError, KeyError) as error:
-            raise ConfigError(source, [Fault("", f"does not meet the schema: {error}")]) from error
 
     @classmethod
     def from_matrices(
@@ -243,14 +259,18 @@ class EfficiencyTable:
         qps: npt.ArrayLike,
         power_w: npt.ArrayLike,
         *,
-        origin: Literal["measured", "modelled", "published"] = "measured",
+        origin: Origin = "measured",
     ) -> EfficiencyTable:
         """A table of a user's own figures: ``qps`` and ``power_w`` are [H, W]; 0 QPS = not eligible.
 
         Raises:
-            InputError: a shape that does not match the names, or a figure that is negative or not finite.
+            InputError: an unknown ``origin``, a shape that does not match the names, or a figure that is negative,
+                not finite or absurd.
+            DTypeError: ``qps`` or ``power_w`` are no numbers.
         """
-        q, p = np.asarray(qps, dtype=np.float64), np.asarray(power_w, dtype=np.float64)
+        if origin not in get_args(Origin):
+            raise InputError(f"origin: is {origin!r}; allowed are {_choices(get_args(Origin))}")
+        q, p = _figures("qps", qps), _figures("power_w", power_w)
         shape = (len(servers), len(workloads))
         for name, array in (("qps", q), ("power_w", p)):
             if array.shape != shape:
@@ -284,34 +304,185 @@ class EfficiencyTable:
         return cls(rows=tuple(rows), servers=tuple(servers), workloads=tuple(workloads))
 
 
+_ROW_KEYS = frozenset(f.name for f in fields(EfficiencyRow))
+_CONFIG_KEYS = frozenset(f.name for f in fields(SchedulingConfig))
+_TEXTS = ("power_mode", "reason", "source_digest")
+
+
+def _figures(name: str, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise InputError(f"{name}: has rows of different lengths; allowed is [servers, workloads]") from error
+    if array.dtype.kind not in "iuf":
+        raise DTypeError(f"{name}: is of dtype {array.dtype}; allowed are numbers")
+    return array.astype(np.float64)
+
+
 def _row_from_dict(raw: Mapping[str, Any]) -> EfficiencyRow:
+    """The row that ``raw`` holds; its form was checked by :func:`_form_faults`, its figures are not yet."""
     data = dict(raw)
-    data["sla"] = tuple((float(p), float(ms)) for p, ms in data["sla"])
-    data["achieved_ms"] = tuple(float(x) for x in data["achieved_ms"])
+    data["sla"] = tuple((_float(p), _float(ms)) for p, ms in data["sla"])
+    data["achieved_ms"] = tuple(_float(x) for x in data["achieved_ms"])
     data["config"] = SchedulingConfig.from_dict(data["config"]) if data["config"] else None
     if data["energy_j_per_query"] is None:
         data["energy_j_per_query"] = math.nan
     return EfficiencyRow(**data)
 
 
-def _row_faults(k: int, row: EfficiencyRow, servers: Iterable[str], workloads: Iterable[str]) -> list[Fault]:
+def _float(value: Any) -> Any:
+    """A whole number as float; what is no number stays, to be refused under its path."""
+    return float(value) if type(value) is int and abs(value) < 2**63 else value
+
+
+# --- what can be wrong with a table ------------------------------------------------------------------------------
+
+
+def _is_deep(data: Any) -> bool:
+    level = [data]
+    for _ in range(MAX_DEPTH):
+        level = [
+            child
+            for node in level
+            if isinstance(node, dict | list)
+            for child in (node.values() if isinstance(node, dict) else node)
+        ]
+    return bool(level)
+
+
+def _key_faults(
+    where: str, raw: Mapping[str, Any], required: Collection[str], optional: Collection[str]
+) -> list[Fault]:
+    missing = sorted(set(required) - raw.keys())
+    unknown = sorted(raw.keys() - set(required) - set(optional))
+    faults = [Fault(where, f"lacks {', '.join(map(repr, missing))}")] if missing else []
+    return faults + [Fault(where, f"unknown key {key!r}") for key in unknown]
+
+
+def _form_faults(where: str, raw: Any) -> Iterator[Fault]:
+    """Keys that are missing or unknown, and lists and objects that are something else."""
+    if not isinstance(raw, dict):
+        yield Fault(where, f"is {_shown(raw)}; allowed is an object")
+        return
+    yield from _key_faults(where, raw, _ROW_KEYS - {"evaluations"}, {"evaluations"})
+    sla = raw.get("sla", [])
+    if not isinstance(sla, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in sla):
+        yield Fault(f"{where}.sla", f"is {_shown(sla)}; allowed is a list of [percentile, latency in ms]")
+    if not isinstance(raw.get("achieved_ms", []), list):
+        yield Fault(f"{where}.achieved_ms", f"is {_shown(raw['achieved_ms'])}; allowed is a list")
+    config = raw.get("config")
+    if config is None:
+        return
+    if not isinstance(config, dict):
+        yield Fault(f"{where}.config", f"is {_shown(config)}; allowed is an object or null")
+        return
+    optional = {"fuse_items", "max_wait_us"}
+    yield from _key_faults(f"{where}.config", config, _CONFIG_KEYS - optional, optional)
+    for name in ("stages", "threads", "operator_cores"):
+        if not isinstance(config.get(name, []), list):
+            yield Fault(f"{where}.config.{name}", f"is {_shown(config[name])}; allowed is a list")
+
+
+def _row_faults(where: str, row: EfficiencyRow, servers: Sequence[str], workloads: Sequence[str]) -> list[Fault]:
+    if not isinstance(row, EfficiencyRow):
+        return [Fault(where, f"is {_shown(row)}; allowed is an EfficiencyRow")]
     out = []
-    where = f"rows[{k}]"
     if row.server not in servers:
         out.append(Fault(f"{where}.server", f"is {row.server!r}, which is not in servers"))
     if row.workload not in workloads:
         out.append(Fault(f"{where}.workload", f"is {row.workload!r}, which is not in workloads"))
-    for name in ("qps", "qps_lo", "qps_hi", "power_w"):
-        value = getattr(row, name)
-        if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-            out.append(Fault(f"{where}.{name}", f"is {value!r}; allowed is finite and >= 0"))
-    if not out and row.status == "ok" and not (row.qps > 0 and row.power_w > 0):
-        out.append(Fault(where, f"is ok with qps {row.qps} and power_w {row.power_w}; both must be > 0"))
+    figures = [
+        fault
+        for name, high in (("qps", MAX_QPS), ("qps_lo", MAX_QPS), ("qps_hi", MAX_QPS), ("power_w", MAX_POWER_W))
+        for fault in _figure_faults(f"{where}.{name}", getattr(row, name), high)
+    ]
+    out += figures
+    if not figures:
+        out += _relation_faults(where, row)
     if row.status not in ("ok", "infeasible"):
         out.append(Fault(f"{where}.status", f"is {row.status!r}; allowed are 'ok', 'infeasible'"))
-    elif row.status == "infeasible" and row.qps != 0:
-        out.append(Fault(f"{where}.qps", f"is {row.qps} in an infeasible row; allowed is 0"))
-    return out
+    if row.origin not in get_args(Origin):
+        out.append(Fault(f"{where}.origin", f"is {row.origin!r}; allowed are {_choices(get_args(Origin))}"))
+    return [*out, *_detail_faults(where, row)]
+
+
+def _relation_faults(where: str, row: EfficiencyRow) -> Iterator[Fault]:
+    """Figures that are fine alone and not together."""
+    if row.status == "ok" and not (row.qps > 0 and row.power_w > 0):
+        yield Fault(where, f"is ok with qps {row.qps} and power_w {row.power_w}; both must be > 0")
+    if row.status == "infeasible" and row.qps != 0:
+        yield Fault(f"{where}.qps", f"is {row.qps} in an infeasible row; allowed is 0")
+    if row.qps_lo > row.qps:
+        yield Fault(f"{where}.qps_lo", f"is {row.qps_lo}; allowed is <= qps, {row.qps}")
+    if row.qps_hi < row.qps:
+        yield Fault(f"{where}.qps_hi", f"is {row.qps_hi}; allowed is >= qps, {row.qps}")
+
+
+def _detail_faults(where: str, row: EfficiencyRow) -> Iterator[Fault]:
+    """What is wrong with the fields that planning does not read."""
+    for k, (percentile, latency_ms) in enumerate(row.sla):
+        if not _is_number(percentile) or not 0 < percentile < 100:
+            yield Fault(f"{where}.sla[{k}][0]", f"is {_shown(percentile)}; allowed is 0 < percentile < 100")
+        if not _is_number(latency_ms) or not 0 < latency_ms < math.inf:
+            yield Fault(f"{where}.sla[{k}][1]", f"is {_shown(latency_ms)}; allowed is finite and > 0 ms")
+    for k, value in enumerate(row.achieved_ms):
+        yield from _figure_faults(f"{where}.achieved_ms[{k}]", value)
+    energy = row.energy_j_per_query
+    if not (isinstance(energy, float) and math.isnan(energy)):  # NaN: not known
+        yield from _figure_faults(f"{where}.energy_j_per_query", energy)
+    for name in ("utilisation", "memory_bytes"):
+        values = getattr(row, name)
+        if not isinstance(values, Mapping):
+            yield Fault(f"{where}.{name}", f"is {_shown(values)}; allowed is an object")
+            continue
+        for key, value in values.items():
+            yield from _figure_faults(f"{where}.{name}.{key}", value)
+    for name in ("seed", "evaluations"):
+        value = getattr(row, name)
+        if type(value) is not int or not 0 <= value < 2**64:
+            yield Fault(f"{where}.{name}", f"is {_shown(value)}; allowed is a whole number from 0")
+    for name in _TEXTS:
+        if not isinstance(getattr(row, name), str):
+            yield Fault(f"{where}.{name}", f"is {_shown(getattr(row, name))}; allowed is text")
+    if row.config is not None:
+        yield from _config_faults(f"{where}.config", row.config)
+
+
+def _config_faults(where: str, config: SchedulingConfig) -> Iterator[Fault]:
+    counts: list[tuple[str, Any]] = [
+        (name, getattr(config, name)) for name in ("variant", "batch", "fuse_items", "max_wait_us")
+    ]
+    for name in ("threads", "operator_cores"):
+        values = getattr(config, name)
+        counts += [(f"{name}[{k}]", value) for k, value in enumerate(values)]
+        if len(values) != len(config.stages):
+            yield Fault(f"{where}.{name}", f"has {len(values)} entries; allowed is one per stage, {len(config.stages)}")
+    for name, value in counts:
+        if type(value) is not int or not 0 <= value < 2**63:
+            yield Fault(f"{where}.{name}", f"is {_shown(value)}; allowed is a whole number from 0")
+    for name, text in (("kind", config.kind), *((f"stages[{k}]", stage) for k, stage in enumerate(config.stages))):
+        if not isinstance(text, str):
+            yield Fault(f"{where}.{name}", f"is {_shown(text)}; allowed is text")
+
+
+def _figure_faults(where: str, value: Any, high: float = math.inf) -> Iterator[Fault]:
+    if not _is_number(value) or not 0 <= value <= high or value == math.inf:
+        limit = "" if high == math.inf else f" and <= {high:g}"
+        yield Fault(where, f"is {_shown(value)}; allowed is finite and >= 0{limit}")
+
+
+def _is_number(value: Any) -> bool:
+    """Whether ``value`` is a figure; ``True`` is not one, whatever Python says."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _choices(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names))
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _no_nan(value: Any) -> Any:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from math import inf
+from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hercules_fast.descriptors.schema import FILE_RULES
-from hercules_fast.errors import InputError
+from hercules_fast.errors import DTypeError, InputError
 from hercules_fast.models import Model
 
 if TYPE_CHECKING:
@@ -78,13 +81,21 @@ class Arrivals:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sla:
-    """The promise: ``percentile`` percent of queries end within ``latency_ms`` of their arrival."""
+    """The promise: ``percentile`` percent of queries end within ``latency_ms`` of their arrival.
 
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = FILE_RULES
+    Raises :class:`InputError` naming the field: the percentile must lie between 0 and 100, the latency be finite and
+    above 0.
+    """
 
     percentile: float
     latency_ms: float
     status: str = "assumed"
+
+    def __post_init__(self) -> None:
+        if not _is_number(self.percentile) or not 0 < self.percentile < 100:
+            raise InputError(f"sla.percentile: is {self.percentile!r}; allowed is a number, 0 < percentile < 100")
+        if not _is_number(self.latency_ms) or not 0 < self.latency_ms < inf:
+            raise InputError(f"sla.latency_ms: is {self.latency_ms!r}; allowed is a finite number > 0")
 
     def __str__(self) -> str:
         return f"p{self.percentile:g} <= {self.latency_ms:g} ms"
@@ -131,16 +142,26 @@ class LoadTrace:
 
     @classmethod
     def from_arrays(
-        cls, name: str, workloads: Sequence[str], *, start: str, interval_s: float, qps: npt.ArrayLike
+        cls,
+        name: str,
+        workloads: Sequence[str],
+        *,
+        start: str | datetime | np.datetime64,
+        interval_s: float,
+        qps: npt.ArrayLike,
     ) -> LoadTrace:
-        """A load from rates at hand: ``qps`` [T, W] in intervals of ``interval_s`` seconds from ``start`` (UTC).
+        """A load from rates at hand: ``qps`` [T, W] in intervals of ``interval_s`` seconds from ``start``.
+
+        ``start`` is a time, as ISO 8601 text or an object; UTC where it has no offset.
 
         Raises:
             InputError: a shape, time or rate that is out of range; the message names it.
         """
         import numpy as np
 
-        rates = np.array(qps, dtype=np.float64)
+        if isinstance(workloads, str) or not all(isinstance(w, str) and w for w in workloads):
+            raise InputError(f"workloads: is {workloads!r}; allowed is a list of names, none of them empty")
+        rates = _rates(qps)
         if rates.ndim != 2 or not len(rates) or rates.shape[1] != len(workloads):
             raise InputError(f"qps: has shape {rates.shape}; allowed is [intervals >= 1, {len(workloads)} workloads]")
         bad = np.argwhere(~(np.isfinite(rates) & (rates >= 0)))
@@ -149,13 +170,9 @@ class LoadTrace:
             raise InputError(f"qps[{t}, {w}]: is {rates[t, w]}; allowed is finite and >= 0")
         if len(set(workloads)) != len(workloads):
             raise InputError(f"workloads: {list(workloads)} names one twice")
-        if not (np.isfinite(interval_s) and interval_s >= 1 and interval_s == int(interval_s)):
-            raise InputError(f"interval_s: is {interval_s}; allowed is a whole number of seconds, >= 1")
-        try:
-            first = np.datetime64(start, "s")
-        except ValueError as error:
-            raise InputError(f"start: is {start!r}; allowed is a UTC time such as '2026-01-05T00:00'") from error
-        times = first + np.arange(len(rates)) * np.timedelta64(int(interval_s), "s")
+        if not (_is_number(interval_s) and 1 <= interval_s <= 1e9 and interval_s == int(interval_s)):
+            raise InputError(f"interval_s: is {interval_s!r}; allowed is a whole number of seconds, 1 to 1e9")
+        times = _utc(start) + np.arange(len(rates)) * np.timedelta64(int(interval_s), "s")
         rates.setflags(write=False)
         return cls(
             name=name,
@@ -165,3 +182,43 @@ class LoadTrace:
             qps=rates,
             origin="given as arrays",
         )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _rates(qps: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """A float64 copy of ``qps``; text is no rate, even where NumPy could read it as one."""
+    import numpy as np
+
+    try:
+        array = np.asarray(qps)
+    except ValueError as error:
+        raise InputError("qps: has rows of different lengths; allowed is [intervals, workloads]") from error
+    if array.dtype.kind not in "iuf":
+        raise InputError(f"qps: is of dtype {array.dtype}; allowed are numbers")
+    return np.array(array, dtype=np.float64)
+
+
+def _utc(start: str | datetime | np.datetime64) -> np.datetime64:
+    """``start`` in UTC to the second. NumPy drops offsets with a warning; here they count."""
+    import numpy as np
+
+    allowed = "a time such as '2026-01-05T00:00' (UTC) or '2026-01-05T01:00+01:00'"
+    if isinstance(start, np.datetime64):
+        if np.isnat(start):
+            raise InputError(f"start: is NaT; allowed is {allowed}")
+        return np.datetime64(start, "s")
+    if not isinstance(start, str | datetime):
+        raise DTypeError(f"start: is {start!r}, {type(start).__name__}; allowed is {allowed}")
+    try:
+        moment = datetime.fromisoformat(start) if isinstance(start, str) else start
+        if moment.tzinfo is not None:
+            moment = moment.astimezone(UTC).replace(tzinfo=None)
+        first = np.datetime64(moment, "s")
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"start: is {start!r}; allowed is {allowed}") from error
+    if np.isnat(first):  # pandas' NaT is a datetime
+        raise InputError(f"start: is NaT; allowed is {allowed}")
+    return first

@@ -15,6 +15,7 @@ import numpy as np
 from hercules_fast.descriptors import (
     FILE_RULES,
     FRACTION,
+    LATENCY_MS,
     NOT_NEGATIVE,
     PERCENTILE,
     POSITIVE,
@@ -30,6 +31,7 @@ from hercules_fast.traffic.descriptors import Arrivals, LoadTrace, SizeLaw, Sla,
 
 __all__ = [
     "KINDS",
+    "SlaForm",
     "WorkloadForm",
     "arrivals",
     "arrivals_names",
@@ -199,7 +201,7 @@ def _start_of(text: str) -> np.datetime64 | None:
 
 def _load_faults(form: LoadForm) -> Iterator[Fault]:
     if _start_of(form.start) is None:
-        yield Fault("start", f"{form.start!r}: an ISO 8601 time such as 2024-01-01T00:00:00")
+        yield Fault("start", f"is {form.start!r}; allowed is an ISO 8601 time such as 2024-01-01T00:00:00")
     if not form.shape or not max(form.shape) > 0:
         yield Fault("shape", "at least one figure above 0 is needed")
 
@@ -254,6 +256,17 @@ LOAD: FileKind[LoadTrace] = FileKind(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SlaForm:
+    """An SLA as files write it: not yet in range, so that a file's faults come all at once."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = FILE_RULES
+
+    percentile: float
+    latency_ms: float
+    status: str = "assumed"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class WorkloadForm:
     """A workload as files write it: model, size law and arrivals by name."""
 
@@ -266,7 +279,7 @@ class WorkloadForm:
     """Label of the scaled model."""
     sizes: str = "kairos"
     arrivals: str = "poisson"
-    slas: tuple[Sla, ...] = ()
+    slas: tuple[SlaForm, ...] = ()
     """Empty: the model's latency targets."""
     sources: Mapping[str, str] = field(default_factory=dict)
 
@@ -274,9 +287,9 @@ class WorkloadForm:
 def build_workload(form: WorkloadForm, resolve: Callable[[str, str], Any], at: str = "") -> Workload:
     """Make a workload of its form; raises ``ConfigError`` (path below ``at``) where no SLA can be found."""
     model: Model = resolve("model", form.model)
-    slas = form.slas or tuple(
+    slas = tuple(
         Sla(percentile=target.percentile, latency_ms=target.latency_ms, status=target.status)
-        for target in model.latency_targets
+        for target in form.slas or model.latency_targets
     )
     if not slas:
         raise ConfigError("", [Fault(f"{at}slas", f"missing, and model {model.name!r} has no latency target")])
@@ -291,6 +304,19 @@ def build_workload(form: WorkloadForm, resolve: Callable[[str, str], Any], at: s
     )
 
 
+def sla_faults(slas: Sequence[Sla], at: str = "") -> Iterator[Fault]:
+    """Yield promises that a workload makes twice."""
+    first: dict[tuple[float, float], int] = {}
+    for index, sla in enumerate(slas):
+        same = first.setdefault((sla.percentile, sla.latency_ms), index)
+        if same != index:
+            yield Fault(f"{at}slas[{index}]", f"is {sla}, as {at}slas[{same}]; allowed is each promise once")
+
+
+def _workload_faults(form: WorkloadForm) -> Iterator[Fault]:
+    return sla_faults(form.slas)
+
+
 def workload_references(prefix: str = "") -> dict[str, str]:
     """Return the fields of a :class:`WorkloadForm` that name other descriptors, with their kind."""
     return {f"{prefix}model": "model", f"{prefix}sizes": "sizes", f"{prefix}arrivals": "arrivals"}
@@ -301,7 +327,7 @@ def workload_bounds(prefix: str = "") -> dict[str, Bound]:
     return {
         f"{prefix}rows_scale": Bound(0.0, 1e6, low_open=True),
         f"{prefix}slas[].percentile": PERCENTILE,
-        f"{prefix}slas[].latency_ms": POSITIVE,
+        f"{prefix}slas[].latency_ms": LATENCY_MS,
     }
 
 
@@ -312,6 +338,9 @@ WORKLOAD: FileKind[Workload] = FileKind(
     build=build_workload,
     bounds=workload_bounds(),
     references=workload_references(),
+    rules=_workload_faults,
+    columns=("name",),
+    filled=("slas",),
 )
 
 KINDS: tuple[FileKind[Any], ...] = (SIZES, ARRIVALS, LOAD, WORKLOAD)

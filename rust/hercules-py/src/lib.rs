@@ -5,6 +5,7 @@ use pyo3::prelude::*;
 mod call;
 mod error;
 mod info;
+mod list;
 mod queue;
 mod search;
 mod sls;

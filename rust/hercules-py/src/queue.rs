@@ -3,10 +3,13 @@
 
 use crate::call::watched;
 use crate::error::{CoreError, invalid};
+use crate::list::{List, MAX_ENTRIES, check_entries};
 use hercules_core::control::Control;
 use hercules_core::queue::fusion::Limits;
+use hercules_core::queue::input::MAX_QUERIES;
 use hercules_core::queue::load::{self, Summary, Target};
 use hercules_core::queue::system::{Detail, Ended, Service, SlowedBy, Split, StageUse, Station, Watch};
+use hercules_core::queue::table::{MAX_ITEMS, SECONDS};
 use hercules_core::queue::{
     Config, Grid, GridParts, Input, Law, Rules, Scratch, System, Traffic as CoreTraffic, Unit, percentile,
 };
@@ -18,6 +21,9 @@ use numpy::{
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::sync::Arc;
+
+/// Most cells of a service table.
+const MAX_CELLS: usize = 1 << 28;
 
 /// Columns of a configuration row before the threads of each stage.
 pub const CONFIG_COLUMNS: usize = 4;
@@ -37,9 +43,10 @@ impl ServiceGrid {
         busy: PyReadonlyArray1<'_, i64>,
         seconds: PyReadonlyArrayDyn<'_, f64>,
         energy_j: PyReadonlyArrayDyn<'_, f64>,
-        units: Vec<String>,
-        busy_of: Vec<usize>,
+        units: List<String>,
+        busy_of: List<usize>,
     ) -> PyResult<Self> {
+        check_entries("seconds", seconds.len(), MAX_CELLS)?;
         let (items, busy) = (counts("items", &items)?, counts("busy", &busy)?);
         let shape = seconds.shape().to_vec();
         if shape.len() != 4 || shape[1..] != [units.len(), items.len(), busy.len()] {
@@ -52,7 +59,8 @@ impl ServiceGrid {
         let units = units.iter().map(|unit| Unit::parse(unit)).collect::<Result<Vec<_>>>().map_err(CoreError)?;
         let (seconds, energy_j) =
             (seconds.as_array().iter().copied().collect(), energy_j.as_array().iter().copied().collect());
-        let grid = Grid::new(GridParts { items, busy, seconds, energy_j, units, busy_of }).map_err(CoreError)?;
+        let grid = Grid::new(GridParts { items, busy, seconds, energy_j, units, busy_of: busy_of.into() })
+            .map_err(CoreError)?;
         Ok(Self { inner: Arc::new(grid) })
     }
 
@@ -82,8 +90,14 @@ pub struct Traffic {
 impl Traffic {
     #[new]
     #[pyo3(signature = (arrivals, arrival_params, size_pmf, seed))]
-    fn new(arrivals: &str, arrival_params: Vec<f64>, size_pmf: PyReadonlyArray1<'_, f64>, seed: u64) -> PyResult<Self> {
+    fn new(
+        arrivals: &str,
+        arrival_params: List<f64>,
+        size_pmf: PyReadonlyArray1<'_, f64>,
+        seed: u64,
+    ) -> PyResult<Self> {
         let law = Law::parse("arrivals", arrivals, &arrival_params).map_err(CoreError)?;
+        check_entries("size_pmf", size_pmf.len(), MAX_ITEMS as usize)?;
         let pmf: Vec<f64> = size_pmf.as_array().to_vec();
         Ok(Self { inner: Arc::new(CoreTraffic::new(law, &pmf, seed).map_err(CoreError)?) })
     }
@@ -105,6 +119,7 @@ impl Traffic {
 }
 
 fn counts(field: &str, values: &PyReadonlyArray1<'_, i64>) -> PyResult<Vec<u32>> {
+    check_entries(field, values.len(), MAX_QUERIES)?;
     let named = |(i, value): (usize, &i64)| {
         // The name is only made for the message: this runs once for each query of a trace.
         u32::try_from(*value).or_else(|_| count(&format!("{field}[{i}]"), *value))
@@ -136,12 +151,10 @@ pub fn config(prefix: &str, row: &[i64], stages: usize) -> PyResult<Config> {
     })
 }
 
-fn positive(field: &str, value: f64) -> Result<f64> {
-    if value > 0.0 && value.is_finite() {
-        Ok(value)
-    } else {
-        Err(Error::invalid(field, format!("is {value}; must be finite and above 0")))
-    }
+fn seconds(field: &str, value: f64) -> Result<f64> {
+    let (least, most) = (SECONDS.start(), SECONDS.end());
+    let refused = || Error::invalid(field, format!("is {value}; allowed are {least:e} to {most:e} seconds"));
+    if SECONDS.contains(&value) { Ok(value) } else { Err(refused()) }
 }
 
 /// What one simulation hands to Python.
@@ -165,7 +178,7 @@ impl Run<'_> {
     fn go(&self, input: &Input, control: &Control) -> Result<Report> {
         let split = Split::of(self.system, input)?;
         let mut scratch = Scratch::new();
-        let mut watch = Watch::new(&[], self.warmup, input.len(), Some(control));
+        let mut watch = Watch::new(&[], self.warmup, Some(control));
         if self.system.run(input, &split, self.rate, &mut scratch, &mut watch, self.detail) == Ended::Cancelled {
             return Err(Error::Cancelled);
         }
@@ -232,18 +245,19 @@ pub fn simulate<'py>(
     qps: f64,
     queries: usize,
     warmup: usize,
-    percentiles: Vec<f64>,
+    percentiles: List<f64>,
     replication: u64,
     keep_latencies: bool,
 ) -> PyResult<Bound<'py, PyDict>> {
-    let config = self::config("", &config.as_array().to_vec(), grid.inner.stages())?;
+    let config = one_config(&config, grid)?;
     load::check_run(queries, warmup).and(check_percentiles(&percentiles)).map_err(CoreError)?;
-    let rate = positive("qps", qps).map_err(CoreError)?;
+    let rate = load::check_rate("qps", qps).map_err(CoreError)?;
     let system = System::from_grid(&grid.inner, &config, traffic.inner.max_size()).map_err(CoreError)?;
     let bottleneck_qps = system.bottleneck_qps(&traffic.inner);
     let run = Run { system: &system, rate, warmup, ps: &percentiles, detail: Detail::Energy, keep_latencies };
     let core = &traffic.inner;
-    let report = watched_alone(py, |control| run.go(&Input::draw(core, queries, replication)?, control))?;
+    let report =
+        watched_alone(py, |control| run.go(&Input::draw(core, queries, replication, Some(control))?, control))?;
     let dict = report_dict(py, report)?;
     dict.set_item("bottleneck_qps", bottleneck_qps)?;
     Ok(dict)
@@ -253,7 +267,7 @@ pub fn simulate<'py>(
 #[pyfunction]
 #[pyo3(signature = (grid, traffic, config))]
 pub fn bottleneck_qps(grid: &ServiceGrid, traffic: &Traffic, config: PyReadonlyArray1<'_, i64>) -> PyResult<f64> {
-    let config = self::config("", &config.as_array().to_vec(), grid.inner.stages())?;
+    let config = one_config(&config, grid)?;
     let system = System::from_grid(&grid.inner, &config, traffic.inner.max_size()).map_err(CoreError)?;
     Ok(system.bottleneck_qps(&traffic.inner))
 }
@@ -268,7 +282,8 @@ pub fn simulate_trace<'py>(
     arrival_s: PyReadonlyArray1<'py, f64>,
     sizes: PyReadonlyArray1<'py, i64>,
 ) -> PyResult<Bound<'py, PyDict>> {
-    let config = self::config("", &config.as_array().to_vec(), grid.inner.stages())?;
+    let config = one_config(&config, grid)?;
+    check_entries("arrival_s", arrival_s.len(), MAX_QUERIES)?;
     let input = Input::trace(arrival_s.as_array().to_vec(), counts("sizes", &sizes)?).map_err(CoreError)?;
     let system = System::from_grid(&grid.inner, &config, input.max_size()).map_err(CoreError)?;
     let run = Run { system: &system, rate: 1.0, warmup: 0, ps: &[], detail: Detail::Energy, keep_latencies: true };
@@ -280,30 +295,29 @@ pub fn simulate_trace<'py>(
 }
 
 /// `(unit, servers, law, params, mean_s, fuse_queries, max_wait_s)`; law `affine` takes `[base_s, per_item_s]`.
-type StationRow = (String, u32, String, Vec<f64>, f64, u32, f64);
+type StationRow = (String, u32, String, List<f64>, f64, u32, f64);
 
 fn station(index: usize, row: &StationRow, seed: u64, replication: u64) -> Result<Station> {
     let (unit, threads, law, params, mean_s, fuse_queries, max_wait_s) = row;
+    let params: &[f64] = params;
     let field = format!("stations[{index}].service");
     let service = if law == "affine" {
-        let [base_s, per_item_s] = params[..] else {
+        let [base_s, per_item_s] = *params else {
             return Err(Error::invalid(
                 format!("{field}_params"),
                 format!("affine: needs [base_s, per_item_s], got {params:?}"),
             ));
         };
-        if !(base_s >= 0.0 && per_item_s >= 0.0 && base_s + per_item_s > 0.0 && (base_s + per_item_s).is_finite()) {
-            return Err(Error::invalid(
-                format!("{field}_params"),
-                format!("affine: seconds must be positive, got {params:?}"),
-            ));
+        if !(base_s >= 0.0 && per_item_s >= 0.0) {
+            return Err(Error::invalid(format!("{field}_params"), format!("affine: must be from 0, got {params:?}")));
         }
+        seconds(&format!("{field}_params: one item"), base_s + per_item_s)?;
         Service::Affine { base_s, per_item_s }
     } else {
         let law = Law::parse(&field, law, params)?;
         // One independent stream for each station.
         let stream = Stream::new(seed, Purpose::Service, replication.wrapping_mul(1 << 16).wrapping_add(index as u64));
-        Service::Law { law, stream, mean_s: positive(&format!("{field}_mean_s"), *mean_s)? }
+        Service::Law { law, stream, mean_s: seconds(&format!("{field}_mean_s"), *mean_s)? }
     };
     let limits = Limits { items: u32::MAX, queries: *fuse_queries, max_wait_s: *max_wait_s };
     Ok(Station {
@@ -324,28 +338,29 @@ fn station(index: usize, row: &StationRow, seed: u64, replication: u64) -> Resul
 #[allow(clippy::too_many_arguments)] // keyword arguments of a Python function
 pub fn simulate_stations<'py>(
     py: Python<'py>,
-    stations: Vec<StationRow>,
+    stations: List<StationRow>,
     arrivals: &str,
-    arrival_params: Vec<f64>,
+    arrival_params: List<f64>,
     rate: f64,
-    size_pmf: Vec<f64>,
+    size_pmf: List<f64>,
     batch: u32,
     queries: usize,
     warmup: usize,
-    percentiles: Vec<f64>,
+    percentiles: List<f64>,
     seed: u64,
     replication: u64,
     keep_latencies: bool,
 ) -> PyResult<Bound<'py, PyDict>> {
     load::check_run(queries, warmup).and(check_percentiles(&percentiles)).map_err(CoreError)?;
-    let rate = positive("rate", rate).map_err(CoreError)?;
+    let rate = load::check_rate("rate", rate).map_err(CoreError)?;
     let law = Law::parse("arrivals", arrivals, &arrival_params).map_err(CoreError)?;
     let traffic = CoreTraffic::new(law, &size_pmf, seed).map_err(CoreError)?;
     let chain = stations.iter().enumerate().map(|(i, row)| station(i, row, seed, replication));
     let chain = chain.collect::<Result<Vec<_>>>().map_err(CoreError)?;
     let system = System::from_stations(chain, batch).map_err(CoreError)?;
     let run = Run { system: &system, rate, warmup, ps: &percentiles, detail: Detail::Waits, keep_latencies };
-    let mut report = watched_alone(py, |control| run.go(&Input::draw(&traffic, queries, replication)?, control))?;
+    let mut report =
+        watched_alone(py, |control| run.go(&Input::draw(&traffic, queries, replication, Some(control))?, control))?;
     let waits = std::mem::take(&mut report.waits);
     let dict = report_dict(py, report)?;
     dict.set_item("mean_wait_s", waits.iter().map(|wait| wait.0).collect::<Vec<_>>().into_pyarray(py))?;
@@ -364,20 +379,20 @@ pub fn max_load<'py>(
     grid: &ServiceGrid,
     traffic: &Traffic,
     config: PyReadonlyArray1<'py, i64>,
-    slas: Vec<Target>,
+    slas: List<Target>,
     queries: usize,
     warmup: usize,
     cap: f64,
     tolerance: f64,
     replication: u64,
 ) -> PyResult<Bound<'py, PyDict>> {
-    let config = self::config("", &config.as_array().to_vec(), grid.inner.stages())?;
-    let rules = Rules { targets: slas, queries, warmup, cap, tolerance };
+    let config = one_config(&config, grid)?;
+    let rules = Rules { targets: slas.into(), queries, warmup, cap, tolerance };
     rules.check().map_err(CoreError)?;
     let system = System::from_grid(&grid.inner, &config, traffic.inner.max_size()).map_err(CoreError)?;
     let core = &traffic.inner;
     let answer = watched_alone(py, |control| {
-        let input = Input::draw(core, queries, replication)?;
+        let input = Input::draw(core, queries, replication, Some(control))?;
         load::max_load(&system, core, &input, &rules, &mut Scratch::new(), Some(control))
     })?;
     let dict = PyDict::new(py);
@@ -405,8 +420,16 @@ pub fn set_limit(dict: &Bound<'_, PyDict>, limit: load::Limit) -> PyResult<()> {
     dict.set_item("limit_target", target)
 }
 
+/// The configuration in an array of one row.
+fn one_config(row: &PyReadonlyArray1<'_, i64>, grid: &ServiceGrid) -> PyResult<Config> {
+    check_entries("config", row.len(), MAX_ENTRIES)?;
+    config("", &row.as_array().to_vec(), grid.inner.stages())
+}
+
 /// Rows of a two-dimensional array of configurations.
 pub fn configs(field: &str, rows: &PyReadonlyArray2<'_, i64>, stages: usize) -> PyResult<Vec<Config>> {
+    check_entries(field, rows.len(), MAX_ENTRIES)?;
+    check_entries(field, rows.shape()[0], MAX_ENTRIES)?; // rows may be many and empty
     rows.as_array()
         .outer_iter()
         .enumerate()

@@ -3,6 +3,7 @@
 
 use crate::call::watched;
 use crate::error::CoreError;
+use crate::list::{List, MAX_ENTRIES, check_entries};
 use crate::queue::{ServiceGrid, Traffic, configs, set_limit, set_uses};
 use hercules_core::pool;
 use hercules_core::queue::load::Target;
@@ -29,13 +30,15 @@ impl SearchProblem {
         candidates: PyReadonlyArray2<'_, i64>,
         coords: PyReadonlyArray2<'_, i64>,
         starts: PyReadonlyArray1<'_, i64>,
-        slas: Vec<Target>,
+        slas: List<Target>,
     ) -> PyResult<Self> {
         let configs = configs("candidates", &candidates, grid.inner.stages())?;
         if coords.shape()[0] != configs.len() {
             let message = format!("has {} rows for {} candidates", coords.shape()[0], configs.len());
             return Err(crate::error::invalid("coords", message));
         }
+        check_entries("coords", coords.len(), MAX_ENTRIES)?;
+        check_entries("starts", starts.len(), MAX_ENTRIES)?;
         let starts = starts
             .as_array()
             .iter()
@@ -47,7 +50,8 @@ impl SearchProblem {
             .collect::<PyResult<Vec<_>>>()?;
         let coords: Vec<i64> = coords.as_array().iter().copied().collect();
         let (grid, traffic) = (Arc::clone(&grid.inner), Arc::clone(&traffic.inner));
-        let inner = py.detach(|| Problem::new(grid, traffic, configs, coords, starts, slas)).map_err(CoreError)?;
+        let inner =
+            py.detach(|| Problem::new(grid, traffic, configs, coords, starts, slas.into())).map_err(CoreError)?;
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -64,7 +68,7 @@ impl SearchProblem {
 #[allow(clippy::too_many_arguments)] // keyword arguments of a Python function
 pub fn search<'py>(
     py: Python<'py>,
-    problems: Vec<Py<SearchProblem>>,
+    problems: List<Py<SearchProblem>>,
     method: &str,
     queries: usize,
     final_queries: usize,

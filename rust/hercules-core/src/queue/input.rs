@@ -1,5 +1,6 @@
 //! One random run of queries: when they come (in mean gaps) and how many items each asks for.
 
+use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::queue::law::{Law, cumulative, pick};
 use crate::queue::table::MAX_ITEMS;
@@ -8,12 +9,19 @@ use crate::rng::{Purpose, Stream};
 /// Largest number of queries in one run: jobs are numbered with 32 bits.
 pub const MAX_QUERIES: usize = 1 << 28;
 
+/// Latest time in a recorded run: f64 resolves 2 microseconds there. Unix seconds fit; milliseconds are a mistake.
+const MAX_ARRIVAL_S: f64 = 1e10;
+
+/// Queries drawn between two looks at the cancel flag.
+const POLL_QUERIES: u64 = 1 << 14;
+
 /// How queries come and how large they are.
 #[derive(Debug, Clone)]
 pub struct Traffic {
     arrivals: Law,
     cumulative: Vec<f64>,
-    pmf: Vec<f64>,
+    /// (size, probability) of every size that occurs, ascending.
+    sizes: Vec<(u32, f64)>,
     seed: u64,
 }
 
@@ -36,17 +44,17 @@ impl Traffic {
         if (total - 1.0).abs() > 1e-6 {
             return Err(Error::invalid("size_pmf", format!("sums to {total}, must be 1")));
         }
-        let pmf = size_pmf.iter().map(|p| p / total).collect();
-        Ok(Self { arrivals, cumulative: cumulative(size_pmf), pmf, seed })
+        let sizes = (1..).zip(size_pmf).filter(|(_, p)| **p > 0.0).map(|(size, p)| (size, p / total)).collect();
+        Ok(Self { arrivals, cumulative: cumulative(size_pmf), sizes, seed })
     }
 
     /// (size, probability) of every size that occurs, ascending.
     pub fn sizes(&self) -> impl Iterator<Item = (u32, f64)> {
-        self.pmf.iter().enumerate().filter(|(_, p)| **p > 0.0).map(|(k, p)| (k as u32 + 1, *p))
+        self.sizes.iter().copied()
     }
 
     pub fn max_size(&self) -> u32 {
-        self.sizes().last().map_or(1, |(size, _)| size)
+        self.sizes.last().map_or(1, |(size, _)| *size)
     }
 
     pub fn mean_size(&self) -> f64 {
@@ -67,21 +75,26 @@ pub struct Input {
 }
 
 impl Input {
-    /// `queries` queries of `traffic`; `replication` numbers independent runs.
-    pub fn draw(traffic: &Traffic, queries: usize, replication: u64) -> Result<Self> {
+    /// `queries` queries of `traffic`; `replication` numbers independent runs. `control` may ask to stop.
+    pub fn draw(traffic: &Traffic, queries: usize, replication: u64, control: Option<&Control>) -> Result<Self> {
         if queries == 0 || queries > MAX_QUERIES {
             return Err(Error::invalid("queries", format!("is {queries}; allowed are 1 to {MAX_QUERIES}")));
         }
         let gaps = Stream::new(traffic.seed, Purpose::Arrivals, replication);
         let sizes = Stream::new(traffic.seed, Purpose::Sizes, replication);
+        let (mut unit_time, mut size) = (Vec::new(), Vec::new());
+        let refused = |_| Error::Memory { bytes: queries * size_of::<(f64, u32)>() };
+        unit_time.try_reserve_exact(queries).map_err(refused)?;
+        size.try_reserve_exact(queries).map_err(refused)?;
         let mut clock = 0.0;
-        let unit_time = (0..queries as u64)
-            .map(|i| {
-                clock += traffic.arrivals.draw(gaps, i);
-                clock
-            })
-            .collect();
-        let size = (0..queries as u64).map(|i| pick(&traffic.cumulative, sizes.uniform(i)) as u32 + 1).collect();
+        for i in 0..queries as u64 {
+            if i % POLL_QUERIES == 0 && control.is_some_and(Control::cancelled) {
+                return Err(Error::Cancelled);
+            }
+            clock += traffic.arrivals.draw(gaps, i);
+            unit_time.push(clock);
+            size.push(pick(&traffic.cumulative, sizes.uniform(i)) as u32 + 1);
+        }
         Ok(Self { unit_time, size })
     }
 
@@ -96,16 +109,18 @@ impl Input {
             return Err(Error::invalid("sizes", message));
         }
         for (i, time) in arrival_s.iter().enumerate() {
-            if !time.is_finite() || *time < 0.0 {
-                return Err(Error::invalid(format!("arrival_s[{i}]"), format!("is {time}; must be finite and from 0")));
+            if !(0.0..=MAX_ARRIVAL_S).contains(time) {
+                let message = format!("is {time}; allowed are 0 to {MAX_ARRIVAL_S:e} seconds");
+                return Err(Error::invalid(format!("arrival_s[{i}]"), message));
             }
             if i > 0 && *time < arrival_s[i - 1] {
                 let message = format!("is {time} after {}; times must not decrease", arrival_s[i - 1]);
                 return Err(Error::invalid(format!("arrival_s[{i}]"), message));
             }
         }
-        if let Some(i) = sizes.iter().position(|size| *size == 0) {
-            return Err(Error::invalid(format!("sizes[{i}]"), "is 0; a query asks for at least 1 item"));
+        if let Some(i) = sizes.iter().position(|size| !(1..=MAX_ITEMS).contains(size)) {
+            let message = format!("is {}; a query asks for 1 to {MAX_ITEMS} items", sizes[i]);
+            return Err(Error::invalid(format!("sizes[{i}]"), message));
         }
         Ok(Self { unit_time: arrival_s, size: sizes })
     }

@@ -6,6 +6,9 @@ use crate::rng::{Stream, ln};
 /// Largest Erlang order and largest number of hyperexponential branches.
 const MAX_PHASES: usize = 1000;
 
+/// Parameters other than 0: their sums, products and inverses stay finite.
+const PARAMETERS: std::ops::RangeInclusive<f64> = 1e-12..=1e12;
+
 /// A law of positive numbers, scaled to mean 1.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Law {
@@ -44,10 +47,11 @@ impl Law {
 
     /// The law `name` with `params`; the field in errors is `field`.
     pub fn parse(field: &str, name: &str, params: &[f64]) -> Result<Self> {
-        if let Some(i) = params.iter().position(|x| !x.is_finite() || *x < 0.0) {
+        if let Some(i) = params.iter().position(|x| *x != 0.0 && !PARAMETERS.contains(x)) {
+            let (least, most) = (PARAMETERS.start(), PARAMETERS.end());
             return Err(Error::invalid(
                 format!("{field}_params[{i}]"),
-                format!("is {}; must be finite and from 0", params[i]),
+                format!("is {}; allowed are 0 and {least:e} to {most:e}", params[i]),
             ));
         }
         let wrong =
@@ -286,6 +290,8 @@ mod tests {
             ("lognormal", vec![0.0]),
             ("deeprecsys-gap", vec![]),
             ("replay", vec![0.0]),
+            ("replay", vec![f64::INFINITY]),
+            ("hyperexponential", vec![0.5, 0.5, 5e-324, 2.0]),
         ] {
             assert!(Law::parse("arrivals", name, &params).unwrap_err().to_string().starts_with("arrivals_params"));
         }

@@ -4,7 +4,7 @@ use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::queue::input::{Input, Traffic};
 use crate::queue::percentile;
-use crate::queue::system::{Detail, Ended, Scratch, Split, StageUse, System, Watch};
+use crate::queue::system::{Allowance, Detail, Ended, Scratch, Split, StageUse, System, Watch};
 use crate::queue::table::Unit;
 
 /// A percentile and the latency that it must not exceed.
@@ -18,6 +18,19 @@ const TAIL_SAMPLES: f64 = 10.0;
 
 /// Below this share of its bound a system is said to carry nothing: the search for a rate must end somewhere.
 const LEAST_SHARE: f64 = 1e-3;
+
+/// Lowest cap of the utilisation that may be asked for.
+const LEAST_CAP: f64 = 1e-3;
+
+/// Rates that may be simulated, in queries per second: their inverses and products with times stay finite.
+const RATES: std::ops::RangeInclusive<f64> = 1e-12..=1e15;
+
+/// Refuse a rate that cannot be simulated.
+pub fn check_rate(field: &str, rate: f64) -> Result<f64> {
+    let (least, most) = (RATES.start(), RATES.end());
+    let refused = || Error::invalid(field, format!("is {rate}; allowed are {least:e} to {most:e} queries per second"));
+    if RATES.contains(&rate) { Ok(rate) } else { Err(refused()) }
+}
 
 /// What "meets the targets" means, and how hard to look.
 #[derive(Debug, Clone)]
@@ -39,6 +52,12 @@ impl Rules {
         queries / 10
     }
 
+    /// Late queries that the targets allow in `runs` runs together.
+    pub fn allowances(&self, runs: usize) -> Vec<Allowance> {
+        let counted = runs * (self.queries - self.warmup);
+        self.targets.iter().map(|&target| Allowance::of(target, counted)).collect()
+    }
+
     /// Refuse what cannot be decided, naming the field.
     pub fn check(&self) -> Result<()> {
         check_run(self.queries, self.warmup)?;
@@ -55,8 +74,8 @@ impl Rules {
             }
             check_tail(&format!("slas[{i}].percentile"), p, self.queries - self.warmup)?;
         }
-        if !(self.cap > 0.0 && self.cap < 1.0) {
-            return Err(Error::invalid("cap", format!("is {}; allowed is 0 < cap < 1", self.cap)));
+        if !(self.cap >= LEAST_CAP && self.cap < 1.0) {
+            return Err(Error::invalid("cap", format!("is {}; allowed is {LEAST_CAP} <= cap < 1", self.cap)));
         }
         if !(self.tolerance >= 1e-6 && self.tolerance <= 0.5) {
             return Err(Error::invalid("tolerance", format!("is {}; allowed are 1e-6 to 0.5", self.tolerance)));
@@ -170,94 +189,134 @@ pub struct Prober<'a> {
     pub rules: &'a Rules,
     control: Option<&'a Control>,
     split: Split,
-    bound_qps: f64,
     pub probes: u64,
     pub simulated_queries: u64,
 }
 
 impl<'a> Prober<'a> {
-    /// `bound_qps` is `cap` times the bottleneck.
-    pub fn new(
-        system: &'a System,
-        input: &'a Input,
-        rules: &'a Rules,
-        bound_qps: f64,
-        control: Option<&'a Control>,
-    ) -> Result<Self> {
+    pub fn new(system: &'a System, input: &'a Input, rules: &'a Rules, control: Option<&'a Control>) -> Result<Self> {
         let split = Split::of(system, input)?;
-        Ok(Self { system, input, rules, control, split, bound_qps, probes: 0, simulated_queries: 0 })
+        Ok(Self { system, input, rules, control, split, probes: 0, simulated_queries: 0 })
     }
 
     /// Does the system carry `qps`? `None` says yes, else what stands against it. Fails only when cancelled.
     pub fn probe(&mut self, qps: f64, scratch: &mut Scratch) -> Result<Option<Limit>> {
-        let mut watch = Watch::new(&self.rules.targets, self.rules.warmup, self.input.len(), self.control);
-        let ended = self.system.run(self.input, &self.split, qps, scratch, &mut watch, Detail::Latency);
+        let mut allowances = self.rules.allowances(1);
+        if let Some(limit) = self.spend(qps, &mut allowances, scratch)? {
+            return Ok(Some(limit));
+        }
+        Ok(self.strain(scratch).limit(self.rules.cap))
+    }
+
+    /// Run at `qps` and take the late queries off `allowances`, which several runs may share. Ends early with the target
+    /// whose allowance is used up.
+    pub fn spend(&mut self, qps: f64, allowances: &mut [Allowance], scratch: &mut Scratch) -> Result<Option<Limit>> {
+        let mut watch = Watch::new(allowances, self.rules.warmup, self.control);
+        if let Some(target) = self.run(qps, &mut watch, scratch, Detail::Latency)? {
+            return Ok(Some(Limit::Target(target)));
+        }
+        for (allowance, late) in allowances.iter_mut().zip(watch.late()) {
+            allowance.queries -= late;
+        }
+        Ok(None)
+    }
+
+    /// Run at `qps` to the end, whatever the targets, with energies; the run is left in `scratch`.
+    pub fn measure(&mut self, qps: f64, scratch: &mut Scratch) -> Result<()> {
+        let mut watch = Watch::new(&[], self.rules.warmup, self.control);
+        self.run(qps, &mut watch, scratch, Detail::Energy).map(drop)
+    }
+
+    /// Gives the target that ended the run, if one did. Fails only when cancelled.
+    fn run(&mut self, qps: f64, watch: &mut Watch<'_>, scratch: &mut Scratch, detail: Detail) -> Result<Option<usize>> {
+        let ended = self.system.run(self.input, &self.split, qps, scratch, watch, detail);
         self.probes += 1;
         self.simulated_queries += watch.reached as u64;
         match ended {
+            Ended::Complete => Ok(None),
+            Ended::Missed(target) => Ok(Some(target)),
             Ended::Cancelled => Err(Error::Cancelled),
-            Ended::Missed(target) => Ok(Some(Limit::Target(target))),
-            Ended::Complete => Ok(self.load_limit(scratch)),
         }
     }
 
-    /// Run at `qps` to the end, whatever the targets, with energies. Does it stay within the utilisation cap and keep
-    /// up? Latencies and uses are in `scratch`. Fails only when cancelled.
-    pub fn measure(&mut self, qps: f64, scratch: &mut Scratch) -> Result<bool> {
-        let mut watch = Watch::new(&[], self.rules.warmup, self.input.len(), self.control);
-        let ended = self.system.run(self.input, &self.split, qps, scratch, &mut watch, Detail::Energy);
-        self.probes += 1;
-        self.simulated_queries += watch.reached as u64;
-        if matches!(ended, Ended::Cancelled) {
-            return Err(Error::Cancelled);
-        }
-        Ok(self.load_limit(scratch).is_none())
-    }
-
-    fn load_limit(&self, scratch: &Scratch) -> Option<Limit> {
+    /// What the complete run in `scratch` demanded of the system.
+    pub fn strain(&self, scratch: &Scratch) -> Strain {
         let uses = self.system.stage_use(scratch);
         let pools = self.system.stations().iter().filter(|station| station.unit != Unit::Fused);
-        if pools.into_iter().any(|station| uses[station.stage].utilisation > self.rules.cap) {
-            return Some(Limit::UtilisationCap);
-        }
-        (scratch.backlog_growth() > BACKLOG_GROWTH_LIMIT).then_some(Limit::Backlog)
+        let utilisation = pools.map(|station| uses[station.stage].utilisation).fold(0.0, f64::max);
+        Strain { utilisation, backlog_growth: scratch.backlog_growth() }
     }
 
-    /// Highest passing rate within `tolerance`, and what limits it. `floor` is a rate known to pass (or 0), `guess` a
-    /// rate to look near first (or 0).
-    pub fn highest(&mut self, floor: f64, guess: f64, tolerance: f64, scratch: &mut Scratch) -> Result<(f64, Limit)> {
-        let bound = self.bound_qps;
-        let (mut low, mut high, mut limit) = (floor, f64::INFINITY, Limit::UtilisationCap);
-        // Close in from the guess in growing steps; without one, from the bound.
-        let mut step = 4.0 * tolerance;
-        let mut next = if guess > floor && guess < bound { guess } else { bound };
-        if floor > 0.0 && guess <= floor {
-            next = (floor * (1.0 + step)).min(bound);
+    /// Highest passing rate, and what limits it: [`highest`] over this prober's run.
+    pub fn highest(&mut self, bracket: Bracket, scratch: &mut Scratch) -> Result<(f64, Limit)> {
+        highest(bracket, |qps| self.probe(qps, scratch))
+    }
+}
+
+/// What a run demanded of a system, apart from latencies.
+#[derive(Debug, Clone, Copy)]
+pub struct Strain {
+    /// Of the busiest pool; fusing devices do not count, since they are busiest when they fuse least.
+    pub utilisation: f64,
+    pub backlog_growth: f64,
+}
+
+impl Strain {
+    pub fn limit(self, cap: f64) -> Option<Limit> {
+        if self.utilisation > cap {
+            return Some(Limit::UtilisationCap);
         }
-        loop {
-            if let Some(reason) = self.probe(next, scratch)? {
-                (high, limit) = (next, reason);
-            } else {
-                low = next;
-                if next >= bound {
-                    return Ok((bound, Limit::UtilisationCap));
-                }
+        (self.backlog_growth > BACKLOG_GROWTH_LIMIT).then_some(Limit::Backlog)
+    }
+}
+
+/// Where to look for the highest rate that passes.
+#[derive(Debug, Clone, Copy)]
+pub struct Bracket {
+    /// A rate known to pass, or 0.
+    pub floor: f64,
+    /// A rate to look near first, or 0.
+    pub guess: f64,
+    /// No rate above it passes.
+    pub bound: f64,
+    /// Relative width of the bracket when the search ends.
+    pub tolerance: f64,
+}
+
+/// The highest rate within the bracket's tolerance that `probe` lets pass (`None`), and what stood against the lowest rate
+/// that did not; 0 if nothing passes. Takes the verdict to be monotone in the rate.
+pub fn highest(bracket: Bracket, mut probe: impl FnMut(f64) -> Result<Option<Limit>>) -> Result<(f64, Limit)> {
+    let Bracket { floor, guess, bound, tolerance } = bracket;
+    let (mut low, mut high, mut limit) = (floor, f64::INFINITY, Limit::UtilisationCap);
+    // Close in from the guess in growing steps; without one, from the bound.
+    let mut step = 2.0 * tolerance;
+    let mut next = if guess > floor && guess < bound { guess } else { bound };
+    if floor > 0.0 && guess <= floor {
+        next = (floor * (1.0 + step)).min(bound);
+    }
+    loop {
+        if let Some(reason) = probe(next)? {
+            (high, limit) = (next, reason);
+        } else {
+            low = next;
+            if next >= bound {
+                return Ok((bound, Limit::UtilisationCap));
             }
-            if high.is_finite() && high - low <= tolerance * high {
-                return Ok((low, limit));
-            }
-            if low == 0.0 && high < LEAST_SHARE * bound {
-                return Ok((0.0, limit));
-            }
-            next = if high.is_infinite() {
-                (low * (1.0 + step)).min(bound)
-            } else if low == 0.0 && guess > 0.0 && step < 0.5 {
-                high * (1.0 - step)
-            } else {
-                0.5 * (low + high)
-            };
-            step *= 2.0;
         }
+        if high.is_finite() && high - low <= tolerance * high {
+            return Ok((low, limit));
+        }
+        if low == 0.0 && high < LEAST_SHARE * bound {
+            return Ok((0.0, limit));
+        }
+        next = if high.is_infinite() {
+            (low * (1.0 + step)).min(bound)
+        } else {
+            // Halfway, or one step below where the answer was expected.
+            let below = if guess > 0.0 { high * (1.0 - step) } else { 0.0 };
+            below.max(0.5 * (low + high))
+        };
+        step *= 2.0;
     }
 }
 
@@ -289,11 +348,18 @@ pub fn max_load(
         answer.limit = Limit::Unloaded(target);
         return Ok(answer);
     }
-    let mut prober = Prober::new(system, input, rules, bound_qps, control)?;
-    (answer.qps, answer.limit) = prober.highest(0.0, 0.0, rules.tolerance, scratch)?;
+    if !bound_qps.is_finite() {
+        return Err(Error::invalid(
+            "stations",
+            "have laws instead of tables: without a bound there is no range to search",
+        ));
+    }
+    let mut prober = Prober::new(system, input, rules, control)?;
+    let bracket = Bracket { floor: 0.0, guess: 0.0, bound: bound_qps, tolerance: rules.tolerance };
+    (answer.qps, answer.limit) = prober.highest(bracket, scratch)?;
     (answer.probes, answer.simulated_queries) = (prober.probes, prober.simulated_queries);
     if answer.qps > 0.0 {
-        system.run(input, &prober.split, answer.qps, scratch, &mut Watch::blind(), Detail::Energy);
+        prober.measure(answer.qps, scratch)?;
         let ps: Vec<f64> = rules.targets.iter().map(|target| target.0).collect();
         answer.summary = Some(Summary::of(system, scratch, rules.warmup, &ps));
     }

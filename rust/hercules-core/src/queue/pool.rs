@@ -74,10 +74,10 @@ impl Threads {
     #[inline]
     pub fn busy_at(&mut self, start: f64) -> u32 {
         let end = self.head + self.count;
-        while self.first_busy < end && self.buffer[self.first_busy] <= start {
-            self.first_busy += 1;
-        }
-        (end - self.first_busy) as u32 + 1
+        let later = &self.buffer[self.first_busy..end];
+        let ended = later.iter().position(|time| *time > start).unwrap_or(later.len());
+        self.first_busy += ended;
+        (later.len() - ended) as u32 + 1
     }
 
     /// The earliest free thread works until `end`.
@@ -89,12 +89,13 @@ impl Threads {
             self.first_busy = self.first_busy.saturating_sub(self.head);
             self.head = 0;
         }
-        let mut at = self.head + self.count - 1;
-        while at > self.head && self.buffer[at - 1] > end {
-            self.buffer[at] = self.buffer[at - 1];
+        let window = &mut self.buffer[self.head..self.head + self.count];
+        let mut at = window.len() - 1;
+        while at > 0 && window[at - 1] > end {
+            window[at] = window[at - 1];
             at -= 1;
         }
-        self.buffer[at] = end;
+        window[at] = end;
     }
 }
 

@@ -19,6 +19,9 @@ const MAX_WAIT_S: f64 = 3600.0;
 /// Jobs between two looks at the cancel flag: well under a millisecond of work.
 const POLL_JOBS: usize = 1 << 14;
 
+/// The same in queries, each of which may be many jobs.
+const POLL_QUERIES: usize = 64;
+
 /// One scheduling configuration of a [`Grid`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -156,16 +159,24 @@ impl System {
     fn station_capacity(&self, station: &Station, traffic: &Traffic) -> f64 {
         let Service::Table(table) = &station.service else { return f64::INFINITY };
         let busy = table.columns();
+        let full_batch_s = match station.unit {
+            Unit::SubBatch if traffic.max_size() >= self.batch => table.seconds(self.batch, busy),
+            _ => 0.0, // no query fills a batch
+        };
+        let fused_item_s = match station.unit {
+            Unit::Fused => table.best_seconds_per_item(busy),
+            _ => 0.0,
+        };
         let work = |size: u32| match station.unit {
             Unit::Query => table.seconds(size, busy),
             Unit::SubBatch => {
                 let rest = size % self.batch;
                 let full = f64::from(size / self.batch);
                 let tail = if rest > 0 { table.seconds(rest, busy) } else { 0.0 };
-                if size < self.batch { tail } else { full * table.seconds(self.batch, busy) + tail }
+                full * full_batch_s + tail
             }
             Unit::Fused if size >= station.limits.items => table.seconds(size, busy),
-            Unit::Fused => f64::from(size) * table.best_seconds_per_item(busy),
+            Unit::Fused => f64::from(size) * fused_item_s,
         };
         let work_per_query: f64 = traffic.sizes().map(|(size, p)| p * work(size)).sum();
         f64::from(station.threads) / work_per_query
@@ -199,9 +210,11 @@ impl System {
     ) -> Ended {
         scratch.reset(self, input, rate);
         for place in 0..self.stations.len() {
-            scratch.enter(self, split, place);
-            watch.restart();
             let pass = Pass { system: self, input, split, place, detail };
+            if !pass.is_lean() {
+                scratch.enter(self, split, place);
+            }
+            watch.restart();
             let ended = pass.run(scratch, watch);
             if ended != Ended::Complete {
                 return ended;
@@ -259,6 +272,13 @@ fn check_fusion(limits: &Limits, prefix: &str) -> Result<()> {
     Ok(())
 }
 
+/// Refuse a run whose sub-batches cannot be held. Its vectors grow as they need to, and a vector that cannot grow ends the
+/// process; so all that they will need together is asked for once, and given back.
+fn refuse_without_memory(jobs: usize) -> Result<()> {
+    let bytes = jobs.saturating_mul(2 * size_of::<u32>() + 2 * size_of::<Entry>());
+    Vec::<u8>::new().try_reserve_exact(bytes).map_err(|_| Error::Memory { bytes })
+}
+
 /// How queries fall into sub-batches: the same at every rate, so computed once per (input, batch).
 #[derive(Debug, Default)]
 pub struct Split {
@@ -275,6 +295,7 @@ impl Split {
             if jobs > u64::from(u32::MAX) {
                 return Err(Error::Size(format!("{jobs} sub-batches of {} queries exceed {}", input.len(), u32::MAX)));
             }
+            refuse_without_memory(jobs as usize)?;
         }
         let mut split = Self::default();
         split.refill(system, input);
@@ -332,11 +353,24 @@ pub struct Watch<'a> {
     pub reached: usize,
 }
 
+/// How many queries may take longer than `seconds`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Allowance {
+    pub seconds: f64,
+    pub queries: usize,
+}
+
+impl Allowance {
+    /// What the percentile `p` of `counted` queries leaves, if it must not exceed `seconds`.
+    pub fn of((p, seconds): (f64, f64), counted: usize) -> Self {
+        Self { seconds, queries: counted - percentile::rank(p, counted) }
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct WatchLimit {
-    seconds: f64,
-    allowed: usize,
-    seen: usize,
+    allowance: Allowance,
+    late: usize,
 }
 
 impl<'a> Watch<'a> {
@@ -345,21 +379,22 @@ impl<'a> Watch<'a> {
         Self { limits: Vec::new(), tightest_s: f64::INFINITY, warmup: 0, control: None, reached: 0 }
     }
 
-    /// Watches the `targets` (percentile, seconds) over the queries after `warmup` of `queries`.
-    pub fn new(targets: &[(f64, f64)], warmup: usize, queries: usize, control: Option<&'a Control>) -> Self {
-        let counted = queries - warmup;
-        let limits: Vec<WatchLimit> = targets
-            .iter()
-            .map(|&(p, seconds)| WatchLimit { seconds, allowed: counted - percentile::rank(p, counted), seen: 0 })
-            .collect();
-        let tightest_s = limits.iter().map(|limit| limit.seconds).fold(f64::INFINITY, f64::min);
+    /// Allows, after the `warmup`, so many queries later than so many seconds for each of `allowances`.
+    pub fn new(allowances: &[Allowance], warmup: usize, control: Option<&'a Control>) -> Self {
+        let limits = allowances.iter().map(|&allowance| WatchLimit { allowance, late: 0 }).collect();
+        let tightest_s = allowances.iter().map(|allowance| allowance.seconds).fold(f64::INFINITY, f64::min);
         Self { limits, tightest_s, warmup, control, reached: 0 }
+    }
+
+    /// After a complete run: late queries of each allowance.
+    pub fn late(&self) -> impl Iterator<Item = usize> {
+        self.limits.iter().map(|limit| limit.late)
     }
 
     fn restart(&mut self) {
         self.reached = 0;
         for limit in &mut self.limits {
-            limit.seen = 0;
+            limit.late = 0;
         }
     }
 
@@ -375,9 +410,9 @@ impl<'a> Watch<'a> {
         }
         let mut missed = None;
         for (i, limit) in self.limits.iter_mut().enumerate() {
-            if after > limit.seconds && before <= limit.seconds {
-                limit.seen += 1;
-                if limit.seen > limit.allowed && missed.is_none() {
+            if after > limit.allowance.seconds && before <= limit.allowance.seconds {
+                limit.late += 1;
+                if limit.late > limit.allowance.queries && missed.is_none() {
                     missed = Some(i);
                 }
             }
@@ -427,6 +462,8 @@ impl Scratch {
         let stations = system.stations.len();
         self.arrival.clear();
         self.arrival.extend(input.unit_time.iter().map(|time| time * scale));
+        self.done.clear();
+        self.done.resize(self.arrival.len(), f64::NEG_INFINITY);
         self.tally.clear();
         self.tally.resize(stations, Tally::default());
         self.histories.resize_with(stations, History::default);
@@ -599,6 +636,22 @@ impl Pass<'_> {
         ended
     }
 
+    /// Whether this is the first station and nothing is asked of it but when queries leave: nearly all the work of a
+    /// search.
+    fn is_lean(&self) -> bool {
+        self.place == 0
+            && self.detail == Detail::Latency
+            && self.station().unit != Unit::Fused
+            && !self.feeds_jobs()
+            && !self.system.keeps_history(0)
+    }
+
+    /// Whether the next station takes this one's sub-batches one by one.
+    fn feeds_jobs(&self) -> bool {
+        let later = self.system.stations.get(self.place + 1).map(|station| station.unit);
+        self.station().unit == Unit::SubBatch && later == Some(Unit::SubBatch)
+    }
+
     fn with_busy(
         &self,
         service: &impl ServiceTime,
@@ -608,8 +661,10 @@ impl Pass<'_> {
         scratch: &mut Scratch,
         watch: &mut Watch<'_>,
     ) -> Ended {
-        let later = self.system.stations.get(self.place + 1).map(|station| station.unit);
-        let feeds_jobs = self.station().unit == Unit::SubBatch && later == Some(Unit::SubBatch);
+        if self.is_lean() {
+            let batch = if self.station().unit == Unit::SubBatch { self.system.batch } else { u32::MAX };
+            return lean_pass(&self.input.size, batch, service, busy, threads, scratch, watch);
+        }
         let energy = match &self.station().service {
             Service::Table(table) if self.detail != Detail::Latency => Some(table),
             _ => None,
@@ -618,7 +673,7 @@ impl Pass<'_> {
             arrival: &scratch.arrival,
             done: &mut scratch.done,
             watch,
-            next: feeds_jobs.then_some(&mut scratch.next),
+            next: self.feeds_jobs().then_some(&mut scratch.next),
             history: self.system.keeps_history(self.place).then_some(history),
             waits: (self.detail == Detail::Waits).then_some(&mut scratch.waits[self.place]),
             energy,
@@ -731,6 +786,51 @@ fn pool_pass(
         }
     }
     ledger.watch.reached = ledger.done.len();
+    Ended::Complete
+}
+
+/// [`pool_pass`] for a first station of which only latencies and busy time are kept. Queries come in order and their
+/// parts stand together, so no line of entries is made, and a query is looked at once, when its last part is placed.
+#[inline]
+fn lean_pass(
+    sizes: &[u32],
+    batch: u32,
+    service: &impl ServiceTime,
+    mut busy: impl FnMut(&mut Threads, f64) -> u32,
+    threads: &mut Threads,
+    scratch: &mut Scratch,
+    watch: &mut Watch<'_>,
+) -> Ended {
+    let (mut tally, mut job) = (Tally::default(), 0);
+    let queries = scratch.arrival.iter().zip(&mut scratch.done).zip(sizes).enumerate();
+    for (query, ((&arrival, done), &size)) in queries {
+        // A query has many parts at most, so a look at the flag for each few of them is often enough.
+        if query % POLL_QUERIES == 0 && watch.cancelled() {
+            return Ended::Cancelled;
+        }
+        let (mut left, mut last_end) = (size, f64::NEG_INFINITY);
+        while left > 0 {
+            let items = left.min(batch);
+            let start = threads.start(arrival);
+            let busy_threads = busy(threads, start);
+            let seconds = service.seconds(job, items, busy_threads);
+            let end = start + seconds;
+            threads.occupy(end);
+            tally.busy_s += seconds;
+            tally.executions += 1;
+            last_end = if end > last_end { end } else { last_end };
+            left -= items;
+            job += 1;
+        }
+        tally.items += u64::from(size);
+        *done = last_end;
+        if let Some(target) = watch.raised(query, f64::NEG_INFINITY, last_end - arrival) {
+            watch.reached = query + 1;
+            return Ended::Missed(target);
+        }
+    }
+    watch.reached = sizes.len();
+    scratch.tally[0] = tally;
     Ended::Complete
 }
 

@@ -6,6 +6,13 @@ use std::sync::Arc;
 /// Largest number of items in one execution: the look-up keeps one entry per item count.
 pub const MAX_ITEMS: u32 = 1 << 20;
 
+/// Seconds of one execution that a table may hold. No server is near either end; beyond them rates, their inverses and
+/// sums of times could leave the range of f64, and a search for a rate would have nothing to divide.
+pub const SECONDS: std::ops::RangeInclusive<f64> = 1e-12..=1e9;
+
+/// Largest energy of one execution.
+const MAX_ENERGY_J: f64 = 1e15;
+
 /// What one execution of a stage works on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
@@ -99,12 +106,14 @@ impl Grid {
                 format!("has {} entries, not V*S*I = {expected}", parts.energy_j.len()),
             ));
         }
-        if let Some(i) = parts.seconds.iter().position(|x| !is_known_or_nan(*x) || *x == 0.0) {
-            let message = format!("is {}; allowed are finite values above 0 and NaN (no such stage)", parts.seconds[i]);
+        if let Some(i) = parts.seconds.iter().position(|x| !(x.is_nan() || SECONDS.contains(x))) {
+            let (value, least, most) = (parts.seconds[i], SECONDS.start(), SECONDS.end());
+            let message = format!("is {value:e}; allowed are {least:e} to {most:e} seconds and NaN (no such stage)");
             return Err(Error::invalid(format!("seconds[{i}] (flat)"), message));
         }
-        if let Some(i) = parts.energy_j.iter().position(|x| !is_known_or_nan(*x)) {
-            let message = format!("is {}; allowed are finite values from 0 and NaN (unknown)", parts.energy_j[i]);
+        if let Some(i) = parts.energy_j.iter().position(|x| !(x.is_nan() || (0.0..=MAX_ENERGY_J).contains(x))) {
+            let message =
+                format!("is {:e}; allowed are 0 to {MAX_ENERGY_J:e} joules and NaN (unknown)", parts.energy_j[i]);
             return Err(Error::invalid(format!("energy_j[{i}] (flat)"), message));
         }
         let positions = positions(&parts.items);
@@ -203,10 +212,6 @@ impl StageTable {
     }
 }
 
-fn is_known_or_nan(x: f64) -> bool {
-    x.is_nan() || (x >= 0.0 && x.is_finite())
-}
-
 fn check_axis(name: &str, axis: &[u32], limit: u32) -> Result<()> {
     if axis.first() != Some(&1) {
         return Err(Error::invalid(format!("{name}[0]"), format!("is {:?}; the axis must begin at 1", axis.first())));
@@ -299,6 +304,9 @@ mod tests {
         assert!(fault(|p| p.busy.clear()).starts_with("busy[0]"));
         assert!(fault(|p| p.seconds[1] = -1.0).starts_with("seconds[1]"));
         assert!(fault(|p| p.seconds[1] = f64::INFINITY).starts_with("seconds[1]"));
+        // Rates and their inverses must stay finite: such a table made the search for a rate run for ever.
+        assert!(fault(|p| p.seconds[1] = 5e-324).starts_with("seconds[1]"));
+        assert!(fault(|p| p.seconds[1] = 1e308).starts_with("seconds[1]"));
         assert!(fault(|p| p.energy_j[0] = -1.0).starts_with("energy_j[0]"));
         assert!(fault(|p| p.busy_of[0] = 1).starts_with("busy_of[0]"));
         assert!(fault(|p| p.seconds.truncate(5)).starts_with("seconds"));

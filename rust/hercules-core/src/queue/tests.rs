@@ -1,8 +1,8 @@
 //! The engine against its twin, the hand-made traces of the oracle, and laws that hold bit for bit.
 
 use super::fusion::Limits;
-use super::load::{Limit, Prober, Rules, max_load};
-use super::system::{Config, Detail, Ended, Scratch, Service, SlowedBy, Split, Station, System, Watch};
+use super::load::{Bracket, Limit, Prober, Rules, max_load};
+use super::system::{Allowance, Config, Detail, Ended, Scratch, Service, SlowedBy, Split, Station, System, Watch};
 use super::table::{Grid, GridParts, Unit};
 use super::{Input, Law, Traffic, reference};
 use crate::rng::{Purpose, Stream};
@@ -180,7 +180,7 @@ fn max_load_is_a_rate_that_passes_next_to_one_that_fails() {
     let traffic = Traffic::new(Law::Exponential, &[0.0, 0.0, 0.0, 1.0], 3).unwrap();
     let config = Config { variant: 0, batch: 64, fuse_items: 1, max_wait_s: 0.0, threads: vec![2] };
     let system = System::from_grid(&simple_grid(), &config, 4).unwrap();
-    let input = Input::draw(&traffic, 4096, 0).unwrap();
+    let input = Input::draw(&traffic, 4096, 0, None).unwrap();
     let mut scratch = Scratch::new();
     let answer = max_load(&system, &traffic, &input, &rules(0.004), &mut scratch, None).unwrap();
     assert_eq!(answer.limit, Limit::Target(0));
@@ -191,9 +191,11 @@ fn max_load_is_a_rate_that_passes_next_to_one_that_fails() {
     assert!((summary.uses[0].executions_per_query - 1.0).abs() < 1e-15);
     // Wherever the search for the rate begins, it ends in the same place.
     let fixed = rules(0.004);
-    let mut prober = Prober::new(&system, &input, &fixed, answer.bound_qps, None).unwrap();
+    let mut prober = Prober::new(&system, &input, &fixed, None).unwrap();
     for (floor, guess) in [(0.3, 0.0), (0.95, 0.0), (0.0, 0.2), (0.0, 0.9), (0.0, 1.1), (0.5, 0.8)] {
-        let (qps, limit) = prober.highest(floor * answer.qps, guess * answer.qps, 0.005, &mut scratch).unwrap();
+        let (floor, guess) = (floor * answer.qps, guess * answer.qps);
+        let bracket = Bracket { floor, guess, bound: answer.bound_qps, tolerance: 0.005 };
+        let (qps, limit) = prober.highest(bracket, &mut scratch).unwrap();
         assert!((qps / answer.qps - 1.0).abs() <= 0.011, "floor {floor}, guess {guess}: {qps} against {}", answer.qps);
         assert_eq!(limit, Limit::Target(0));
     }
@@ -209,14 +211,14 @@ fn the_early_verdict_equals_the_full_one() {
     let traffic = Traffic::new(Law::Exponential, &[0.25; 4], 9).unwrap();
     let config = Config { variant: 0, batch: 3, fuse_items: 1, max_wait_s: 0.0, threads: vec![3] };
     let system = System::from_grid(&simple_grid(), &config, 4).unwrap();
-    let input = Input::draw(&traffic, 2000, 0).unwrap();
+    let input = Input::draw(&traffic, 2000, 0, None).unwrap();
     let split = Split::of(&system, &input).unwrap();
     let mut scratch = Scratch::new();
     for step in 1..60 {
         let qps = 40.0 * f64::from(step);
         system.run(&input, &split, qps, &mut scratch, &mut Watch::blind(), Detail::Latency);
         let full = super::percentile::percentiles(&mut scratch.latencies(200), &[0.9])[0] > 0.003;
-        let mut watch = Watch::new(&[(0.9, 0.003)], 200, 2000, None);
+        let mut watch = Watch::new(&[Allowance::of((0.9, 0.003), 1800)], 200, None);
         let early = system.run(&input, &split, qps, &mut scratch, &mut watch, Detail::Latency) == Ended::Missed(0);
         assert_eq!(early, full, "at {qps}");
     }

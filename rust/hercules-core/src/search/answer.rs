@@ -3,7 +3,7 @@
 use crate::control::Control;
 use crate::error::Result;
 use crate::queue::Input;
-use crate::queue::load::{Limit, Prober, Target};
+use crate::queue::load::{Bracket, Limit, Prober, Strain, highest};
 use crate::queue::percentile;
 use crate::queue::system::{Scratch, StageUse};
 use crate::search::evaluator::Counts;
@@ -24,7 +24,8 @@ pub struct Answer {
     pub search_qps: f64,
     /// Highest load at which the replications, taken together, meet the targets.
     pub qps: f64,
-    /// 95 % interval from the spread of the replications' own highest loads (sectioning); NaN with one replication.
+    /// 95 % interval from the spread of the replications' own highest loads around `qps` (sectioning); NaN with one
+    /// replication.
     pub qps_lo: f64,
     pub qps_hi: f64,
     /// Percentiles of the targets at `qps`, over all replications together.
@@ -32,11 +33,14 @@ pub struct Answer {
     pub mean_latency_s: f64,
     /// Means over replications at `qps`, one for each stage of the table.
     pub uses: Vec<StageUse>,
-    /// What binds in the first replication.
+    /// What stands against a load just above `qps`, over all replications together.
     pub limit: Limit,
 }
 
 /// Judge `candidate`, which carried `search_qps` in the search. Replications are numbered from 1; 0 is the search's.
+///
+/// None if the replications together meet the targets at no load: the search's run was a lucky draw of a candidate whose
+/// unloaded percentile lies at its target.
 pub fn judge(
     problem: &Problem,
     settings: &Settings,
@@ -44,107 +48,98 @@ pub fn judge(
     search_qps: f64,
     counts: &mut Counts,
     control: &Control,
-) -> Result<Answer> {
+) -> Result<Option<Answer>> {
     let system = problem.system(candidate);
     let rules = settings.rules(&problem.targets, settings.final_queries);
     let bound = settings.cap * system.bottleneck_qps(&problem.traffic);
     let inputs = (1..=settings.replications as u64)
-        .map(|replication| Input::draw(&problem.traffic, settings.final_queries, replication))
+        .map(|replication| Input::draw(&problem.traffic, settings.final_queries, replication, Some(control)))
         .collect::<Result<Vec<_>>>()?;
     let mut scratch = Scratch::new();
-    let mut probers = inputs
-        .iter()
-        .map(|input| Prober::new(&system, input, &rules, bound, Some(control)))
-        .collect::<Result<Vec<_>>>()?;
-    let mut loads = Vec::with_capacity(inputs.len());
-    for prober in &mut probers {
-        loads.push(prober.highest(0.0, search_qps, settings.tolerance, &mut scratch)?);
-    }
-    let rates: Vec<f64> = loads.iter().map(|load| load.0).collect();
-    let half = half_width(&rates);
-    // At the lowest of the replications' loads each of them meets the targets, so all of them together do.
-    let mut qps = rates.iter().copied().fold(f64::INFINITY, f64::min);
-    let mut too_high = rates.iter().copied().fold(0.0, f64::max);
-    let mut pooled = Pooled::unused(problem.targets.len(), system.stages());
-    if qps > 0.0 {
-        pooled = Pooled::measure(qps, &mut probers, &mut scratch)?;
-        while too_high - qps > settings.tolerance * too_high {
-            let middle = 0.5 * (qps + too_high);
-            let there = Pooled::measure(middle, &mut probers, &mut scratch)?;
-            if there.holds(&problem.targets) {
-                (qps, pooled) = (middle, there);
-            } else {
-                too_high = middle;
-            }
-        }
-    }
+    let mut probers =
+        inputs.iter().map(|input| Prober::new(&system, input, &rules, Some(control))).collect::<Result<Vec<_>>>()?;
+    let near = |guess| Bracket { floor: 0.0, guess, bound, tolerance: settings.tolerance };
+    let (qps, limit) = highest(near(search_qps), |qps| probe_together(&mut probers, qps, &mut scratch))?;
+    let answer = if qps > 0.0 {
+        let own_loads = probers
+            .iter_mut()
+            .map(|prober| prober.highest(near(qps), &mut scratch).map(|load| load.0))
+            .collect::<Result<Vec<_>>>()?;
+        let half = half_width(qps, &own_loads);
+        let together = Together::measure(qps, &mut probers, &mut scratch)?;
+        Some(Answer {
+            candidate,
+            search_qps,
+            qps,
+            qps_lo: (qps - half).max(0.0),
+            qps_hi: qps + half,
+            achieved_s: together.achieved_s,
+            mean_latency_s: together.mean_latency_s,
+            uses: together.uses,
+            limit,
+        })
+    } else {
+        None
+    };
     for prober in &probers {
         counts.probes += prober.probes;
         counts.simulated_queries += prober.simulated_queries;
     }
-    Ok(Answer {
-        candidate,
-        search_qps,
-        qps,
-        qps_lo: (qps - half).max(0.0),
-        qps_hi: qps + half,
-        achieved_s: pooled.achieved_s,
-        mean_latency_s: pooled.mean_latency_s,
-        uses: pooled.uses,
-        limit: loads[0].1,
-    })
+    Ok(answer)
 }
 
-/// All replications at one load, taken together.
-struct Pooled {
+/// Do all replications together carry `qps`? `None` says yes, else what stands against it. The late queries of all are
+/// counted against one allowance, so a load that is too high is given up as soon as that is used up.
+fn probe_together(probers: &mut [Prober<'_>], qps: f64, scratch: &mut Scratch) -> Result<Option<Limit>> {
+    let rules = probers[0].rules;
+    let mut allowances = rules.allowances(probers.len());
+    let mut mean = Strain { utilisation: 0.0, backlog_growth: 0.0 };
+    let share = 1.0 / probers.len() as f64;
+    for prober in probers {
+        if let Some(limit) = prober.spend(qps, &mut allowances, scratch)? {
+            return Ok(Some(limit));
+        }
+        let strain = prober.strain(scratch);
+        mean.utilisation += share * strain.utilisation;
+        mean.backlog_growth += share * strain.backlog_growth;
+    }
+    Ok(mean.limit(rules.cap))
+}
+
+/// Statistics of all replications at one load, taken together.
+struct Together {
     achieved_s: Vec<f64>,
     mean_latency_s: f64,
     uses: Vec<StageUse>,
-    /// No replication exceeds the utilisation cap or falls behind.
-    in_limits: bool,
 }
 
-impl Pooled {
-    fn unused(targets: usize, stages: usize) -> Self {
-        Self {
-            achieved_s: vec![f64::NAN; targets],
-            mean_latency_s: f64::NAN,
-            uses: vec![StageUse::UNUSED; stages],
-            in_limits: true,
-        }
-    }
-
+impl Together {
     fn measure(qps: f64, probers: &mut [Prober<'_>], scratch: &mut Scratch) -> Result<Self> {
-        let (mut latencies, mut uses, mut in_limits) = (Vec::new(), Vec::new(), true);
+        let (mut latencies, mut uses) = (Vec::new(), Vec::new());
         for prober in &mut *probers {
-            in_limits &= prober.measure(qps, scratch)?;
+            prober.measure(qps, scratch)?;
             latencies.extend(scratch.latencies(prober.rules.warmup));
             uses.push(prober.system.stage_use(scratch));
         }
-        let rules = probers[0].rules;
-        let ps: Vec<f64> = rules.targets.iter().map(|target| target.0).collect();
+        let ps: Vec<f64> = probers[0].rules.targets.iter().map(|target| target.0).collect();
         Ok(Self {
             mean_latency_s: latencies.iter().sum::<f64>() / latencies.len() as f64,
             achieved_s: percentile::percentiles(&mut latencies, &ps),
             uses: (0..probers[0].system.stages()).map(|stage| mean_use(&uses, stage)).collect(),
-            in_limits,
         })
-    }
-
-    fn holds(&self, targets: &[Target]) -> bool {
-        self.in_limits && self.achieved_s.iter().zip(targets).all(|(achieved, target)| *achieved <= target.1)
     }
 }
 
-/// Half-width of the 95 % interval of the mean; NaN for one value.
-fn half_width(values: &[f64]) -> f64 {
-    let n = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / n;
-    let freedom = values.len() - 1;
+/// Half-width of the 95 % interval around `point`, the estimate from all sections together, from the sections' own; NaN
+/// for one section. Deviations are taken from `point`, not from the sections' mean: the bias of the sections, which are
+/// shorter, then widens the interval instead of going unseen.
+fn half_width(point: f64, sections: &[f64]) -> f64 {
+    let n = sections.len() as f64;
+    let freedom = sections.len() - 1;
     if freedom == 0 {
         return f64::NAN;
     }
-    let variance = values.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / freedom as f64;
+    let variance = sections.iter().map(|x| (x - point) * (x - point)).sum::<f64>() / freedom as f64;
     T_95.get(freedom - 1).copied().unwrap_or(T_95_MORE) * (variance / n).sqrt()
 }
 
@@ -165,7 +160,8 @@ mod tests {
 
     #[test]
     fn interval_of_a_known_sample() {
-        assert!((half_width(&[1.0, 2.0, 3.0]) - 4.303 / 3.0_f64.sqrt()).abs() < 1e-12);
-        assert!(half_width(&[1.0]).is_nan());
+        assert!((half_width(2.0, &[1.0, 2.0, 3.0]) - 4.303 / 3.0_f64.sqrt()).abs() < 1e-12);
+        assert!(half_width(3.0, &[1.0, 2.0, 3.0]) > half_width(2.0, &[1.0, 2.0, 3.0]), "bias widens");
+        assert!(half_width(1.0, &[1.0]).is_nan());
     }
 }

@@ -48,7 +48,7 @@ impl Walk<'_, '_> {
     fn climb(&mut self, start: usize, how: Step) -> Result<()> {
         let (mut here, mut step, mut came_from) = (start, how, None);
         while self.trodden.insert(here) {
-            let qps = self.evaluator.rate(here, WALK_TOLERANCE)?;
+            let qps = self.evaluator.rate_of_neighbour(here, WALK_TOLERANCE)?;
             self.stand_on(here, qps, step);
             let next =
                 if qps > 0.0 { self.onward_or_uphill(came_from, here, qps)? } else { self.towards_feasible(here)? };
@@ -106,7 +106,7 @@ impl Walk<'_, '_> {
         let mut best = None;
         for (_, candidate, step) in order {
             if self.evaluator.carries(candidate, threshold)? {
-                let qps = self.evaluator.rate(candidate, tolerance)?;
+                let qps = self.evaluator.rate_of_neighbour(candidate, tolerance)?;
                 threshold = qps * (1.0 + tolerance);
                 best = Some((candidate, step));
             }
@@ -177,14 +177,14 @@ impl Walk<'_, '_> {
     fn polish(&mut self) -> Result<()> {
         let Some((mut here, _)) = self.best else { return Ok(()) };
         let mut stood = BTreeSet::from([here]);
-        let mut qps = self.evaluator.rate(here, POLISH_TOLERANCE)?;
+        let mut qps = self.evaluator.rate_of_neighbour(here, POLISH_TOLERANCE)?;
         self.best = Some((here, qps));
         while let Some((next, _)) = self.uphill(here, qps, POLISH_GAIN, POLISH_TOLERANCE)? {
             if !stood.insert(next) {
                 break;
             }
             here = next;
-            qps = self.evaluator.rate(here, POLISH_TOLERANCE)?;
+            qps = self.evaluator.rate_of_neighbour(here, POLISH_TOLERANCE)?;
             self.stand_on(here, qps, Step::Polish);
         }
         Ok(())

@@ -223,8 +223,12 @@ fn solve(problem: &Problem, settings: &Settings, control: &Control) -> Result<Ou
         Method::Exhaustive => exhaustive::search(&mut evaluator, true)?,
         Method::ExhaustiveUnpruned => exhaustive::search(&mut evaluator, false)?,
     };
-    let verdict = match best {
-        Some((candidate, qps)) => Ok(answer::judge(problem, settings, candidate, qps, &mut evaluator.counts, control)?),
+    let answer = match best {
+        Some((candidate, qps)) => answer::judge(problem, settings, candidate, qps, &mut evaluator.counts, control)?,
+        None => None,
+    };
+    let verdict = match answer {
+        Some(answer) => Ok(answer),
         None => Err(evaluator.infeasible()?),
     };
     Ok(Outcome { verdict, counts: evaluator.counts, path })

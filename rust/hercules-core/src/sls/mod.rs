@@ -35,6 +35,8 @@ mod window;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(all(test, unix))]
+mod guard_tests;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]

@@ -1,0 +1,127 @@
+"""Malformed arguments of the core: each is refused by a named error, and none ends or hangs the process."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hercules_fast import _core
+from hercules_fast.errors import DTypeError, IndexRangeError, InputError, SizeError
+
+REFUSALS = (InputError, IndexRangeError, DTypeError, SizeError, TypeError, OverflowError, MemoryError)
+
+
+def grid(seconds: float = 0.001, energy_j: float = 1.0) -> _core.ServiceGrid:
+    one = np.array([1])
+    return _core.ServiceGrid(one, one, np.full((1, 1, 1, 1), seconds), np.full((1, 1, 1), energy_j), ["sub_batch"], [0])
+
+
+def traffic(arrivals: str = "poisson", params: tuple[float, ...] = ()) -> _core.Traffic:
+    return _core.Traffic(arrivals, params, np.array([1.0]), 0)
+
+
+CONFIG = np.array([0, 1, 1, 0, 2])
+TRACE = np.array([0.0])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        # The bound of the load became infinite, and the search for it ran for ever.
+        (lambda: grid(seconds=5e-324), r"seconds\[0\].*allowed are 1e-12 to 1e9"),
+        (lambda: grid(seconds=1e308), r"seconds\[0\]"),
+        (lambda: grid(energy_j=1e308), r"energy_j\[0\]"),
+        # Times of 0 * infinity: percentiles were NaN.
+        (lambda: _core.simulate(grid(), traffic(), CONFIG, 1e-320, 10, 0, [0.5]), "qps: is .*allowed are 1e-12"),
+        (lambda: _core.simulate(grid(), traffic(), CONFIG, 1e308, 10, 0, [0.5]), "qps: is .*to 1e15"),
+        (lambda: _core.max_load(grid(), traffic(), CONFIG, [(0.5, 1.0)], 100, 10, cap=1e-320), "cap: is"),
+        (lambda: traffic("hyperexponential", (0.5, 0.5, 5e-324, 2.0)), r"arrivals_params\[2\]"),
+        (lambda: traffic("replay", (1e308, 1e308)), r"arrivals_params\[0\]"),
+        (
+            lambda: _core.ServiceGrid(
+                np.array([1]),
+                np.array([1]),
+                np.broadcast_to(1.0, (2**50, 1, 1, 1)),
+                np.broadcast_to(1.0, (2**50, 1, 1)),
+                ["query"],
+                [0],
+            ),
+            r"seconds: has 1125899906842624 entries",
+        ),
+        # Two thousand million sub-batches were made before anybody asked how many.
+        (lambda: _core.simulate_trace(grid(), CONFIG, TRACE, np.array([2**31])), r"sizes\[0\]: is 2147483648"),
+        (lambda: _core.simulate_trace(grid(), CONFIG, np.array([1e300]), np.array([1])), r"arrival_s\[0\]"),
+    ],
+)
+def test_numbers_that_arithmetic_does_not_survive_are_refused(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        call()
+
+
+ODD: list[Any] = [
+    *(
+        None,
+        "x",
+        b"y",
+        [],
+        {},
+        float("nan"),
+        float("inf"),
+        -1,
+        0,
+        2**31,
+        2**63,
+        2**70,
+        -(2**70),
+        1e-320,
+        3.5,
+        range(2**60),
+    ),
+    *(np.array([]), np.zeros((0, 3)), np.zeros((2, 2), "O"), np.ones(3, bool), np.ones((2, 3))[:, ::2]),
+    *(np.array([-1, 2**62]), np.array([np.nan]), np.zeros((2**40, 0), np.float32), np.arange(3, dtype=">i8")),
+    # More entries than any memory holds, in no memory at all.
+    *(np.zeros((2**40, 0), np.int64), np.broadcast_to(1.0, 2**50), np.broadcast_to(1, 2**50)),
+    *(np.broadcast_to(1, (2**50, 5)), np.broadcast_to(0, (2**50, 2)), np.broadcast_to(1.0, (2**50, 1, 1, 1))),
+]
+
+
+def test_any_argument_may_be_odd() -> None:
+    table, lookups = np.ones((5, 3), np.float32), np.array([0, 4, 2])
+    one, ones = np.array([1]), np.ones((1, 1, 1, 1))
+    problem = _core.SearchProblem(grid(), traffic(), CONFIG[None], np.array([[0, 0]]), np.array([0]), [(0.9, 0.1)])
+    station: tuple[str, int, str, list[float], float, int, float] = ("query", 1, "exponential", [], 0.001, 1, 0.0)
+    calls: list[tuple[Callable[..., object], list[Any]]] = [
+        (_core.ServiceGrid, [one, one, ones, ones[0], ["query"], [0]]),
+        (_core.Traffic, ["poisson", [], np.array([1.0]), 0]),
+        (_core.bottleneck_qps, [grid(), traffic(), CONFIG]),
+        (_core.simulate, [grid(), traffic(), CONFIG, 10.0, 50, 5, [0.5], 0, True]),
+        (_core.simulate_trace, [grid(), CONFIG, TRACE, one]),
+        (_core.simulate_stations, [[station], "poisson", [], 10.0, [1.0], 1, 50, 5, [0.5], 0, 0, True]),
+        (_core.max_load, [grid(), traffic(), CONFIG, [(0.5, 0.1)], 200, 20, 0.95, 0.01, 0]),
+        (
+            _core.SearchProblem,
+            [grid(), traffic(), CONFIG[None], np.array([[0, 0]]), np.array([0]), [(0.9, 0.1)]],
+        ),
+        (_core.search, [[problem], "gradient", 200, 200, 2, 0.95, 0.01, 1]),
+        (_core.embedding_bag, [table, lookups, np.array([0, 2]), "sum", None, False, None, None, 1, "portable"]),
+        (_core.sparse_lengths_sum, [table, lookups, np.array([1, 2]), None, None, 1, "avx512"]),
+        (_core.gather_limit, [table, lookups, 1]),
+    ]
+    dice, refused = random.Random(1), 0
+    for function, arguments in calls:
+        function(*arguments)  # as they stand, they are right
+        for place in range(len(arguments)):
+            for odd in ODD:
+                changed = [*arguments]
+                changed[place] = odd
+                if dice.random() < 0.2:
+                    changed[dice.randrange(len(changed))] = dice.choice(ODD)
+                try:
+                    function(*changed)
+                except REFUSALS:
+                    refused += 1
+    assert refused > 1500
