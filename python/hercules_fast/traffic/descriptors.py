@@ -209,7 +209,8 @@ def _utc(start: str | datetime | np.datetime64) -> np.datetime64:
     if isinstance(start, np.datetime64):
         if np.isnat(start):
             raise InputError(f"start: is NaT; allowed is {allowed}")
-        return np.datetime64(start, "s")
+        second: np.datetime64 = start.astype("datetime64[s]")
+        return second
     if not isinstance(start, str | datetime):
         raise DTypeError(f"start: is {start!r}, {type(start).__name__}; allowed is {allowed}")
     try:
