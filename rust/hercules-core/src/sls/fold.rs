@@ -309,15 +309,15 @@ unsafe fn weighted<L: NarrowLanes, K: Packing<L>>(batch: &Batch, row: *const u8,
     }
 }
 
-/// A quantised row in the fastest order.
+/// A quantised row in the fastest order; `WEIGHTED` if lookups have weights.
 #[derive(Clone, Copy)]
-pub(super) struct Quick<L, K> {
+pub(super) struct Quick<L, K, const WEIGHTED: bool> {
     steps: L,
     bias: f32,
     kind: PhantomData<K>,
 }
 
-impl<L: NarrowLanes, K: Packing<L>> Fold<L> for Quick<L, K> {
+impl<L: NarrowLanes, K: Packing<L>, const WEIGHTED: bool> Fold<L> for Quick<L, K, WEIGHTED> {
     type Unit = K::Unit;
     const START: f32 = 0.0;
     const UNIT_BYTES: usize = L::COUNT;
@@ -325,7 +325,8 @@ impl<L: NarrowLanes, K: Packing<L>> Fold<L> for Quick<L, K> {
     unsafe fn open(batch: &Batch, row: *const u8, j: usize) -> Self {
         // SAFETY: the caller's promise.
         unsafe {
-            let (scale, bias) = weighted::<L, K>(batch, row, j);
+            let (scale, bias) =
+                if WEIGHTED { weighted::<L, K>(batch, row, j) } else { K::scale_and_bias(row.add(batch.params)) };
             Self { steps: K::steps(scale), bias, kind: PhantomData }
         }
     }

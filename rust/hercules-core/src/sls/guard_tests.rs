@@ -4,21 +4,21 @@ use super::*;
 
 /// Which end of the buffer lies at a forbidden page.
 #[derive(Debug, Clone, Copy)]
-enum Flush {
+pub(super) enum Flush {
     Start,
     End,
 }
 
 /// Values of `T` in whole pages between two pages that may not be touched, flush with one of them.
-struct Guarded<T> {
+pub(super) struct Guarded<T> {
     map: *mut libc::c_void,
     bytes: usize,
-    data: *mut T,
+    pub(super) data: *mut T,
     len: usize,
 }
 
 impl<T: Copy> Guarded<T> {
-    fn new(values: &[T], flush: Flush) -> Self {
+    pub(super) fn new(values: &[T], flush: Flush) -> Self {
         // SAFETY: sysconf only reads; the mapping is fresh and private; the two pages protected are inside it, and the
         // values are written between them.
         unsafe {
@@ -40,7 +40,7 @@ impl<T: Copy> Guarded<T> {
         }
     }
 
-    fn get(&self) -> &[T] {
+    pub(super) fn get(&self) -> &[T] {
         // SAFETY: `len` values were written at `data`, which is aligned: pages are, and sizes are multiples of T's.
         unsafe { std::slice::from_raw_parts(self.data, self.len) }
     }
@@ -79,6 +79,7 @@ fn run_guarded(dim: usize, flush: Flush) {
                     bags: Bags::Lengths(lengths.get().into()),
                     mode,
                     lookup_weights: weighted.then(|| factors.get().into()),
+                    exact: false,
                     padding,
                     threads: Some(1),
                     isa: Some(isa),

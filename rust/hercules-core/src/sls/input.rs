@@ -76,18 +76,24 @@ impl Ints<'_> {
     /// Copy the row numbers at `positions`, checked against `table`, as offsets in bytes.
     pub(super) fn copy_checked(&self, positions: Range<usize>, table: &Table, to: &mut [usize]) -> Result<()> {
         assert!(positions.end <= self.len && positions.len() == to.len(), "window outside the indices");
-        for (position, slot) in positions.zip(to) {
-            // SAFETY: position < len by the assertion, and the constructors promise that many readable values.
-            let value = unsafe {
-                match self.data {
-                    Data::I32(data) => i64::from(data.add(position).read_volatile()),
-                    Data::I64(data) => data.add(position).read_volatile(),
-                }
-            };
-            *slot = check_index(value, position, table.rows)? * table.row_bytes;
+        // One loop per type, so that none asks for each value which it is.
+        // SAFETY: positions are below len by the assertion, and the constructors promise that many readable values.
+        unsafe {
+            match self.data {
+                Data::I32(data) => copy_each(positions, table, to, |i| i64::from(data.add(i).read_volatile())),
+                Data::I64(data) => copy_each(positions, table, to, |i| data.add(i).read_volatile()),
+            }
         }
-        Ok(())
     }
+}
+
+#[inline(always)]
+fn copy_each(positions: Range<usize>, table: &Table, to: &mut [usize], read: impl Fn(usize) -> i64) -> Result<()> {
+    let (rows, row_bytes) = (table.rows, table.row_bytes);
+    for (position, slot) in positions.zip(to) {
+        *slot = check_index(read(position), position, rows)? * row_bytes;
+    }
+    Ok(())
 }
 
 /// An embedding table: `rows` rows of `dim` columns, row after row without gaps.

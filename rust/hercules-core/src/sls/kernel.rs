@@ -424,39 +424,48 @@ macro_rules! define_kernels {
                         by_units: table!(@ $l, $f, $n),
                     }
                 };
-                (@ $l:ty, $f:ty, f32) => {
+                (@ $l:ty, $f:ty, skip_f32) => {
                     if skip { &[$(($f32, strip::<$l, $f, $f32, true>)),+] } else { &[$(($f32, strip::<$l, $f, $f32, false>)),+] }
                 };
-                (@ $l:ty, $f:ty, half) => {
+                (@ $l:ty, $f:ty, skip_bytes) => {
                     if skip { &[$(($byte, strip::<$l, $f, $byte, true>)),+] } else { &[$(($byte, strip::<$l, $f, $byte, false>)),+] }
                 };
+                (@ $l:ty, $f:ty, skip_int4) => {
+                    if skip { &[$(($int4, strip::<$l, $f, $int4, true>)),+] } else { &[$(($int4, strip::<$l, $f, $int4, false>)),+] }
+                };
+                (@ $l:ty, $f:ty, skip_int2) => {
+                    if skip { &[$(($int2, strip::<$l, $f, $int2, true>)),+] } else { &[$(($int2, strip::<$l, $f, $int2, false>)),+] }
+                };
                 (@ $l:ty, $f:ty, f64) => { &[$(($f64, strip::<$l, $f, $f64, true>)),+] };
-                (@ $l:ty, $f:ty, int8) => { &[$(($byte, strip::<$l, $f, $byte, true>)),+] };
+                (@ $l:ty, $f:ty, bytes) => { &[$(($byte, strip::<$l, $f, $byte, true>)),+] };
                 (@ $l:ty, $f:ty, int4) => { &[$(($int4, strip::<$l, $f, $int4, true>)),+] };
                 (@ $l:ty, $f:ty, int2) => { &[$(($int2, strip::<$l, $f, $int2, true>)),+] };
             }
             match (format, pooling) {
-                (F32, Kind::Sum) => table!($lanes, Plain<$lanes, Native, Sum>, f32),
-                (F32, Kind::WeightedSum) => table!($lanes, Plain<$lanes, Native, WeightedSum>, f32),
-                (F32, Kind::Max) => table!($lanes, Plain<$lanes, Native, Max>, f32),
+                (F32, Kind::Sum) => table!($lanes, Plain<$lanes, Native, Sum>, skip_f32),
+                (F32, Kind::WeightedSum) => table!($lanes, Plain<$lanes, Native, WeightedSum>, skip_f32),
+                (F32, Kind::Max) => table!($lanes, Plain<$lanes, Native, Max>, skip_f32),
                 (F64, Kind::Sum) => table!($doubles, Plain<$doubles, Native, Sum>, f64),
                 (F64, Kind::WeightedSum) => table!($doubles, Plain<$doubles, Native, WeightedSum>, f64),
                 (F64, Kind::Max) => table!($doubles, Plain<$doubles, Native, Max>, f64),
-                (F16, Kind::Sum) => table!($lanes, Plain<$lanes, Half, Sum>, half),
-                (F16, Kind::WeightedSum) => table!($lanes, Plain<$lanes, Half, WeightedSum>, half),
-                (F16, Kind::Max) => table!($lanes, Plain<$lanes, Half, Max>, half),
-                (Bf16, Kind::Sum) => table!($lanes, Plain<$lanes, Brain, Sum>, half),
-                (Bf16, Kind::WeightedSum) => table!($lanes, Plain<$lanes, Brain, WeightedSum>, half),
-                (Bf16, Kind::Max) => table!($lanes, Plain<$lanes, Brain, Max>, half),
-                (I8, Kind::Max) => table!($lanes, Largest<$lanes, Int8>, int8),
+                (F16, Kind::Sum) => table!($lanes, Plain<$lanes, Half, Sum>, skip_bytes),
+                (F16, Kind::WeightedSum) => table!($lanes, Plain<$lanes, Half, WeightedSum>, skip_bytes),
+                (F16, Kind::Max) => table!($lanes, Plain<$lanes, Half, Max>, skip_bytes),
+                (Bf16, Kind::Sum) => table!($lanes, Plain<$lanes, Brain, Sum>, skip_bytes),
+                (Bf16, Kind::WeightedSum) => table!($lanes, Plain<$lanes, Brain, WeightedSum>, skip_bytes),
+                (Bf16, Kind::Max) => table!($lanes, Plain<$lanes, Brain, Max>, skip_bytes),
+                (I8, Kind::Max) => table!($lanes, Largest<$lanes, Int8>, bytes),
                 (I4, Kind::Max) => table!($lanes, Largest<$lanes, Int4>, int4),
                 (I2, Kind::Max) => table!($lanes, Largest<$lanes, Int2>, int2),
-                (I8, _) if exact => table!($lanes, Exact<$lanes, Int8>, int8),
+                (I8, _) if exact => table!($lanes, Exact<$lanes, Int8>, bytes),
                 (I4, _) if exact => table!($lanes, Exact<$lanes, Int4>, int4),
                 (I2, _) if exact => table!($lanes, Exact<$lanes, Int2>, int2),
-                (I8, _) => table!($lanes, Quick<$lanes, Int8>, int8),
-                (I4, _) => table!($lanes, Quick<$lanes, Int4>, int4),
-                (I2, _) => table!($lanes, Quick<$lanes, Int2>, int2),
+                (I8, Kind::Sum) => table!($lanes, Quick<$lanes, Int8, false>, skip_bytes),
+                (I8, Kind::WeightedSum) => table!($lanes, Quick<$lanes, Int8, true>, bytes),
+                (I4, Kind::Sum) => table!($lanes, Quick<$lanes, Int4, false>, skip_int4),
+                (I4, Kind::WeightedSum) => table!($lanes, Quick<$lanes, Int4, true>, int4),
+                (I2, Kind::Sum) => table!($lanes, Quick<$lanes, Int2, false>, skip_int2),
+                (I2, Kind::WeightedSum) => table!($lanes, Quick<$lanes, Int2, true>, int2),
             }
         }
     };

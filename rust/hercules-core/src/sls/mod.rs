@@ -17,6 +17,7 @@
 //! - A bag without lookups is zeros in every mode. Padding rows are skipped and not counted.
 //! - The maximum of a column that holds a NaN is a NaN.
 
+#![allow(clippy::cast_ptr_alignment)] // rows are bytes: read unaligned, or aligned by the promise of a constructor
 #![allow(clippy::inline_always)] // kernels take their tier's instructions from the function they are inlined into
 
 mod encode;
@@ -261,13 +262,12 @@ impl<'a> Plan<'a> {
         let to = Shared(to);
         let row_bytes = self.dim() * value_bytes(&self.call.table);
         let work = |bags: Range<usize>| {
-            let to = to; // the whole of it, which may cross threads; its pointer alone may not
             // SAFETY: the caller's promise; each bag is worked on once, so nobody else writes its row.
             unsafe {
                 if halves {
                     self.run_halves(bags, to, control)
                 } else {
-                    self.run_bags(bags.clone(), to.0.add(bags.start * row_bytes), control)
+                    self.run_bags(bags.clone(), to.at(bags.start * row_bytes), control)
                 }
             }
         };
@@ -312,7 +312,7 @@ impl<'a> Plan<'a> {
             // are ours.
             unsafe {
                 self.run_bags(some.clone(), scratch.as_mut_ptr().cast(), control)?;
-                let to = out.0.cast::<u16>().add(start * self.dim());
+                let to = out.at(start * self.dim() * size_of::<u16>()).cast();
                 (self.round_to_half)(scratch.as_ptr(), to, some.len() * self.dim());
             }
         }
@@ -504,6 +504,14 @@ fn value_bytes(table: &Table) -> usize {
 /// A pointer to the result that threads share, each writing rows of its own.
 #[derive(Clone, Copy)]
 struct Shared(*mut u8);
+
+impl Shared {
+    /// The place `bytes` further on. (A closure that calls this holds all of `self`, which may cross threads; one that
+    /// takes the pointer out would hold the pointer, which may not.)
+    fn at(self, bytes: usize) -> *mut u8 {
+        self.0.wrapping_add(bytes)
+    }
+}
 
 // SAFETY: `Plan::run` hands disjoint rows to its threads.
 unsafe impl Send for Shared {}
