@@ -310,10 +310,8 @@ def sla_faults(slas: Sequence[SlaForm], at: str = "") -> Iterator[Fault]:
     for index, sla in enumerate(slas):
         same = first.setdefault((sla.percentile, sla.latency_ms), index)
         if same != index:
-            yield Fault(
-                f"{at}slas[{index}]",
-                f"is p{sla.percentile:g} <= {sla.latency_ms:g} ms, as {at}slas[{same}]; allowed is each promise once",
-            )
+            promise = f"p{sla.percentile:g} <= {sla.latency_ms:g} ms"
+            yield Fault(f"{at}slas[{index}]", f"is {promise}, as {at}slas[{same}]; allowed is each promise once")
 
 
 def _workload_faults(form: WorkloadForm) -> Iterator[Fault]:
