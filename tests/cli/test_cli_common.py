@@ -80,13 +80,13 @@ def test_json_is_strict_and_sorted() -> None:
 
 @pytest.mark.parametrize("text", ["nan", "inf", "-inf", "-0.1", "x", "", "1e999"])
 def test_numbers_that_are_refused(text) -> None:
-    for kind in (common.positive, common.non_negative):
+    for kind in (common.positive, common.headroom):
         with pytest.raises(argparse.ArgumentTypeError, match=r"allowed is"):
             kind(text)
 
 
 def test_zero_is_a_number_of_its_own() -> None:
-    assert common.non_negative("0") == 0.0
+    assert common.headroom("0") == 0.0
     with pytest.raises(argparse.ArgumentTypeError, match="> 0"):
         common.positive("0")
     assert common.whole_number("0") == 0

@@ -41,7 +41,6 @@ __all__ = [
     "json_text",
     "name_list",
     "named",
-    "non_negative",
     "output_directory",
     "positive",
     "positive_int",
@@ -192,11 +191,6 @@ def _number(text: str, low: float, allowed: str, *, strict: bool) -> float:
 def positive(text: str) -> float:
     """Argument type: a finite number above 0."""
     return _number(text, 0.0, "> 0", strict=True)
-
-
-def non_negative(text: str) -> float:
-    """Argument type: a finite number, 0 or above."""
-    return _number(text, 0.0, ">= 0", strict=False)
 
 
 def headroom(text: str) -> float:

@@ -16,7 +16,7 @@ from hercules_fast.cli.common import (
     add_threads_option,
     emit,
     emit_json,
-    non_negative,
+    headroom,
     output_directory,
     save_partial,
     say,
@@ -41,7 +41,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("--load", metavar="FILE", help="load per workload as CSV (default: the built-in week)")
     add_sla_option(parser)
     parser.add_argument(
-        "--headroom", type=non_negative, metavar="R", help="spare capacity, 0.1 for 10 %% (default: from the load)"
+        "--headroom", type=headroom, metavar="R", help="spare capacity, 0.1 for 10 %% (default: from the load)"
     )
     parser.add_argument(
         "--case",

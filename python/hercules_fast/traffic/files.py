@@ -304,13 +304,14 @@ def build_workload(form: WorkloadForm, resolve: Callable[[str, str], Any], at: s
     )
 
 
-def sla_faults(slas: Sequence[Sla], at: str = "") -> Iterator[Fault]:
+def sla_faults(slas: Sequence[SlaForm], at: str = "") -> Iterator[Fault]:
     """Yield promises that a workload makes twice."""
     first: dict[tuple[float, float], int] = {}
     for index, sla in enumerate(slas):
         same = first.setdefault((sla.percentile, sla.latency_ms), index)
         if same != index:
-            yield Fault(f"{at}slas[{index}]", f"is {sla}, as {at}slas[{same}]; allowed is each promise once")
+            promise = f"p{sla.percentile:g} <= {sla.latency_ms:g} ms"
+            yield Fault(f"{at}slas[{index}]", f"is {promise}, as {at}slas[{same}]; allowed is each promise once")
 
 
 def _workload_faults(form: WorkloadForm) -> Iterator[Fault]:
