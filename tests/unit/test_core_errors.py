@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
 
+import hercules_fast as hf
 from hercules_fast import _core
 from hercules_fast.errors import DTypeError, IndexRangeError, InputError, SizeError
 
@@ -89,8 +91,15 @@ ODD: list[Any] = [
 ]
 
 
-def test_any_argument_may_be_odd() -> None:
+def test_any_argument_may_be_odd(tmp_path: Path) -> None:
     table, lookups = np.ones((5, 3), np.float32), np.array([0, 4, 2])
+    rows = _core.TableRows.encode(table, "int8", 1)
+    hf.EmbeddingTable.from_array(table, "int8").save(tmp_path / "table")
+    with (tmp_path / "table").open("rb") as file:
+        try_odd_arguments(table, lookups, rows, file)
+
+
+def try_odd_arguments(table: np.ndarray, lookups: np.ndarray, rows: _core.TableRows, file: BinaryIO) -> None:
     one, ones = np.array([1]), np.ones((1, 1, 1, 1))
     problem = _core.SearchProblem(grid(), traffic(), CONFIG[None], np.array([[0, 0]]), np.array([0]), [(0.9, 0.1)])
     station: tuple[str, int, str, list[float], float, int, float] = ("query", 1, "exponential", [], 0.001, 1, 0.0)
@@ -107,9 +116,14 @@ def test_any_argument_may_be_odd() -> None:
             [grid(), traffic(), CONFIG[None], np.array([[0, 0]]), np.array([0]), [(0.9, 0.1)]],
         ),
         (_core.search, [[problem], "gradient", 200, 200, 2, 0.95, 0.01, 1]),
-        (_core.embedding_bag, [table, lookups, np.array([0, 2]), "sum", None, False, None, None, 1, "portable"]),
-        (_core.sparse_lengths_sum, [table, lookups, np.array([1, 2]), None, None, 1, "avx512"]),
+        (_core.embedding_bag, [table, lookups, np.array([0, 2]), "sum", None, False, None, None, 1, False, "portable"]),
+        (_core.sparse_lengths_sum, [table, lookups, np.array([1, 2]), None, None, 1, True, "avx512"]),
         (_core.gather_limit, [table, lookups, 1]),
+        (_core.TableRows.encode, [table, "int4", 1]),
+        (_core.TableRows.import_fused, [np.zeros((2, 9), np.uint8), "int2", "first", 19]),
+        (rows.export_fused, ["last"]),
+        (_core.TableRows.from_file, [file.fileno(), 4096, "int8", 5, 3, True]),
+        (_core.TableRows.from_file, [file.fileno(), 4096, "int8", 5, 3, False]),
     ]
     dice, refused = random.Random(1), 0
     for function, arguments in calls:

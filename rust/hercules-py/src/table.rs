@@ -126,6 +126,9 @@ impl TableRows {
         mapped: bool,
     ) -> PyResult<Self> {
         let format = row_format(dtype)?;
+        if fd < 0 {
+            return Err(invalid("fd", format!("is {fd}; a file's descriptor is 0 or more")));
+        }
         // SAFETY: the caller's descriptor, open during this call; not closed here.
         let file = ManuallyDrop::new(unsafe { File::from_raw_fd(fd) });
         if mapped {

@@ -4,6 +4,7 @@ use super::encode::encode_row;
 use super::format::RowFormat;
 use super::half::{f32_to_half, half_to_f32};
 use super::input::Table;
+use super::kernel::LINE_BYTES;
 use super::pages::{MappedFile, Pages};
 use crate::control::Control;
 use crate::error::{Error, Result};
@@ -84,9 +85,9 @@ impl OwnedTable {
         control: &Control,
     ) -> Result<Self> {
         let bytes = format.table_bytes("array", rows, dim)?;
+        let row_bytes = row_bytes(format, dim, "array")?;
         let threads = pool::resolve_threads(threads)?;
         let mut pages = Pages::zeroed(bytes)?;
-        let row_bytes = row_bytes(format, dim, "array")?;
         let rows_per_chunk = (ENCODE_BYTES / row_bytes).max(1);
         let chunk = |(chunk, to): (usize, &mut [u8])| {
             if control.cancelled() {
@@ -220,6 +221,12 @@ impl OwnedTable {
     /// Use the rows from `offset` of `file` to its end where they are. The file must not become shorter.
     pub fn map(file: &File, offset: u64, rows: usize, dim: usize, format: RowFormat) -> Result<Self> {
         let bytes = Self::checked_file(file, offset, rows, dim, format)?;
+        if !offset.is_multiple_of(LINE_BYTES as u64) {
+            return Err(Error::invalid(
+                "offset",
+                format!("is {offset}; rows are mapped from a multiple of {LINE_BYTES}"),
+            ));
+        }
         let too_large = || Error::Size("path: the file exceeds the address space".to_owned());
         let offset = usize::try_from(offset).map_err(|_| too_large())?;
         let whole = bytes.checked_add(offset).ok_or_else(too_large)?;

@@ -40,7 +40,7 @@ impl Pages {
         let reserved = usable.checked_add(unit + 2 * page).ok_or_else(memory)?;
         // SAFETY: a new private mapping at an address of the system's choice; nothing is accessible yet.
         let base = unsafe {
-            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
             libc::mmap(ptr::null_mut(), reserved, libc::PROT_NONE, flags, -1, 0)
         };
         if base == libc::MAP_FAILED {
@@ -168,6 +168,10 @@ mod tests {
         }
         assert!(matches!(Pages::zeroed(usize::MAX - 5), Err(Error::Memory { .. })));
         assert!(matches!(Pages::zeroed(1 << 60), Err(Error::Memory { .. })));
+        // More than the machine has is refused when asked for, not when touched, unless the system is told to promise all.
+        if std::fs::read_to_string("/proc/sys/vm/overcommit_memory").is_ok_and(|mode| mode.trim() != "1") {
+            assert!(matches!(Pages::zeroed(1 << 45), Err(Error::Memory { .. })));
+        }
     }
 
     #[test]
