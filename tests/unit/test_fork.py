@@ -33,7 +33,6 @@ def wait(pid: int, seconds: float) -> int:
     pytest.fail(f"the forked child hung for {seconds} s in a parallel call")
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_parallel_calls_work_in_a_child_forked_after_use():
     right = parallel_call()
     for _ in range(10):
