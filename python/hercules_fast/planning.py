@@ -225,8 +225,8 @@ def parse_sla(text: str) -> tuple[float, float | None]:
         raise InputError(f"sla: is {text!r}; allowed are a percentile such as 'p95', or 'p99:25ms'")
     percentile = float(found["percentile"])
     latency = float(found["latency"]) * (1e3 if found["unit"] == "s" else 1.0) if found["latency"] else None
-    if not 0 < percentile < 100:
-        raise InputError(f"sla: percentile is {percentile:g}; allowed is 0 < percentile < 100")
+    if not 1 <= percentile < 100:
+        raise InputError(f"sla: percentile is {percentile:g}; allowed is 1 <= percentile < 100, in percent")
     if latency is not None and latency <= 0:
         raise InputError(f"sla: latency is {latency:g} ms; allowed is > 0")
     return percentile, latency

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -11,6 +12,7 @@ from hercules_fast import _core
 from hercules_fast.errors import InputError
 from hercules_fast.serving import max_load, simulate
 from hercules_fast.serving.simulation import core_grid, core_traffic
+from hercules_fast.tables import TableGroupSpec
 from hercules_fast.traffic import Arrivals, SizeComponent, SizeLaw, Sla
 from tests.unit.test_tables import make_table
 
@@ -78,3 +80,31 @@ def test_refusals() -> None:
 def test_every_arrival_law_reaches_the_core(arrivals: Arrivals) -> None:
     result = simulate(TABLE, CONFIG, sizes=SIZES, arrivals=arrivals, qps=0.3 * BOTTLENECK, queries=4000)
     assert result.throughput_qps == pytest.approx(0.3 * BOTTLENECK, rel=0.1)
+
+
+def with_interference(kind: str) -> tuple[TableGroupSpec, ...]:
+    return tuple(dataclasses.replace(group, interference=kind) for group in TABLE.groups)
+
+
+def test_what_the_engine_cannot_do_is_refused_not_passed_over() -> None:
+    """A user's table may hold noise or changing rates: an answer without them would be silently wrong."""
+    noisy = make_table(noise_cv=np.array([0.2, 0.0]))
+    with pytest.raises(InputError, match=r"noise_cv of stage 'model': is 0\.2; allowed is 0"):
+        simulate(noisy, CONFIG, **TRAFFIC, qps=0.5 * BOTTLENECK, queries=4000)
+    changing = make_table(groups=with_interference("dynamic_rate"))
+    with pytest.raises(InputError, match="interference of group 'cpu': is 'dynamic_rate'; allowed are 'none'"):
+        max_load(changing, CONFIG, **TRAFFIC, slas=[Sla(percentile=95, latency_ms=50.0)], queries=4000)
+
+
+def test_without_interference_a_service_takes_the_time_of_a_thread_alone() -> None:
+    alone = make_table(groups=with_interference("none"))
+    flat = TABLE.seconds.copy()
+    flat[:] = flat[..., :1]
+    config = TABLE.config(0, (2, 0), batch=4)
+    found, wanted, slowed = (
+        simulate(table, config, **TRAFFIC, qps=0.5 * BOTTLENECK, queries=4000).latency_ms
+        for table in (alone, make_table(seconds=flat), TABLE)
+    )
+    assert found == wanted
+    assert found < slowed
+    assert np.array_equal(alone.seconds, TABLE.seconds, equal_nan=True), "the table itself is untouched"

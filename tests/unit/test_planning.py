@@ -145,7 +145,9 @@ def test_slas_are_read(text, want) -> None:
     assert parse_sla(text) == want
 
 
-@pytest.mark.parametrize("text", ["", "95", "p", "p0", "p100", "p95:", "p95:25", "p95:0ms", "p95:-1ms", "p95:nanms"])
+@pytest.mark.parametrize(
+    "text", ["", "95", "p", "p0", "p0.99", "p100", "p95:", "p95:25", "p95:0ms", "p95:-1ms", "p95:nanms"]
+)
 def test_slas_that_are_none(text) -> None:
     """A bare latency is refused too: milliseconds and seconds are both common."""
     with pytest.raises(InputError, match="sla: "):

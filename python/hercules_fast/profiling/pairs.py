@@ -352,7 +352,8 @@ def _row(pair: _Pair, result: Mapping[str, Any] | None, seed: int, power_mode: P
             for (p, ms), seconds in zip(sla, result["unloaded_s"], strict=True)
             if seconds * 1e3 > ms
         )
-        return infeasible(f"no configuration meets the SLA: {unloaded or 'none meets all of its percentiles at once'}")
+        otherwise = "none meets all of its percentiles at once, or the best did not on independent runs"
+        return infeasible(f"no configuration meets the SLA: {unloaded or otherwise}")
     config = pair.space.config(pair.table, result["best"])
     power = server_power(
         pair.table,

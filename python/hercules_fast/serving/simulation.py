@@ -231,11 +231,30 @@ def max_load(
 
 
 def core_grid(table: ServiceTable) -> _core.ServiceGrid:
-    """The core's copy of a service table."""
+    """The core's copy of a service table. What the simulator cannot do yet is refused, not passed over.
+
+    Raises:
+        InputError: the table has noise, or a group whose interference changes during a service.
+    """
+    for stage, cv in zip(table.stages, table.noise_cv, strict=True):
+        if cv > 0:
+            raise InputError(f"noise_cv of stage {stage.name!r}: is {cv:g}; allowed is 0, noise is not simulated yet")
+    groups = {group.name: group for group in table.groups}
+    seconds = table.seconds
+    for s, stage in enumerate(table.stages):
+        interference = groups[stage.group].interference
+        if interference == "dynamic_rate":
+            raise InputError(
+                f"interference of group {stage.group!r}: is 'dynamic_rate'; allowed are 'none' and 'at_start', rates "
+                "that change during a service are not simulated yet"
+            )
+        if interference == "none":  # the time of a thread alone, whoever else is busy
+            seconds = seconds.copy() if seconds is table.seconds else seconds
+            seconds[:, s] = seconds[:, s, :, :1]
     return _core.ServiceGrid(
         table.items,
         table.busy,
-        table.seconds,
+        seconds,
         table.energy_j,
         [stage.unit for stage in table.stages],
         [table.stage_index(stage.busy_of) for stage in table.stages],
