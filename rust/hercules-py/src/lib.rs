@@ -20,7 +20,7 @@ mod _core {
     #[pymodule_export]
     use crate::search::{SearchProblem, search};
     #[pymodule_export]
-    use crate::sls::{embedding_bag, gather_limit, sparse_lengths_sum};
+    use crate::sls::{embedding_bag, embedding_bag_collection, gather_limit, sparse_lengths_sum};
     #[pymodule_export]
     use crate::table::TableRows;
 }

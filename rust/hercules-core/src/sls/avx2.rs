@@ -1,7 +1,9 @@
 //! The AVX2 tier: eight lanes; a strip of up to eight vectors leaves half of the sixteen registers for loads.
 
+use super::input::Table;
 use super::kernel::{Batch, Fold, Lanes, NarrowLanes, define_kernels, pool_strip, read_first};
 use super::portable::{self, Array};
+use super::window;
 use std::arch::x86_64::{
     __m128i, __m256, __m256i, _CMP_UNORD_Q, _MM_FROUND_TO_NEAREST_INT, _mm_cvtph_ps, _mm_cvtsi32_si128,
     _mm_cvtsi64_si128, _mm_cvtss_f32, _mm_loadl_epi64, _mm_loadu_si128, _mm_movehdup_ps, _mm_set_epi64x,
@@ -211,6 +213,12 @@ pub(super) unsafe fn two_halves(from: *const u8) -> (f32, f32) {
         let both = _mm_cvtph_ps(_mm_cvtsi32_si128(from.cast::<i32>().read_unaligned()));
         (_mm_cvtss_f32(both), _mm_cvtss_f32(_mm_movehdup_ps(both)))
     }
+}
+
+/// See [`window::Resolver`].
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn resolve(slots: &mut [usize], table: &Table, skip: Option<i64>) -> bool {
+    window::resolve(slots, table, skip)
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]

@@ -1,8 +1,10 @@
 //! The AVX-512 tier: sixteen lanes, tails by mask registers, up to sixteen of the thirty-two registers per strip.
 
 use super::avx2;
+use super::input::Table;
 use super::kernel::{Batch, Fold, Lanes, NarrowLanes, define_kernels, pool_strip};
 use super::portable::Array;
+use super::window;
 use std::arch::x86_64::{
     __m256i, __m512, __m512i, __mmask16, _CMP_UNORD_Q, _mm_loadu_si128, _mm_maskz_loadu_epi8, _mm256_loadu_si256,
     _mm256_maskz_loadu_epi16, _mm512_add_ps, _mm512_and_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask,
@@ -180,6 +182,12 @@ unsafe fn shift_right<const BITS: u32>(codes: __m512i) -> __m512i {
             _ => codes,
         }
     }
+}
+
+/// See [`window::Resolver`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
+pub(super) unsafe fn resolve(slots: &mut [usize], table: &Table, skip: Option<i64>) -> bool {
+    window::resolve(slots, table, skip)
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]

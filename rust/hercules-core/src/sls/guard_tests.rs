@@ -1,6 +1,7 @@
 //! No tier touches a byte outside its buffers: each buffer ends, or begins, at a page that may not be touched.
 
 use super::*;
+use crate::control::Control;
 
 /// Which end of the buffer lies at a forbidden page.
 #[derive(Debug, Clone, Copy)]
@@ -74,13 +75,13 @@ fn run_guarded(dim: usize, flush: Flush) {
         for (mode, weighted) in [(Mode::Sum, false), (Mode::Sum, true), (Mode::Mean, false), (Mode::Max, false)] {
             for padding in [None, Some(0)] {
                 let plan = Plan::new(Call {
-                    table: Table::new(weight.get(), rows, dim).unwrap(),
+                    tables: Table::new(weight.get(), rows, dim).unwrap().into(),
                     indices: indices.get().into(),
                     bags: Bags::Lengths(lengths.get().into()),
                     mode,
                     lookup_weights: weighted.then(|| factors.get().into()),
                     exact: false,
-                    padding,
+                    skip: padding.map_or(Skip::Nothing, Skip::Padding),
                     threads: Some(1),
                     isa: Some(isa),
                 });

@@ -5,6 +5,7 @@
 //! What one lookup adds to the registers is a [`Fold`]: see [`super::fold`].
 
 use std::cell::Cell;
+use std::ptr::{with_exposed_provenance, without_provenance};
 
 /// Bytes of a cache line.
 pub(super) const LINE_BYTES: usize = 64;
@@ -131,12 +132,12 @@ pub(super) trait Fold<L: Lanes>: Copy {
 
 /// Consecutive lookups and the bags that they belong to, for one strip of columns.
 pub(super) struct Batch<'a> {
-    /// First column of the strip in row 0.
-    pub table: *const u8,
-    /// Offsets of the rows to pool, in bytes.
+    /// Addresses of the rows to pool, exposed by their table, or `skipped`.
     pub rows: &'a [usize],
-    /// Offsets of the rows to prefetch meanwhile: entry `j` while row `j` is pooled. May be shorter than `rows`.
+    /// Addresses of the rows to prefetch meanwhile: entry `j` while row `j` is pooled. May be shorter than `rows`.
     pub ahead: &'a [usize],
+    /// Bytes from the start of a row to the strip's first column.
+    pub first_byte: usize,
     /// Position of the first lookup among all lookups.
     pub position: usize,
     /// Positions, as above, where the bags end; the last bag may end beyond `rows`.
@@ -145,8 +146,8 @@ pub(super) struct Batch<'a> {
     pub weights: *const u8,
     /// Weights from one lookup's to the next: 0 or 1.
     pub weight_stride: usize,
-    /// Offset of the padding row, which is skipped by the kernels that look at it; `usize::MAX` if there is none.
-    pub padding: usize,
+    /// What stands for a row that the kernels that look for it skip.
+    pub skipped: usize,
     /// Columns in the strip's last unit, at least 1.
     pub last_columns: usize,
     /// Bytes from the strip's first column to the scale and bias of a quantised row.
@@ -168,8 +169,9 @@ pub(super) struct Batch<'a> {
 /// A compiled instance of [`pool_strip`].
 ///
 /// # Safety
-/// The CPU has the tier; for each offset in `batch.rows`, the strip's columns can be read from `batch.table + offset`,
-/// and the scale and bias from `params` bytes further on if rows are quantised; `out + b * stride` can be written for the
+/// The CPU has the tier; for each address in `batch.rows` but `skipped` (which is there only where the kernel looks for
+/// it), the strip's columns can be read `first_byte` bytes further on, and the scale and bias from `params` bytes beyond
+/// that if rows are quantised; `out + b * stride` can be written for the
 /// strip's columns for each bag `b` in `batch.ends`; `ends` never decrease and none but the last lies beyond `position +
 /// rows.len()`; weights are there for each lookup. `out` points to the fold's numbers.
 pub(super) type StripKernel = unsafe fn(batch: &Batch, out: *mut u8);
@@ -311,11 +313,11 @@ unsafe fn fold_row<L: Lanes, F: Fold<L>, const U: usize, const SKIP: bool>(
 ) -> f32 {
     // SAFETY: the caller's promise.
     unsafe {
-        let offset = *batch.rows.get_unchecked(j);
-        if SKIP && offset == batch.padding {
+        let address = *batch.rows.get_unchecked(j);
+        if SKIP && address == batch.skipped {
             return 0.0;
         }
-        let row = batch.table.add(offset);
+        let row = with_exposed_provenance::<u8>(address).add(batch.first_byte);
         let fold = F::open(batch, row, j);
         // The last unit stands apart to keep the loop's body small: only an unrolled loop leaves `acc` in registers.
         for (u, unit) in acc[..U - 1].iter_mut().enumerate() {
@@ -326,10 +328,10 @@ unsafe fn fold_row<L: Lanes, F: Fold<L>, const U: usize, const SKIP: bool>(
     }
 }
 
-/// Ask for the cache lines of the strip in the row at `offset`.
+/// Ask for the cache lines of the strip in the row at `address`.
 #[inline(always)]
-fn prefetch_strip<L: Lanes, F: Fold<L>, const U: usize>(batch: &Batch, offset: usize) {
-    let strip = batch.table.wrapping_add(offset);
+fn prefetch_strip<L: Lanes, F: Fold<L>, const U: usize>(batch: &Batch, address: usize) {
+    let strip = address.wrapping_add(batch.first_byte);
     let whole = U * F::UNIT_BYTES; // known at compile time, so the loop is unrolled
     for line in 0..whole.div_ceil(LINE_BYTES) {
         prefetch(strip.wrapping_add(line * LINE_BYTES));
@@ -341,7 +343,7 @@ fn prefetch_strip<L: Lanes, F: Fold<L>, const U: usize>(batch: &Batch, offset: u
 
 /// Ask for all cache lines of `bytes` bytes at `from`.
 #[inline]
-pub(super) fn prefetch_bytes(from: *const u8, bytes: usize, straddles: bool) {
+pub(super) fn prefetch_bytes(from: usize, bytes: usize, straddles: bool) {
     for line in 0..bytes.div_ceil(LINE_BYTES) {
         prefetch(from.wrapping_add(line * LINE_BYTES));
     }
@@ -351,15 +353,15 @@ pub(super) fn prefetch_bytes(from: *const u8, bytes: usize, straddles: bool) {
 }
 
 #[inline(always)]
-fn prefetch(at: *const u8) {
+fn prefetch(address: usize) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch is a hint: it reads nothing and faults for no address. SSE is part of x86-64.
     unsafe {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+        _mm_prefetch::<_MM_HINT_T0>(without_provenance(address));
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
+    let _ = address;
 }
 
 /// Read 1 to 16 bytes, no others: the byte at `from` becomes the lowest. For tails where a tier has no masked load.

@@ -1,7 +1,9 @@
 //! The tier for any CPU: lanes in an array, which the compiler maps to the baseline's vectors.
 
 use super::half::{brain_to_f32, f32_to_half, half_to_f32};
+use super::input::Table;
 use super::kernel::{Batch, Fold, Lanes, NarrowLanes, Number, define_kernels, pool_strip, read_first};
+use super::window;
 use std::ops::{Add, Mul};
 
 /// Lanes in an array. The other tiers use it for f64, where it is compiled with their instructions.
@@ -142,6 +144,11 @@ impl NarrowLanes for Quad {
         let [first, second] = unsafe { from.cast::<[u16; 2]>().read_unaligned() };
         (half_to_f32(first), half_to_f32(second))
     }
+}
+
+/// See [`window::Resolver`].
+pub(super) unsafe fn resolve(slots: &mut [usize], table: &Table, skip: Option<i64>) -> bool {
+    window::resolve(slots, table, skip)
 }
 
 unsafe fn strip<L: Lanes, F: Fold<L>, const U: usize, const SKIP: bool>(batch: &Batch, out: *mut u8) {

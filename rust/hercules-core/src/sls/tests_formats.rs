@@ -7,6 +7,7 @@ use super::owned::Source;
 use super::reference::{self, Quantised, Question};
 use super::tests::{ends_of, picks, tiers, values};
 use super::*;
+use crate::control::Control;
 use std::ptr;
 
 const DIMS: [usize; 34] = [
@@ -62,20 +63,20 @@ fn decode(table: &OwnedTable) -> Quantised {
 
 fn run(call: Call) -> Vec<f32> {
     let plan = Plan::new(call).unwrap();
-    let mut out = vec![f32::NAN; plan.bags() * plan.dim()];
+    let mut out = vec![f32::NAN; plan.bags() * plan.columns()];
     plan.run_into(&mut out, &Control::new()).unwrap();
     out
 }
 
 fn call<'a>(table: Table<'a>, indices: &'a [i64], lengths: &'a [i64], mode: Mode) -> Call<'a> {
     Call {
-        table,
+        tables: table.into(),
         indices: indices.into(),
         bags: Bags::Lengths(lengths.into()),
         mode,
         lookup_weights: None,
         exact: false,
-        padding: None,
+        skip: Skip::Nothing,
         threads: Some(1),
         isa: None,
     }
@@ -100,7 +101,7 @@ fn compare_narrow(format: RowFormat, rows: usize, dim: usize, lengths: &[i64], p
             for threads in 1..=2 {
                 let ours = run(Call {
                     lookup_weights: lookup_weights.map(Into::into),
-                    padding: padding.map(|row| row as i64),
+                    skip: padding.map_or(Skip::Nothing, |row| Skip::Padding(row as i64)),
                     threads: Some(threads),
                     isa: Some(isa),
                     ..call(table.table(), &indices, lengths, mode)
@@ -123,7 +124,7 @@ fn compare_quantised(format: RowFormat, rows: usize, dim: usize, lengths: &[i64]
     for (mode, weighted) in [(Mode::Sum, false), (Mode::Sum, true), (Mode::Mean, true), (Mode::Max, false)] {
         let base = Call {
             lookup_weights: weighted.then_some(factors[..].into()),
-            padding: padding.map(|row| row as i64),
+            skip: padding.map_or(Skip::Nothing, |row| Skip::Padding(row as i64)),
             ..call(table.table(), &indices, lengths, mode)
         };
         let mut right = Vec::new();
@@ -254,7 +255,7 @@ fn doubles_are_bit_equal_to_the_definition() {
                 for threads in 1..=2 {
                     let plan = Plan::new(Call {
                         lookup_weights: lookup_weights.map(Into::into),
-                        padding: Some(3),
+                        skip: Skip::Padding(3),
                         threads: Some(threads),
                         isa: Some(isa),
                         ..call(table, &indices, &lengths, mode)
