@@ -89,7 +89,7 @@ impl Mode {
 /// What one tier brings.
 #[derive(Clone, Copy)]
 struct Tier {
-    kernels: fn(RowFormat, PoolingKind, exact: bool, skip: bool) -> Kernels,
+    kernels: fn(RowFormat, dim: usize, PoolingKind, exact: bool, skip: bool) -> Kernels,
     resolve: Resolver,
     round_to_half: Rounder,
 }

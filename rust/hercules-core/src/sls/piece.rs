@@ -4,7 +4,7 @@ use super::Mode;
 use super::input::checked_bytes;
 use super::kernel::{Batch, Kernels};
 use super::plan::{Part, Plan};
-use super::window::{Lookups, Stretch, Window, skipped};
+use super::window::{Lookups, Stretch, Taken, Window, skipped};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use std::cell::Cell;
@@ -121,19 +121,17 @@ impl<'a> Piece<'a> {
         while bag < bags.end {
             let position = self.window.position();
             let taken = self.window.take(table, row.rows_at_a_time().min(until - position))?;
-            let reach = position + taken.rows.len();
-            let closed = plan.ends[bag..bags.end].partition_point(|&end| end <= reach);
-            let open = bag + closed < bags.end && plan.start_of(bag + closed) < reach;
-            let ends = &plan.ends[bag..bag + closed + usize::from(open)];
-            let resumes = plan.start_of(bag) < position;
+            let ends = &plan.ends[bag..bags.end];
+            let resumed = (plan.start_of(bag) < position).then_some(shared);
+            let closed;
             // SAFETY: `out` has a row for each bag; the window's rows are rows of this table.
             unsafe {
                 let out = out.add((bag - bags.start) * stride * plan.value_bytes());
-                shared = row.pool(taken.rows, taken.ahead, position, ends, resumes.then_some(shared), out);
+                (closed, shared) = row.pool(&taken, position, ends, resumed, out);
                 kept = if plan.is_f64() {
-                    row.finish(taken.rows, position, ends, closed, kept, out.cast::<f64>(), |n| n as f64)
+                    row.finish(taken.rows, position, &ends[..closed], kept, out.cast::<f64>(), |n| n as f64)
                 } else {
-                    row.finish(taken.rows, position, ends, closed, kept, out.cast::<f32>(), |n| n as f32)
+                    row.finish(taken.rows, position, &ends[..closed], kept, out.cast::<f32>(), |n| n as f32)
                 };
             }
             bag += closed;
@@ -163,21 +161,20 @@ impl Row<'_> {
     }
 
     /// Pool a batch of rows into the results of its bags, strip by strip. `resumed` is the shared sum of the first bag's
-    /// earlier rows; gives that of the last bag, if it stays open.
+    /// earlier rows, if there are any; gives the number of bags that ended, and that sum of the one that stays open.
     ///
     /// # Safety
-    /// `rows` are addresses of rows of the table, or `skipped` if the call skips any; `ends` are those of the bags that
-    /// hold them, in order; `out` is writable for the table's columns of each bag and unshared; if there is a `resumed`,
-    /// it holds the accumulators of the first bag's earlier rows.
+    /// `taken` are rows of the table, or `skipped` if the call skips any, from `position` on; `ends` are those of the bags
+    /// that hold them, in order, and maybe of later ones; `out` is writable for the table's columns of each bag and
+    /// unshared; if there is a `resumed`, it holds the accumulators of the first bag's earlier rows.
     unsafe fn pool(
         &self,
-        rows: &[usize],
-        ahead: &[usize],
+        taken: &Taken,
         position: usize,
         ends: &[usize],
         resumed: Option<f32>,
         out: *mut u8,
-    ) -> f32 {
+    ) -> (usize, f32) {
         let Kernels { unit_columns, unit_bytes, .. } = self.part.kernels;
         let table = &self.stretch.table;
         let value_bytes = self.plan.value_bytes();
@@ -188,8 +185,8 @@ impl Row<'_> {
         };
         let open_shared = Cell::new(0.0);
         let mut batch = Batch {
-            rows,
-            ahead,
+            rows: taken.rows,
+            ahead: taken.ahead,
             first_byte: 0,
             position,
             ends,
@@ -201,11 +198,15 @@ impl Row<'_> {
             last_byte: 0,
             // The scale and bias of a quantised row may lie in any line behind the strip's.
             straddles: self.stretch.straddles || quantised,
-            resumes: resumed.is_some(),
-            shared: resumed.unwrap_or(0.0),
+            resumed,
             open_shared: &open_shared,
             stride: self.stride,
         };
+        let reach = position + taken.rows.len();
+        if table.dim == 0 {
+            return (ends.partition_point(|&end| end <= reach), 0.0);
+        }
+        let mut closed = 0;
         let mut column = 0;
         while column < table.dim {
             let (units, kernel) = self.part.kernels.widest(table.dim - column);
@@ -217,25 +218,23 @@ impl Row<'_> {
             // SAFETY: the tier was chosen among those that the CPU has; columns column..column + columns exist in each
             // row, from `first_byte` on, and in each bag's result; scale and bias end a quantised row; weights, where
             // used, are there for each lookup.
-            unsafe { kernel(&batch, out.add(column * value_bytes)) };
+            closed = unsafe { kernel(&batch, out.add(column * value_bytes)) };
             column += columns;
             batch.first_byte += units * unit_bytes;
         }
-        open_shared.get()
+        (closed, open_shared.get())
     }
 
-    /// Turn the accumulators of the first `closed` bags of a batch into results. `kept` rows of the first bag were pooled
-    /// before this batch; gives the same count for the bag that stays open.
+    /// Turn the accumulators of the bags that ended within a batch, at `ends`, into results. `kept` rows of the first bag
+    /// were pooled before this batch; gives the same count for the bag that stays open.
     ///
     /// # Safety
     /// `out` is writable for the table's columns of each bag, initialised and unshared.
-    #[allow(clippy::too_many_arguments)] // the state of one loop, which has one caller
     unsafe fn finish<N: Copy + Div<Output = N>>(
         &self,
         rows: &[usize],
         position: usize,
         ends: &[usize],
-        closed: usize,
         kept: usize,
         out: *mut N,
         number: impl Fn(usize) -> N,
@@ -245,17 +244,15 @@ impl Row<'_> {
         }
         let mut kept = kept;
         let mut start = 0;
-        for (b, &end) in ends.iter().enumerate() {
-            let stop = (end - position).min(rows.len());
+        for (bag, &end) in ends.iter().enumerate() {
+            let stop = end - position;
             kept += self.plan.count(&rows[start..stop]);
-            if b < closed {
-                // SAFETY: the caller's promise.
-                unsafe { self.finish_bag(out.add(b * self.stride), kept, &number) };
-                kept = 0;
-            }
+            // SAFETY: the caller's promise.
+            unsafe { self.finish_bag(out.add(bag * self.stride), kept, &number) };
+            kept = 0;
             start = stop;
         }
-        kept
+        kept + self.plan.count(&rows[start..])
     }
 
     /// Turn a bag's accumulators into its result.

@@ -144,7 +144,7 @@ impl<'a> Plan<'a> {
         };
         let mut work = 0_usize;
         for (t, &table) in tables.iter().enumerate() {
-            let kernels = (tier.kernels)(table.format, pooling, call.exact, skip.is_some());
+            let kernels = (tier.kernels)(table.format, table.dim, pooling, call.exact, skip.is_some());
             plan.parts.push(Part { kernels, first_column: plan.columns, work_before: work });
             plan.stretches.push(Stretch::new(table, plan.start_of((t + 1) * bags)));
             plan.columns = plan.columns.checked_add(table.dim).ok_or_else(|| too_wide(tables.len()))?;

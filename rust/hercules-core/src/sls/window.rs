@@ -5,7 +5,7 @@ use super::kernel::{LINE_BYTES, prefetch_bytes};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use std::mem::MaybeUninit;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 /// Lookups held at a time: 4 KiB of addresses, a small part of the first-level cache.
 const CAPACITY: usize = 512;
@@ -15,20 +15,23 @@ const CAPACITY: usize = 512;
 const LINES_AHEAD: usize = 160;
 const MOST_ROWS_AHEAD: usize = 128;
 
-/// A table up to this size sits in the second-level cache, whose latency the CPU hides by itself: prefetches would only
-/// take turns from loads.
-pub(super) const CACHED_TABLE_BYTES: usize = 1 << 20;
+/// A table up to this size sits in caches near the core, where a long distance only evicts what is needed next.
+pub(super) const CACHED_TABLE_BYTES: usize = 4 << 20;
+const CACHED_LINES_AHEAD: usize = 32;
+const CACHED_ROWS_AHEAD: RangeInclusive<usize> = 8..=16;
 
 /// How many rows ahead to prefetch.
-pub(super) fn rows_ahead(table: &Table) -> usize {
+fn rows_ahead(table: &Table) -> usize {
+    let lines = table.row_bytes().div_ceil(LINE_BYTES).max(1);
     if table.bytes() <= CACHED_TABLE_BYTES {
-        return 0;
+        (CACHED_LINES_AHEAD / lines).clamp(*CACHED_ROWS_AHEAD.start(), *CACHED_ROWS_AHEAD.end())
+    } else {
+        (LINES_AHEAD / lines).clamp(1, MOST_ROWS_AHEAD)
     }
-    (LINES_AHEAD / table.row_bytes().div_ceil(LINE_BYTES).max(1)).clamp(1, MOST_ROWS_AHEAD)
 }
 
 /// Whether some rows lie across one cache line more than their size needs.
-pub(super) fn straddles(table: &Table) -> bool {
+fn straddles(table: &Table) -> bool {
     !table.row_bytes().is_multiple_of(LINE_BYTES) || !table.data.addr().is_multiple_of(LINE_BYTES)
 }
 
