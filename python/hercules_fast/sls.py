@@ -280,6 +280,7 @@ class EmbeddingBagCollection:
     Raises:
         InputError: There is no table, an array is not 2-D, C-contiguous and aligned, or tables are float64 in part.
         DTypeError: An entry is no table, or an array of another dtype or byte order.
+        SizeError: The columns of all tables exceed the address space.
     """
 
     __slots__ = ("_rows", "_tables")
@@ -345,6 +346,9 @@ class EmbeddingBagCollection:
     def dims(self) -> tuple[int, ...]:
         """Columns of each table: table ``t`` fills columns ``sum(dims[:t])`` up to ``sum(dims[:t + 1])``."""
         return tuple(int(table.shape[1]) for table in self._tables)
+
+    def __reduce__(self) -> Any:
+        return type(self), (self._tables,)
 
     def __repr__(self) -> str:
         return f"<EmbeddingBagCollection of {len(self._tables)} tables, {sum(self.dims)} columns>"

@@ -152,7 +152,8 @@ impl<'a> Plan<'a> {
             plan.columns = plan.columns.checked_add(table.dim).ok_or_else(|| too_wide(tables.len()))?;
             work = work.saturating_add(plan.work_of(t, (t + 1) * bags));
         }
-        checked_bytes("out", bags, plan.columns, plan.value_bytes())?;
+        // One row at least: NumPy refuses wider ones even where there are none.
+        checked_bytes("out", bags.max(1), plan.columns, plan.value_bytes())?;
         if plan.estimate_ns() >= NS_TO_SHARE && plan.ends.len() > 1 {
             plan.threads = requested.map_or_else(|| pool::resolve_threads(None), Ok)?;
         }
