@@ -85,7 +85,7 @@ impl Ints<'_> {
                 Data::I32(data) => copy_each(slots, |i| i64::from(data.add(start + i).read_volatile())),
                 Data::I64(data) => copy_each(slots, |i| data.add(start + i).read_volatile()),
             }
-            slots.assume_init_mut()
+            &mut *(std::ptr::from_mut(slots) as *mut [usize])
         }
     }
 
