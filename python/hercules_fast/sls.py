@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeAlias
 
 from hercules_fast import _core
-from hercules_fast.errors import ConfigError, Fault, InputError, MissingFileError
+from hercules_fast.errors import ConfigError, DTypeError, Fault, MissingFileError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     import numpy as np
     import numpy.typing as npt
 
@@ -279,15 +278,21 @@ class EmbeddingBagCollection:
             them or none. They are kept, not copied.
 
     Raises:
-        InputError: There is no table.
+        InputError: There is no table, an array is not 2-D, C-contiguous and aligned, or tables are float64 in part.
+        DTypeError: An entry is no table, or an array of another dtype or byte order.
+        SizeError: The columns of all tables exceed the address space.
     """
 
-    __slots__ = ("_tables",)
+    __slots__ = ("_rows", "_tables")
 
     def __init__(self, tables: Iterable[_Weight]) -> None:
+        import numpy as np
+
+        if not isinstance(tables, Iterable):
+            raise DTypeError(f"tables: must be several tables, not {type(tables).__name__}")
         self._tables = tuple(tables)
-        if not self._tables:
-            raise InputError("tables: is empty; at least one is needed")
+        self._rows = tuple([_unwrapped(table) for table in self._tables])
+        self(np.empty(0, np.int64), np.zeros(1, np.int64))  # no bags: all that a call can say about the tables
 
     def __call__(
         self,
@@ -323,14 +328,13 @@ class EmbeddingBagCollection:
 
         Raises:
             IndexRangeError: An index is outside its table; names the first such position, the value and the table.
-            InputError: Offsets, shapes, layout, ``out`` or an option are not as said above; tables are float64 in part.
+            InputError: Offsets, shapes, layout, ``out`` or an option are not as said above.
             DTypeError: An argument is no array, or one of another dtype or byte order. Nothing is cast silently.
             SizeError: The result would exceed the address space.
             MemoryError: There is no memory for the result.
         """
-        tables = tuple([_unwrapped(table) for table in self._tables])
         return _core.embedding_bag_collection(
-            tables, indices, offsets, mode, per_sample_weights, skip_pruned, out, threads, exact
+            self._rows, indices, offsets, mode, per_sample_weights, skip_pruned, out, threads, exact
         )
 
     @property
@@ -343,11 +347,11 @@ class EmbeddingBagCollection:
         """Columns of each table: table ``t`` fills columns ``sum(dims[:t])`` up to ``sum(dims[:t + 1])``."""
         return tuple(int(table.shape[1]) for table in self._tables)
 
-    def __len__(self) -> int:
-        return len(self._tables)
+    def __reduce__(self) -> Any:
+        return type(self), (self._tables,)
 
     def __repr__(self) -> str:
-        return f"<EmbeddingBagCollection of {len(self)} tables, {sum(self.dims)} columns>"
+        return f"<EmbeddingBagCollection of {len(self._tables)} tables, {sum(self.dims)} columns>"
 
 
 def embedding_bag(

@@ -388,7 +388,7 @@ impl<'py> Input<'py> {
             // SAFETY: as above, float64.
             (b'f', 8, true) => Ok(unsafe { LookupWeights::from_raw_f64(self.data()?.cast(), self.array.len()) }),
             (_, _, false) => Err(self.dtype_error("float32")),
-            (_, _, true) => Err(self.dtype_error("float64, as weight is")),
+            (_, _, true) => Err(self.dtype_error("float64, as the table is")),
         }
     }
 
@@ -421,7 +421,7 @@ fn checked_out<'py>(any: &Bound<'py, PyAny>, plan: &Plan, inputs: &[Option<&Inpu
     match (out.kind, out.item_bytes, plan.is_f64()) {
         (b'f', 2 | 4, false) | (b'f', 8, true) => {}
         (_, _, false) => return Err(out.dtype_error("float32, float16")),
-        (_, _, true) => return Err(out.dtype_error("float64, as weight is")),
+        (_, _, true) => return Err(out.dtype_error("float64, as the table is")),
     }
     if out.shape() != [plan.bags(), plan.columns()] {
         let needed = tuple(&[plan.bags(), plan.columns()]);

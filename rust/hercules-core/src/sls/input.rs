@@ -85,7 +85,7 @@ impl Ints<'_> {
                 Data::I32(data) => copy_each(slots, |i| i64::from(data.add(start + i).read_volatile())),
                 Data::I64(data) => copy_each(slots, |i| data.add(start + i).read_volatile()),
             }
-            slots.assume_init_mut()
+            &mut *(std::ptr::from_mut(slots) as *mut [usize])
         }
     }
 
@@ -260,7 +260,7 @@ fn reserve(bags: usize) -> Result<Vec<usize>> {
 
 fn ends_of_offsets(offsets: &Ints, include_last: bool, indices: usize) -> Result<Vec<usize>> {
     if include_last && offsets.is_empty() {
-        let message = "is empty; with include_last_offset it needs at least one entry, a leading 0";
+        let message = "is empty; where it includes the last offset it has at least one entry, a leading 0";
         return Err(Error::invalid("offsets", message));
     }
     let mut ends = reserve(offsets.len())?;

@@ -47,6 +47,8 @@ mod reference;
 mod tests;
 #[cfg(test)]
 mod tests_formats;
+#[cfg(all(test, unix))]
+mod tests_tables;
 
 pub use format::RowFormat;
 pub use input::{Bags, Ints, LookupWeights, Table, Tables, checked_bytes};

@@ -115,13 +115,15 @@ impl<'a> Plan<'a> {
         }
         let is_f64 = tables[0].format == RowFormat::F64;
         if let Some(other) = tables.iter().position(|table| (table.format == RowFormat::F64) != is_f64) {
-            let message = "and tables[0] are float64 and not: results are of one type, so all are float64 or none is";
+            let (first, this) = if is_f64 { ("", "not ") } else { ("not ", "") };
+            let message = format!("is {this}float64 and tables[0] is {first}float64; all tables are, or none is");
             return Err(Error::invalid(format!("tables[{other}]"), message));
         }
         check_weights(&call, is_f64)?;
         let ends = call.bags.ends(indices.len())?;
         if !ends.len().is_multiple_of(tables.len()) {
-            let message = format!("describe {} bags; {} tables need the same number each", ends.len(), tables.len());
+            let (made, tables) = (ends.len(), tables.len());
+            let message = format!("make {made} bags for {tables} tables; B bags of each take {tables} * B + 1 entries");
             return Err(Error::invalid("offsets", message));
         }
         let bags = ends.len() / tables.len();
@@ -150,7 +152,8 @@ impl<'a> Plan<'a> {
             plan.columns = plan.columns.checked_add(table.dim).ok_or_else(|| too_wide(tables.len()))?;
             work = work.saturating_add(plan.work_of(t, (t + 1) * bags));
         }
-        checked_bytes("out", bags, plan.columns, plan.value_bytes())?;
+        // One row at least: NumPy refuses wider ones even where there are none.
+        checked_bytes("out", bags.max(1), plan.columns, plan.value_bytes())?;
         if plan.estimate_ns() >= NS_TO_SHARE && plan.ends.len() > 1 {
             plan.threads = requested.map_or_else(|| pool::resolve_threads(None), Ok)?;
         }
@@ -271,7 +274,8 @@ impl<'a> Plan<'a> {
         let mut start = 0;
         for piece in 1..=count {
             let target = (total as u128 * piece as u128 / count as u128) as usize;
-            let end = lowest(start, all, |bag| self.work_before(bag) >= target);
+            // The last one takes the rest: bags without columns are no work, but their indices are checked.
+            let end = if piece == count { all } else { lowest(start, all, |bag| self.work_before(bag) >= target) };
             if end > start {
                 pieces.push(start..end);
             }
@@ -292,7 +296,7 @@ impl<'a> Plan<'a> {
         let row = self.stretches[t].table.row_bytes().next_multiple_of(LINE_BYTES);
         let first = t * self.bags;
         let lookups = self.start_of(bag) - self.start_of(first);
-        lookups.saturating_mul(row).saturating_add((bag - first).saturating_mul(dim * self.value_bytes()))
+        lookups.saturating_mul(row).saturating_add((bag - first).saturating_mul(dim.saturating_mul(self.value_bytes())))
     }
 }
 

@@ -15,23 +15,23 @@ const DIMS: [usize; 34] = [
     255, 256, 260, 513, 600,
 ];
 
-fn encode(format: RowFormat, weight: &[f32], rows: usize, dim: usize) -> OwnedTable {
+pub(super) fn encode(format: RowFormat, weight: &[f32], rows: usize, dim: usize) -> OwnedTable {
     // SAFETY: the slice holds rows * dim values.
     unsafe { OwnedTable::encode(Source::F32(weight.as_ptr()), rows, dim, format, Some(2), &Control::new()) }.unwrap()
 }
 
 /// Values of mixed sign and size that a half can hold.
-fn small_values(n: usize, seed: u64) -> Vec<f32> {
+pub(super) fn small_values(n: usize, seed: u64) -> Vec<f32> {
     values(n, seed).iter().map(|x| x / 64.0).collect()
 }
 
-fn bytes_of(table: &OwnedTable) -> &[u8] {
+pub(super) fn bytes_of(table: &OwnedTable) -> &[u8] {
     // SAFETY: the table holds that many bytes, and nobody writes them.
     unsafe { std::slice::from_raw_parts(table.data(), table.rows() * table.row_bytes()) }
 }
 
 /// The values of rows of sixteen bits, or codes and parameters of quantised rows, by the layout's definition.
-fn decode(table: &OwnedTable) -> Quantised {
+pub(super) fn decode(table: &OwnedTable) -> Quantised {
     let (format, dim) = (table.format(), table.dim());
     let mut all = Quantised { codes: Vec::new(), scale_and_bias: Vec::new() };
     for row in bytes_of(table).chunks_exact(table.row_bytes()) {
@@ -61,7 +61,7 @@ fn decode(table: &OwnedTable) -> Quantised {
     all
 }
 
-fn run(call: Call) -> Vec<f32> {
+pub(super) fn run(call: Call) -> Vec<f32> {
     let plan = Plan::new(call).unwrap();
     let mut out = vec![f32::NAN; plan.bags() * plan.columns()];
     plan.run_into(&mut out, &Control::new()).unwrap();
@@ -82,7 +82,7 @@ fn call<'a>(table: Table<'a>, indices: &'a [i64], lengths: &'a [i64], mode: Mode
     }
 }
 
-fn same(a: &[f32], b: &[f32]) -> bool {
+pub(super) fn same(a: &[f32], b: &[f32]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(x, y)| x.to_bits() == y.to_bits())
 }
 

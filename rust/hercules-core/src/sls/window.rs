@@ -65,9 +65,17 @@ impl<'a> Stretch<'a> {
     }
 }
 
+/// # Safety
+/// All of `slots` are initialised.
+unsafe fn initialised(slots: &[MaybeUninit<usize>]) -> &[usize] {
+    // SAFETY: the caller's promise; a `MaybeUninit` is laid out as what it holds.
+    unsafe { &*(std::ptr::from_ref(slots) as *const [usize]) }
+}
+
 /// Turn the indices in `slots` into addresses of rows of `table`; false, and no slot is changed, if one is outside it.
 /// The index `skip`, if there is one, becomes [`skipped`].
 #[inline(always)]
+#[allow(clippy::needless_bitwise_bool)] // a branch per index would leave a loop that is no vectors
 pub(super) fn resolve(slots: &mut [usize], table: &Table, skip: Option<i64>) -> bool {
     // Two plain passes, so that the compiler makes vectors of both.
     let (rows, row_bytes, base) = (table.rows, table.row_bytes(), table.data.expose_provenance());
@@ -172,9 +180,7 @@ impl<'a> Window<'a> {
         let rows = self.entries(position..position + n);
         self.held.start += n;
         // SAFETY: entries held are initialised.
-        unsafe {
-            Ok(Taken { rows: self.addresses[rows].assume_init_ref(), ahead: self.addresses[ahead].assume_init_ref() })
-        }
+        unsafe { Ok(Taken { rows: initialised(&self.addresses[rows]), ahead: initialised(&self.addresses[ahead]) }) }
     }
 
     /// Where the lookups at `positions`, which are held, stand in `addresses`.
@@ -205,7 +211,7 @@ impl<'a> Window<'a> {
             let stretch = at.unwrap_or_else(|| stretches.partition_point(|stretch| stretch.end <= self.asked));
             let until = stretches[stretch].end.min(to);
             // SAFETY: entries held are initialised.
-            stretches[stretch].prefetch(unsafe { self.addresses[self.entries(self.asked..until)].assume_init_ref() });
+            stretches[stretch].prefetch(unsafe { initialised(&self.addresses[self.entries(self.asked..until)]) });
             self.asked = until;
             at = Some(stretch + 1);
         }
