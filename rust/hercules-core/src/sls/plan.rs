@@ -4,7 +4,7 @@ use super::format::RowFormat;
 use super::input::{Bags, Ints, LookupWeights, Table, Tables, checked_bytes};
 use super::kernel::{Kernels, LINE_BYTES, PoolingKind};
 use super::piece::{Piece, Shared};
-use super::window::{CACHED_TABLE_BYTES, Lookups, Stretch, skipped};
+use super::window::{CACHED_BYTES, Lookups, Stretch, skipped};
 use super::{Mode, Tier, tier};
 use crate::control::Control;
 use crate::cpu::Isa;
@@ -96,6 +96,8 @@ pub struct Plan<'a> {
     skip: Option<i64>,
     bags: usize,
     columns: usize,
+    /// Rough time on one thread.
+    ns: usize,
     threads: usize,
 }
 
@@ -142,19 +144,27 @@ impl<'a> Plan<'a> {
             skip,
             bags,
             columns: 0,
+            ns: 0,
             threads: 1,
         };
+        let all_bytes = tables.iter().fold(0, |bytes: usize, table| bytes.saturating_add(table.bytes()));
+        let ns_per_line = if all_bytes <= CACHED_BYTES { NS_PER_LINE_IN_CACHE } else { NS_PER_LINE_IN_MEMORY };
         let mut work = 0_usize;
         for (t, &table) in tables.iter().enumerate() {
             let kernels = (tier.kernels)(table.format, table.dim, pooling, call.exact, skip.is_some());
             plan.parts.push(Part { kernels, first_column: plan.columns, work_before: work });
-            plan.stretches.push(Stretch::new(table, plan.start_of((t + 1) * bags)));
+            let (start, end) = (plan.start_of(t * bags), plan.start_of((t + 1) * bags));
+            plan.stretches.push(Stretch::new(table, end, all_bytes));
+            // At least a line per lookup, and one per bag.
+            let lines_per_row = table.row_bytes().div_ceil(LINE_BYTES).max(1);
+            let lines = (end - start).saturating_mul(lines_per_row).saturating_add(bags);
+            plan.ns = plan.ns.saturating_add(lines.saturating_mul(ns_per_line));
             plan.columns = plan.columns.checked_add(table.dim).ok_or_else(|| too_wide(tables.len()))?;
             work = work.saturating_add(plan.work_of(t, (t + 1) * bags));
         }
         // One row at least: NumPy refuses wider ones even where there are none.
         checked_bytes("out", bags.max(1), plan.columns, plan.value_bytes())?;
-        if plan.estimate_ns() >= NS_TO_SHARE && plan.ends.len() > 1 {
+        if plan.ns >= NS_TO_SHARE && plan.ends.len() > 1 {
             plan.threads = requested.map_or_else(|| pool::resolve_threads(None), Ok)?;
         }
         Ok(plan)
@@ -176,7 +186,7 @@ impl<'a> Plan<'a> {
     }
 
     pub fn length(&self) -> Length {
-        match self.estimate_ns() {
+        match self.ns {
             0..NS_TO_DETACH => Length::Short,
             NS_TO_DETACH..NS_TO_WATCH => Length::Medium,
             _ => Length::Long,
@@ -204,17 +214,6 @@ impl<'a> Plan<'a> {
             None => rows.len(),
             Some(_) => rows.iter().filter(|&&address| address != skipped()).count(),
         }
-    }
-
-    /// Rough time on one thread, from the cache lines that are read: at least one per lookup, and one per bag.
-    fn estimate_ns(&self) -> usize {
-        self.stretches.iter().enumerate().fold(0, |ns, (t, Stretch { table, .. })| {
-            let lines_per_row = table.row_bytes().div_ceil(LINE_BYTES).max(1);
-            let lookups = self.stretches[t].end - self.start_of(t * self.bags);
-            let lines = lookups.saturating_mul(lines_per_row).saturating_add(self.bags);
-            let in_cache = table.bytes() <= CACHED_TABLE_BYTES;
-            ns.saturating_add(lines.saturating_mul(if in_cache { NS_PER_LINE_IN_CACHE } else { NS_PER_LINE_IN_MEMORY }))
-        })
     }
 
     /// Run the call and write every value of `out`, `bags x columns`. After an error its content is unspecified.

@@ -25,7 +25,7 @@ pub fn gather_limit(table: &Table, indices: &Ints, threads: Option<usize>, contr
     let threads = pool::resolve_threads(threads)?;
     let n = indices.len();
     let positions: Vec<Range<usize>> = (0..threads).map(|t| n * t / threads..n * (t + 1) / threads).collect();
-    let stretches = [Stretch::new(*table, n)];
+    let stretches = [Stretch::new(*table, n, table.bytes())];
     let lookups =
         Lookups { stretches: &stretches, indices: *indices, skip: None, resolve: tier(Isa::chosen(None)?).resolve };
     let (outcomes, seconds) = pool::install(threads, || {

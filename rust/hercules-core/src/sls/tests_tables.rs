@@ -216,7 +216,8 @@ const LARGE: [(RowFormat, usize, usize); 9] = [
 #[test]
 fn results_are_the_same_where_prefetches_cross_borders_of_tables() {
     let tables = known(&LARGE);
-    let mut distances: Vec<_> = views(&tables).iter().map(|&view| Stretch::new(view, 0).rows_ahead).collect();
+    let mut distances: Vec<_> =
+        views(&tables).iter().map(|&view| Stretch::new(view, 0, view.bytes()).rows_ahead).collect();
     distances.sort_unstable();
     distances.dedup();
     assert!(distances.len() >= 4, "{distances:?}");
@@ -248,7 +249,7 @@ fn walk(shapes: &[(usize, usize, usize)], steps: &[usize], from: usize, skip: bo
             indices.push(if pruned { -1 } else { row });
             right.push((t, if pruned { skipped() } else { table.data.addr() + row as usize * table.row_bytes() }));
         }
-        stretches.push(Stretch::new(table, indices.len()));
+        stretches.push(Stretch::new(table, indices.len(), table.bytes()));
     }
     let all = indices.len();
     let alike = |a: &Stretch, b: &Stretch| {

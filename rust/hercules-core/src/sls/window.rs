@@ -15,15 +15,15 @@ const CAPACITY: usize = 512;
 const LINES_AHEAD: usize = 160;
 const MOST_ROWS_AHEAD: usize = 128;
 
-/// A table up to this size sits in caches near the core, where a long distance only evicts what is needed next.
-pub(super) const CACHED_TABLE_BYTES: usize = 4 << 20;
+/// Tables up to this size together sit in caches near the core, where a long distance only evicts what is needed next.
+pub(super) const CACHED_BYTES: usize = 4 << 20;
 const CACHED_LINES_AHEAD: usize = 32;
 const CACHED_ROWS_AHEAD: RangeInclusive<usize> = 8..=16;
 
-/// How many rows ahead to prefetch.
-fn rows_ahead(table: &Table) -> usize {
+/// How many rows ahead to prefetch in `table`, one of tables of `all_bytes` bytes.
+fn rows_ahead(table: &Table, all_bytes: usize) -> usize {
     let lines = table.row_bytes().div_ceil(LINE_BYTES).max(1);
-    if table.bytes() <= CACHED_TABLE_BYTES {
+    if all_bytes <= CACHED_BYTES {
         (CACHED_LINES_AHEAD / lines).clamp(*CACHED_ROWS_AHEAD.start(), *CACHED_ROWS_AHEAD.end())
     } else {
         (LINES_AHEAD / lines).clamp(1, MOST_ROWS_AHEAD)
@@ -53,8 +53,9 @@ pub(super) struct Stretch<'a> {
 }
 
 impl<'a> Stretch<'a> {
-    pub fn new(table: Table<'a>, end: usize) -> Self {
-        Self { table, end, straddles: straddles(&table), rows_ahead: rows_ahead(&table) }
+    /// `all_bytes` are those of all tables of the call.
+    pub fn new(table: Table<'a>, end: usize, all_bytes: usize) -> Self {
+        Self { table, end, straddles: straddles(&table), rows_ahead: rows_ahead(&table, all_bytes) }
     }
 
     /// Ask for the rows at `addresses`.
