@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::collections::BTreeMap;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 /// Environment variables that set the number of threads, in order of precedence.
@@ -83,6 +83,22 @@ fn check(n: usize, name: &str) -> Result<usize> {
     }
 }
 
+/// This process's pool of `threads` threads.
+fn pool_of(threads: usize) -> Result<&'static ThreadPool> {
+    let mut map = pools().by_threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Some(pool) = map.get(&threads) {
+        return Ok(pool);
+    }
+    let pool = ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(|i| format!("hercules-{i}"))
+        .build()
+        .map_err(|e| Error::Internal(format!("cannot start {threads} threads: {e}")))?;
+    let pool: &'static ThreadPool = Box::leak(Box::new(pool));
+    map.insert(threads, pool);
+    Ok(pool)
+}
+
 /// Run `work` on this process's pool of `threads` threads, so that rayon calls inside use exactly these.
 ///
 /// Called from inside a pool, it runs `work` where it stands: threads are never started inside threads.
@@ -90,22 +106,38 @@ pub fn install<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> Resu
     if rayon::current_thread_index().is_some() {
         return Ok(work());
     }
-    let pool = {
-        let mut map = pools().by_threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(pool) = map.get(&threads) {
-            *pool
-        } else {
-            let pool = ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .thread_name(|i| format!("hercules-{i}"))
-                .build()
-                .map_err(|e| Error::Internal(format!("cannot start {threads} threads: {e}")))?;
-            let pool: &'static ThreadPool = Box::leak(Box::new(pool));
-            map.insert(threads, pool);
-            pool
+    Ok(pool_of(threads)?.install(work))
+}
+
+/// `work(0)`, `work(1)`, ... up to `count`, done by the calling thread and `threads - 1` of this process's pool, each
+/// taking the next one; the results in order.
+///
+/// For work of well below a millisecond. The caller stays at work, so whoever wakes for it is put on another CPU; of
+/// threads that are all woken by one that goes to sleep, a scheduler may leave two on one CPU for milliseconds.
+///
+/// Called from inside a pool, it does all the work where it stands.
+pub fn share<R: Send + Sync>(threads: usize, count: usize, work: impl Fn(usize) -> R + Sync) -> Result<Vec<R>> {
+    let results: Vec<OnceLock<R>> = (0..count).map(|_| OnceLock::new()).collect();
+    let next = AtomicUsize::new(0);
+    let drain = || {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(result) = results.get(index) else { break };
+            let _ = result.set(work(index)); // nobody else has this index
         }
     };
-    Ok(pool.install(work))
+    let helpers = threads.min(count).saturating_sub(1);
+    if helpers == 0 || rayon::current_thread_index().is_some() {
+        drain();
+    } else {
+        pool_of(threads)?.in_place_scope(|scope| {
+            for _ in 0..helpers {
+                scope.spawn(|_| drain());
+            }
+            drain();
+        });
+    }
+    Ok(results.into_iter().filter_map(OnceLock::into_inner).collect())
 }
 
 #[cfg(test)]
@@ -123,6 +155,23 @@ mod tests {
             .unwrap();
             assert_eq!(inside, (threads, threads, 4950));
         }
+    }
+
+    #[test]
+    fn shared_work_is_done_once_and_given_in_order() {
+        for threads in 1..4 {
+            for count in [0, 1, 2, 100] {
+                let calls = AtomicUsize::new(0);
+                let squares = share(threads, count, |i| {
+                    calls.fetch_add(1, Ordering::Relaxed);
+                    i * i
+                });
+                assert_eq!(squares.unwrap(), (0..count).map(|i| i * i).collect::<Vec<_>>());
+                assert_eq!(calls.into_inner(), count);
+            }
+        }
+        let nested = install(2, || share(3, 5, |i| (i, rayon::current_num_threads())).unwrap()).unwrap();
+        assert_eq!(nested, [(0, 2), (1, 2), (2, 2), (3, 2), (4, 2)]);
     }
 
     #[test]

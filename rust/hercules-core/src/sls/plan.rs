@@ -10,7 +10,6 @@ use crate::control::Control;
 use crate::cpu::Isa;
 use crate::error::{Error, Result};
 use crate::pool;
-use rayon::prelude::*;
 use std::ops::Range;
 
 /// Below this estimate a call stays on the caller's thread: waking others costs tens of microseconds.
@@ -261,7 +260,7 @@ impl<'a> Plan<'a> {
         }
         let pieces = self.pieces(self.threads * PIECES_PER_THREAD);
         // Pieces are disjoint, so no two threads write the same part of the result.
-        let outcomes: Vec<Result<()>> = pool::install(self.threads, || pieces.into_par_iter().map(work).collect())?;
+        let outcomes = pool::share(self.threads, pieces.len(), |i| work(pieces[i].clone()))?;
         outcomes.into_iter().collect() // the first error in the order of the bags
     }
 

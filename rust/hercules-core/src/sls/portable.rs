@@ -59,7 +59,8 @@ impl<N: Number + Add<Output = N> + Mul<Output = N> + PartialOrd, const COUNT: us
     #[inline(always)]
     #[allow(clippy::eq_op)] // only a NaN differs from itself
     unsafe fn max_or_nan(self, other: Self) -> Self {
-        self.zip(other, |a, b| if b > a || b != b { b } else { a })
+        // Without a short cut, so that the compiler makes a vector of it.
+        self.zip(other, |a, b| if (b > a) | (b != b) { b } else { a })
     }
     #[inline(always)]
     unsafe fn interleave(self, other: Self) -> (Self, Self) {
@@ -172,7 +173,7 @@ unsafe fn strip<L: Lanes, F: Fold<L>, const U: usize, const SKIP: bool>(batch: &
 define_kernels!(
     Quad, Array<f64, 2>;
     f32: 1 2 3 4 5 6 7 8; f64: 1 2 4 8; f16: 1 2 4 8; bf16: 1 2 4;
-    int8: 1 => 1 2 4 8; int4: packed 1 => 1 2 4; int2: 1 => 1 2
+    int8: 1 => 1 2 3, 4 => 1 2; int4: packed 1 => 1 2 3, 4 => 1; int2: 1 => 1 2
 );
 
 pub(super) unsafe fn round_to_half(from: *const f32, to: *mut u16, n: usize) {
