@@ -55,8 +55,8 @@ _HOMES = {
 }
 _ROOMS = frozenset(
     {
-        *("descriptors", "errors", "fleets", "hardware", "models", "planning", "plotting", "profiling"),
-        *("provisioning", "report", "serving", "sls", "tables", "traffic"),
+        *("descriptors", "errors", "fleets", "hardware", "host", "models", "planning", "plotting"),
+        *("profiling", "provisioning", "report", "serving", "sls", "tables", "traffic"),
     }
 )
 

@@ -17,6 +17,7 @@ __all__ = [
     "embedding_bag",
     "gather_limit",
     "max_load",
+    "read_seconds",
     "search",
     "simulate",
     "simulate_stations",
@@ -48,6 +49,15 @@ def embedding_bag(
     isa: str | None = None,
 ) -> _Floats: ...
 def gather_limit(weight: _Weight, indices: _Ints, threads: int | None = None) -> float: ...
+def read_seconds(
+    memory: _U8,
+    row_bytes: int,
+    rows: _I64,
+    rows_ahead: int,
+    burst: int,
+    level: str,
+    threads: int | None = None,
+) -> float: ...
 def sparse_lengths_sum(
     weight: _Weight,
     indices: _Ints,

@@ -119,6 +119,7 @@ def try_odd_arguments(table: np.ndarray, lookups: np.ndarray, rows: _core.TableR
         (_core.embedding_bag, [table, lookups, np.array([0, 2]), "sum", None, False, None, None, 1, False, "portable"]),
         (_core.sparse_lengths_sum, [table, lookups, np.array([1, 2]), None, None, 1, True, "avx512"]),
         (_core.gather_limit, [table, lookups, 1]),
+        (_core.read_seconds, [np.ones(640, np.uint8), 64, lookups, 2, 1, "L2", 1]),
         (_core.TableRows.encode, [table, "int4", 1]),
         (_core.TableRows.import_fused, [np.zeros((2, 9), np.uint8), "int2", "first", 19]),
         (rows.export_fused, ["last"]),

@@ -4,6 +4,7 @@ use pyo3::prelude::*;
 
 mod call;
 mod error;
+mod host;
 mod info;
 mod list;
 mod queue;
@@ -13,6 +14,8 @@ mod table;
 
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use crate::host::read_seconds;
     #[pymodule_export]
     use crate::info::{build_info, capabilities};
     #[pymodule_export]
