@@ -3,15 +3,16 @@
     make bench-sls                       (all points, some minutes)
     make bench-sls ARGS="-k 'fp32 and t2'"
 
-A point's name says what it is: ``int8-d64-r1e7-p80-b4096-t2`` is int8 rows of 64 columns, 1e7 of them, 80 lookups per bag,
-4096 bags, two threads; ``-zipf``: exponent 1.05, else uniform; ``-x32``: 32 tables in one call; ``-4K``: 4 KiB pages.
+A point's name says what it is: ``int8-d64-r1e7-p80-b4096-t2`` is int8 rows of 64 columns, 1e7 of them, 80 lookups per
+bag, 4096 bags, two threads; ``-zipf``: exponent 1.05, else uniform; ``-x32``: 32 tables in one call; ``-4K``: 4 KiB
+pages.
 
-Contenders take turns in one run, each call on lookups of its own, and medians are compared. Each answer is checked before
-it is timed. The limit is a bare read of the same rows in the same order, at the best prefetch of its own
-(``hf.host``), one byte per cache line and nothing summed. It is a measurement too: on a shared machine ours may come out
-above it by its noise. Idle OpenMP threads (PyTorch's, Numba's) are told to sleep, since their spinning would slow the
-next in the turn; that costs them the time to wake where they are given two threads. With benchmarks disabled only the
-answers are checked, on small tables.
+Contenders take turns in one run, each call on lookups of its own, and medians are compared. Each answer is checked
+before it is timed. The limit is a bare read of the same rows in the same order at the best prefetch of its own
+(``hf.host``): one byte per cache line, nothing summed, threads that start together. It is a measurement too: on a
+shared machine ours may come out above it by its noise. Idle OpenMP threads (PyTorch's, Numba's) are told to sleep,
+since their spinning would slow the next in the turn; that costs them the time to wake where they are given two threads.
+With benchmarks disabled only the answers are checked, on small tables.
 """
 
 from __future__ import annotations
@@ -26,24 +27,25 @@ import pytest
 import sls_rivals
 from sls_points import POINTS, Point, Rows, lookups
 from sls_rivals import Contender
-from sls_timing import Account, Result, interleaved_medians
+from sls_timing import Account, Others, Result, interleaved_medians
 
 import hercules_fast as hf
 from hercules_fast import _core
 from hercules_fast.host.limits import best_prefetch
 from hercules_fast.host.system import available_memory_bytes
 
-ROUNDS = 25
+ROUNDS = 61
 SMALL_CALL_BYTES = 1 << 20
-SMALL_CALL_ROUNDS = 400
+SMALL_CALL_ROUNDS = 1001
 has_collection = "EmbeddingBagCollection" in hf.__all__
 
 
 @pytest.fixture(scope="module")
 def account():
     """Where results are kept; printed when all points are done."""
-    kept = Account()
+    kept, busy = Account(), Others()
     yield kept
+    kept.notes.append(busy.note())
     if sls_rivals.MISSING:
         kept.notes.append(f"not installed, so not compared: {', '.join(sorted(sls_rivals.MISSING))}")
     if kept.results or kept.modes:
@@ -121,7 +123,7 @@ def test_sls(benchmark, account: Account, point: Point) -> None:
         if point.target.percent is not None:
             calls["limit"] = limit(point, rows, sets)
         medians = interleaved_medians(calls, len(sets), rounds)
-        result = Result(point, medians.pop("ours"), medians, medians.pop("limit", None))
+        result = Result(point, medians.pop("ours"), medians, medians.pop("limit", None), rows.huge_page_share)
         account.results.append(result)
         print(f"\n{result}", end="", flush=True)
         benchmark.extra_info.update(ours_s=result.ours_s, rivals_s=medians, limit_s=result.limit_s)
@@ -142,7 +144,7 @@ def test_modes(benchmark, account: Account, point: Point) -> None:
     """What mean, max, padding, weights and pruned rows cost over our own plain sum of the same lookups."""
     if benchmark.disabled:
         point = point.small()
-    rows, sets = rows_of(point), lookups(point, 10 * ROUNDS * 4)
+    rows, sets = rows_of(point), lookups(point, 8 * ROUNDS)
     (table,), offsets = rows.tables, np.arange(0, point.lookups, point.pooling)
     weights = np.random.default_rng(5).random(point.lookups, dtype=np.float32)
 
@@ -165,13 +167,14 @@ def test_modes(benchmark, account: Account, point: Point) -> None:
     expected = np.asarray(calls["sum"](0))
     np.testing.assert_allclose(np.asarray(calls["mean"](0)) * point.pooling, expected, rtol=1e-5, atol=1e-5)
     if not benchmark.disabled:
-        medians = interleaved_medians(calls, len(sets), 4 * ROUNDS)
+        medians = interleaved_medians(calls, len(sets), ROUNDS)
         for name, seconds in medians.items():
             if name != "sum":
                 ratio = seconds / medians["sum"]
                 account.modes.append((f"{name}, {point}", ratio, 1.3 if name == "max" else 1.1))
         benchmark.extra_info.update(medians_s=medians)
-    benchmark.pedantic(lambda: calls["sum"](0), rounds=3)
+    turns = itertools.cycle(range(len(sets)))
+    benchmark.pedantic(lambda: calls["sum"](next(turns)), rounds=3)
 
 
 def test_one_small_call(benchmark, account: Account) -> None:

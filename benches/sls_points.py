@@ -156,6 +156,12 @@ class Rows:
             fill(array, self.values.astype(array.dtype))
             self.tables = [hf.EmbeddingTable.from_array(array, LONG[dtype]) for _ in range(count)]
 
+    @property
+    def huge_page_share(self) -> float:
+        """Share of the first table that the system put on 2 MiB pages."""
+        table = self.tables[0]
+        return table.huge_page_share if isinstance(table, hf.EmbeddingTable) else 0.0
+
     def raw(self) -> np.ndarray:
         """The bytes of the first table, ``[rows, row bytes]``."""
         table = self.tables[0]
@@ -183,4 +189,3 @@ def lookups(point: Point, calls: int) -> list[np.ndarray]:
     most = (point.rows + 1.0) ** (1 - exponent) - 1
     ranks = (1 + rng.random((count, point.lookups)) * most) ** (1 / (1 - exponent))
     return list(np.minimum(ranks.astype(np.int64) - 1, point.rows - 1) * scatter % point.rows)
-

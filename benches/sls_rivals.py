@@ -140,7 +140,7 @@ def forget() -> None:
 
 
 def _tbe_rows(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-    """Flat bytes of all tables, each from a multiple of 128 on, in FBGEMM's layout on 2 MiB pages, and what they mean."""
+    """Bytes of all tables on 2 MiB pages in FBGEMM's layout, each from a multiple of 128 on, and what they mean."""
     if _TBE_ROWS.get("rows") is not rows:
         _TBE_ROWS.clear()
         quantised = rows.key[0] in _OPERATORS
@@ -197,10 +197,10 @@ def _numba(point: Point, rows: Rows, sets: list[np.ndarray]) -> Contender | None
     numba.set_num_threads(point.threads)
     floats, bytes_ = _numba_kernels(point.threads > 1)
     raw = rows.raw()
-    out = np.empty((point.batch, point.dim), np.float32)
     numbers = raw.view(np.float32)
 
     def call(i: int) -> np.ndarray:
+        out = np.empty((point.batch, point.dim), np.float32)
         if point.dtype == "fp32":
             floats(numbers, sets[i], point.pooling, out)
         else:

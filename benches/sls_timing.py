@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from statistics import geometric_mean, median
 
 from sls_points import Point
@@ -43,6 +45,7 @@ class Result:
     ours_s: float
     rivals_s: dict[str, float]
     limit_s: float | None
+    huge_page_share: float
 
     @property
     def best(self) -> str:
@@ -67,7 +70,28 @@ class Result:
             line += f"  ratio {self.ratio:>5.2f} ({self.best})  [{others}]"
         if self.limit_s is not None:
             line += f"  limit {self.gb_s(self.limit_s):.1f} GB/s, {self.percent:.0f} %"
+        if not self.point.small_pages and not self.point.cached and self.huge_page_share < 0.95:
+            line += f"  only {100 * self.huge_page_share:.0f} % on 2 MiB pages"
         return line + f"  {self.point.target.name}"
+
+
+class Others:
+    """How busy other processes keep the CPUs from here on."""
+
+    def __init__(self) -> None:
+        self.began, self.start = time.monotonic(), self._seconds()
+
+    def note(self) -> str:
+        """A line for the summary."""
+        every, own = (now - then for now, then in zip(self._seconds(), self.start, strict=True))
+        wall = time.monotonic() - self.began
+        return f"other processes had {max(0.0, every - own) / wall:.2f} of {os.cpu_count()} CPUs meanwhile"
+
+    @staticmethod
+    def _seconds() -> tuple[float, float]:
+        """CPU seconds of all processes (user, nice, system), and of this one."""
+        user, nice, system = Path("/proc/stat").read_text().split()[1:4]
+        return (int(user) + int(nice) + int(system)) / os.sysconf("SC_CLK_TCK"), time.process_time()
 
 
 @dataclass
@@ -80,7 +104,9 @@ class Account:
     def summary(self) -> str:
         """A table per class, then all points together."""
         compared = [r for r in self.results if r.ratio is not None]
-        lines = [f"\n{'class':<34}{'points':>7}{'worst':>8}{'median':>8}{'wanted':>8}   % of limit: worst, median, wanted"]
+        lines = [
+            f"\n{'class':<34}{'points':>7}{'worst':>8}{'median':>8}{'wanted':>8}   % of limit: worst, median, wanted"
+        ]
         key = lambda r: r.point.target.name  # noqa: E731
         for name, group in itertools.groupby(sorted(compared, key=key), key):
             members = list(group)
@@ -93,7 +119,7 @@ class Account:
             lines.append(line + (f"   {below} below" if below else ""))
         by_point = {r.point: r for r in self.results}
         for r in self.results:
-            one = next((x for p, x in by_point.items() if p.threads == 1 and str(p) == str(r.point).replace("-t2", "-t1")), None)
+            one = by_point.get(replace(r.point, threads=1))
             if r.point.tables > 1 and r.point.threads == 2 and one is not None:
                 lines.append(f"{r.point!s:<34} 1 thread over 2 threads: {one.ours_s / r.ours_s:.2f} (wanted 1.60)")
         for what, ratio, allowed in self.modes:

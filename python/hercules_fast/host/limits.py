@@ -1,8 +1,8 @@
 """How fast this machine's memory is: rows read in order, and rows read at random.
 
-A random gather is bound by the cache lines that a core keeps in flight and by the page walks before them, so by how rows
-are prefetched. Several prefetches are tried for each figure and the best is kept: nothing here depends on how a kernel
-of ours is tuned. Every line of every wanted row is read once and nothing is made of it.
+A random gather is bound by the cache lines that a core keeps in flight and by the page walks before them, so by how
+rows are prefetched. Several prefetches are tried for each figure and the best is kept: nothing here depends on how a
+kernel of ours is tuned. Every line of every wanted row is read once and nothing is made of it.
 """
 
 from __future__ import annotations
@@ -129,14 +129,17 @@ class MemoryLimits:
         measured = {(x.access, x.pages, x.threads, x.row_bytes): x for x in self.limits}
         if key not in measured:
             known = ", ".join(f"{width} B {kind} on {size}, {n} thr." for kind, size, n, width in measured)
-            raise InputError(f"limits: no {key[0]} of {key[3]} B rows on {key[1]} pages, {key[2]} threads; have {known}")
+            raise InputError(
+                f"limits: no {key[0]} of {key[3]} B rows on {key[1]} pages, {key[2]} threads; have {known}"
+            )
         return measured[key]
 
     def __str__(self) -> str:
         caches = ", ".join(f"L{c.level} {_size(c.size_bytes)} for {c.shared_by}" for c in self.system.caches)
         lines = [
             f"{self.system.cpu}, {self.system.cpus} CPUs, {self.system.isa}; {caches or 'caches unknown'}",
-            f"table of {_size(self.table_bytes)}, {self.huge_page_share:.0%} on 2 MiB pages where asked; seed {self.seed}",
+            f"table of {_size(self.table_bytes)}, {self.huge_page_share:.0%} on 2 MiB pages where asked;"
+            f" seed {self.seed}",
             "",
             f"{'access':<11}{'row B':>6}  {'pages':<6}{'threads':>8}{'GB/s':>8}  best prefetch",
         ]
@@ -298,7 +301,9 @@ def _table_bytes(asked: int | None, system: System, widest: int) -> int:
     else:
         (size,) = _whole_numbers("table_bytes", asked, 2 * PASS_BYTES, 1 << 46)
         if size > available // 2:
-            raise MemoryError(f"table_bytes: is {size}; allowed is half of the memory that is available, {available // 2}")
+            raise MemoryError(
+                f"table_bytes: is {size}; allowed is half of the memory that is available, {available // 2}"
+            )
     return size // _HUGE_PAGE_BYTES * _HUGE_PAGE_BYTES
 
 
