@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,23 @@ def test_reads_of_what_is_not_there_are_refused() -> None:
         _core.read_seconds(memory[::2], 64, rows, 4, 2, "L1", 1)
     with pytest.raises(DTypeError, match="rows: must be a 1-D NumPy array of int64"):
         _core.read_seconds(memory, 64, rows.astype(np.int32), 4, 2, "L1", 1)
+
+
+def test_threads_that_wait_for_each_other_do_so_in_company_of_other_work() -> None:
+    """Readers start together on the pool that sums use, too: calls at once must neither hang nor fail."""
+    memory, rows, table = np.ones(1 << 20, np.uint8), np.arange(16_384) * 7919 % 16_384, np.ones((100, 8), np.float32)
+
+    def read() -> None:
+        for _ in range(50):
+            assert _core.read_seconds(memory, 64, rows, 16, 4, "L1", 2) > 0
+
+    def pool() -> None:
+        for _ in range(50):
+            hf.embedding_bag(table, np.zeros(20_000, np.int64), np.arange(0, 20_000, 5), mode="sum", threads=2)
+
+    with ThreadPoolExecutor(4) as workers:
+        for done in [workers.submit(work) for work in (read, pool, read, pool)]:
+            done.result()
 
 
 def test_facts_of_a_system_are_read_where_they_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

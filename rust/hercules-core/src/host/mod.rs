@@ -92,7 +92,7 @@ pub fn read_seconds(
             let (t, of) = (worker.index(), worker.num_threads());
             // Threads start together: how fast a pool wakes is not the memory's doing.
             ready.fetch_add(1, Ordering::AcqRel);
-            while ready.load(Ordering::Acquire) < of {
+            while ready.load(Ordering::Acquire) < of && !control.cancelled() {
                 thread::yield_now();
             }
             let start = Instant::now();
