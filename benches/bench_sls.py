@@ -27,7 +27,7 @@ import pytest
 import sls_rivals
 from sls_points import POINTS, Point, Rows, lookups
 from sls_rivals import Contender
-from sls_timing import Account, Others, Result, interleaved_medians
+from sls_timing import Account, Result, interleaved_medians, quietest
 
 import hercules_fast as hf
 from hercules_fast import _core
@@ -43,9 +43,8 @@ has_collection = "EmbeddingBagCollection" in hf.__all__
 @pytest.fixture(scope="module")
 def account():
     """Where results are kept; printed when all points are done."""
-    kept, busy = Account(), Others()
+    kept = Account()
     yield kept
-    kept.notes.append(busy.note())
     if sls_rivals.MISSING:
         kept.notes.append(f"not installed, so not compared: {', '.join(sorted(sls_rivals.MISSING))}")
     if kept.results or kept.modes:
@@ -122,8 +121,8 @@ def test_sls(benchmark, account: Account, point: Point) -> None:
         calls = {contender.name: contender.call for contender in (ours, *others)}
         if point.target.percent is not None:
             calls["limit"] = limit(point, rows, sets)
-        medians = interleaved_medians(calls, len(sets), rounds)
-        result = Result(point, medians.pop("ours"), medians, medians.pop("limit", None), rows.huge_page_share)
+        medians, busy = quietest(lambda: interleaved_medians(calls, len(sets), rounds))
+        result = Result(point, medians.pop("ours"), medians, medians.pop("limit", None), rows.huge_page_share, busy)
         account.results.append(result)
         print(f"\n{result}", end="", flush=True)
         benchmark.extra_info.update(ours_s=result.ours_s, rivals_s=medians, limit_s=result.limit_s)
@@ -167,7 +166,7 @@ def test_modes(benchmark, account: Account, point: Point) -> None:
     expected = np.asarray(calls["sum"](0))
     np.testing.assert_allclose(np.asarray(calls["mean"](0)) * point.pooling, expected, rtol=1e-5, atol=1e-5)
     if not benchmark.disabled:
-        medians = interleaved_medians(calls, len(sets), ROUNDS)
+        medians, _ = quietest(lambda: interleaved_medians(calls, len(sets), ROUNDS))
         for name, seconds in medians.items():
             if name != "sum":
                 ratio = seconds / medians["sum"]

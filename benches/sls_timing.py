@@ -14,6 +14,7 @@ from sls_points import Point
 
 WARM_UP = 2
 HOPELESS_AFTER, HOPELESS = 5, 3.0
+ATTEMPTS, BUSY = 3, 0.1
 
 
 def interleaved_medians(contenders: dict[str, Callable[[int], object]], sets: int, rounds: int) -> dict[str, float]:
@@ -46,6 +47,8 @@ class Result:
     rivals_s: dict[str, float]
     limit_s: float | None
     huge_page_share: float
+    others_cpus: float
+    """CPUs that other processes took meanwhile."""
 
     @property
     def best(self) -> str:
@@ -72,6 +75,8 @@ class Result:
             line += f"  limit {self.gb_s(self.limit_s):.1f} GB/s, {self.percent:.0f} %"
         if not self.point.small_pages and not self.point.cached and self.huge_page_share < 0.95:
             line += f"  only {100 * self.huge_page_share:.0f} % on 2 MiB pages"
+        if self.others_cpus >= BUSY:
+            line += f"  others took {self.others_cpus:.1f} CPUs"
         return line + f"  {self.point.target.name}"
 
 
@@ -79,19 +84,29 @@ class Others:
     """How busy other processes keep the CPUs from here on."""
 
     def __init__(self) -> None:
-        self.began, self.start = time.monotonic(), self._seconds()
+        self._began, self._start = time.monotonic(), self._seconds()
 
-    def note(self) -> str:
-        """A line for the summary."""
-        every, own = (now - then for now, then in zip(self._seconds(), self.start, strict=True))
-        wall = time.monotonic() - self.began
-        return f"other processes had {max(0.0, every - own) / wall:.2f} of {os.cpu_count()} CPUs meanwhile"
+    def cpus(self) -> float:
+        """CPUs that they took since then, on average."""
+        every, own = (now - then for now, then in zip(self._seconds(), self._start, strict=True))
+        return max(0.0, every - own) / (time.monotonic() - self._began)
 
     @staticmethod
     def _seconds() -> tuple[float, float]:
         """CPU seconds of all processes (user, nice, system), and of this one."""
-        user, nice, system = Path("/proc/stat").read_text().split()[1:4]
-        return (int(user) + int(nice) + int(system)) / os.sysconf("SC_CLK_TCK"), time.process_time()
+        ticks = Path("/proc/stat").read_text().split()[1:4]
+        return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK"), time.process_time()
+
+
+def quietest(measure: Callable[[], dict[str, float]]) -> tuple[dict[str, float], float]:
+    """The medians that were measured while others took the fewest CPUs, and how many those were."""
+    attempts = []
+    for _ in range(ATTEMPTS):
+        others = Others()
+        attempts.append((measure(), others.cpus()))
+        if attempts[-1][1] < BUSY:
+            break
+    return min(attempts, key=lambda attempt: attempt[1])
 
 
 @dataclass
@@ -128,6 +143,8 @@ class Account:
         if compared:
             worst = min(compared, key=lambda r: r.ratio)
             mean = geometric_mean([r.ratio for r in compared])
+            busy = sum(r.others_cpus >= BUSY for r in compared)
+            lines.append(f"other processes took {BUSY} CPUs or more during {busy} of {len(compared)} points")
             lines.append(
                 f"{len(compared)} points: geometric mean {mean:.2f} (wanted 2.00);"
                 f" worst {worst.ratio:.2f} (wanted 0.97) at {worst.point}"
