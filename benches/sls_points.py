@@ -8,7 +8,7 @@ from math import gcd
 import numpy as np
 
 import hercules_fast as hf
-from hercules_fast.host.limits import pages
+from hercules_fast.host.limits import paged_memory
 
 LONG = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "int8", "int4": "int4"}
 _BITS = {"fp32": 32, "fp16": 16, "bf16": 16, "int8": 8, "int4": 4}
@@ -142,7 +142,7 @@ class Rows:
         pattern = hf.EmbeddingTable.from_array(values, LONG[dtype])
         self.pattern, self.values = pattern, pattern.dequantize()
         if small_pages:
-            memory = pages(rows * point.row_bytes, "4 KiB")
+            memory = paged_memory(rows * point.row_bytes, "4 KiB")
             array = memory.view(LONG[dtype]).reshape(rows, dim)
             fill(array, pattern._rows.view().view(LONG[dtype]))
             self.tables = [array]

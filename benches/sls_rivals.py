@@ -19,7 +19,7 @@ import numpy as np
 from sls_points import LONG, Point, Rows, fill
 
 import hercules_fast as hf
-from hercules_fast.host.limits import pages
+from hercules_fast.host.limits import paged_memory
 
 _OPERATORS = {"int8": "byte", "int4": "4bit"}
 MISSING: set[str] = set()
@@ -152,7 +152,7 @@ def _tbe_rows(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
                 pattern = rows.pattern.to_fused("first")
                 values = hf.EmbeddingTable.from_fused(pattern, rows.key[0], layout="first").dequantize()
             table_bytes = -(-rows.rows * pattern.shape[1] // 128) * 128
-            memory = pages(rows.count * table_bytes, "2 MiB")
+            memory = paged_memory(rows.count * table_bytes, "2 MiB")
             for t in range(rows.count):
                 table = memory[t * table_bytes : t * table_bytes + rows.rows * pattern.shape[1]]
                 fill(table.reshape(rows.rows, -1), pattern)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["MemoryLimit", "MemoryLimits", "Prefetch", "best_prefetch", "memory_limits", "pages", "random_rows"]
+__all__ = ["MemoryLimit", "MemoryLimits", "Prefetch", "best_prefetch", "memory_limits", "paged_memory", "random_rows"]
 
 Pages = Literal["2 MiB", "4 KiB"]
 
@@ -198,7 +198,7 @@ def memory_limits(
     total = len(kinds) * len(counts) * (1 + len(widths))
     try:
         for kind in kinds:
-            memory = pages(size, kind)
+            memory = paged_memory(size, kind)
             if kind == "2 MiB":
                 share = _huge_share(memory)
             for n in counts:
@@ -213,7 +213,7 @@ def memory_limits(
     return MemoryLimits(system, size, seed, share, tuple(limits))
 
 
-def pages(size: int, kind: Pages) -> npt.NDArray[np.uint8]:
+def paged_memory(size: int, kind: Pages) -> npt.NDArray[np.uint8]:
     """Private memory, ``size`` bytes, written once, on pages of the kind where the system grants them.
 
     The system may grant 2 MiB pages to any memory unless told not to, and never to shared memory or files.
