@@ -191,7 +191,7 @@ def memory_limits(
         raise InputError(f"seconds: is {seconds!r}; allowed is a number from 0 to 60")
     (seed,) = _whole_numbers("seed", seed, 0, 2**64 - 1)
     system = read_system()
-    size = _table_bytes(table_bytes, system, max(*widths, SEQUENTIAL_ROW_BYTES))
+    size = _table_bytes(table_bytes, system)
     kinds: tuple[Pages, ...] = ("2 MiB", "4 KiB") if small_pages else ("2 MiB",)
     limits: list[MemoryLimit] = []
     share = 0.0
@@ -232,7 +232,7 @@ def paged_memory(size: int, kind: Pages) -> npt.NDArray[np.uint8]:
 
 
 def random_rows(seed: int, lookups: int, rows: int, draw: int = 0) -> npt.NDArray[np.int64]:
-    """Random rows ``[lookups]``, 0 <= row < ``rows`` < 2**32, a pure function of the arguments.
+    """Random rows ``[lookups]``, 0 <= row < ``rows`` <= 2**32, a pure function of the arguments.
 
     The upper 32 bits of NumPy's Philox generator, whose raw numbers are the same in every version, scaled by ``rows``.
     ``draw`` counts on: each has numbers of its own.
@@ -260,7 +260,7 @@ def _measure(
 ) -> MemoryLimit:
     import numpy as np
 
-    rows = len(memory) // width
+    rows = min(len(memory) // width, 1 << 32)
     lookups = min(PASS_BYTES // width, 1 << 20)
 
     def sets() -> Iterator[npt.NDArray[np.int64]]:
@@ -287,7 +287,7 @@ def _measure(
     return MemoryLimit("gather" if access == "gather" else "sequential", kind, threads, width, rate, len(times), *best)
 
 
-def _table_bytes(asked: int | None, system: System, widest: int) -> int:
+def _table_bytes(asked: int | None, system: System) -> int:
     available = available_memory_bytes()
     least = max(2 * system.last_level_cache_bytes, 2 * PASS_BYTES)
     if asked is None:
