@@ -103,6 +103,20 @@ def test_memory_is_bounded_by_what_is_available(monkeypatch: pytest.MonkeyPatch)
         measure(table_bytes=None)
 
 
+def test_memory_that_the_system_does_not_have_is_refused() -> None:
+    with pytest.raises(MemoryError, match="cannot allocate 1152921504606846976 bytes"):
+        host_limits.paged_memory(1 << 60, "2 MiB")
+
+
+def test_pages_are_of_the_kind_that_was_asked_for() -> None:
+    small = host_limits.paged_memory(8 << 20, "4 KiB")
+    assert host_limits._huge_share(small) == 0
+    large = host_limits.paged_memory(8 << 20, "2 MiB")
+    assert large.ctypes.data % (2 << 20) == 0 and large.all()
+    if hf.host.read_system().huge_pages in {"always", "madvise"}:
+        assert host_limits._huge_share(large) > 0.5  # the system may be short of them, but hardly of four
+
+
 def test_random_rows_depend_on_seed_and_draw_alone() -> None:
     rows = host_limits.random_rows(7, 5, 10_000_000)
     assert rows.tolist() == [8_720_734, 2_953_653, 4_200_976, 4_053_922, 828_426]

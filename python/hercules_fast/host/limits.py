@@ -11,6 +11,7 @@ import json
 import mmap
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from math import ceil
 from pathlib import Path
@@ -217,12 +218,19 @@ def paged_memory(size: int, kind: Pages) -> npt.NDArray[np.uint8]:
     """Private memory, ``size`` bytes, written once, on pages of the kind where the system grants them.
 
     The system may grant 2 MiB pages to any memory unless told not to, and never to shared memory or files.
+
+    Raises:
+        MemoryError: There is no memory.
     """
     import numpy as np
 
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-    reserved = mmap.mmap(-1, size + _HUGE_PAGE_BYTES, flags=flags)
-    reserved.madvise(mmap.MADV_HUGEPAGE if kind == "2 MiB" else mmap.MADV_NOHUGEPAGE)
+    try:
+        reserved = mmap.mmap(-1, size + _HUGE_PAGE_BYTES, flags=flags)
+    except OSError as error:
+        raise MemoryError(f"cannot allocate {size} bytes: {error.strerror}") from error
+    with suppress(OSError):  # a system without huge pages refuses the advice; its pages are all small
+        reserved.madvise(mmap.MADV_HUGEPAGE if kind == "2 MiB" else mmap.MADV_NOHUGEPAGE)
     everything = np.frombuffer(reserved, np.uint8)
     skip = -everything.ctypes.data % _HUGE_PAGE_BYTES
     memory = everything[skip : skip + size]
