@@ -48,7 +48,10 @@ def ours(point: Point, rows: Rows, sets: list[np.ndarray]) -> Contender:
 
 def rivals(point: Point, rows: Rows, sets: list[np.ndarray]) -> list[Contender]:
     """All rivals that can do this point here."""
-    return [made for make in (_torch, _tbe, _numba, _numpy) if (made := make(point, rows, sets)) is not None]
+    found = [made for make in (_torch, _tbe, _numba, _numpy) if (made := make(point, rows, sets)) is not None]
+    if (torch := _load("torch")) is not None:
+        torch.set_num_threads(point.threads)  # when all are there: starting Numba's threads sets PyTorch's number, too
+    return found
 
 
 def _load(name: str):
@@ -72,7 +75,6 @@ def _tensor(torch, array: np.ndarray):
 def _torch(point: Point, rows: Rows, sets: list[np.ndarray]) -> Contender | None:
     if (torch := _load("torch")) is None:
         return None
-    torch.set_num_threads(point.threads)
     offsets = _tensor(torch, np.arange(0, point.batch * point.pooling, point.pooling))
     indices = [_tensor(torch, one.reshape(point.tables, -1)) for one in sets]
     if point.dtype in _OPERATORS:
@@ -113,7 +115,6 @@ def _tbe(point: Point, rows: Rows, sets: list[np.ndarray]) -> Contender | None:
     inference = _load("fbgemm_gpu.split_table_batched_embeddings_ops_inference")
     common = _load("fbgemm_gpu.split_table_batched_embeddings_ops_common")
     types = _load("fbgemm_gpu.split_embedding_configs").SparseType
-    torch.set_num_threads(point.threads)
     kind = {"fp32": types.FP32, "fp16": types.FP16, "int8": types.INT8, "int4": types.INT4}[point.dtype]
     bags = inference.IntNBitTableBatchedEmbeddingBagsCodegen(
         [("", point.rows, point.dim, kind, common.EmbeddingLocation.HOST)] * point.tables,

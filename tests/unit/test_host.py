@@ -150,7 +150,7 @@ def test_reads_of_what_is_not_there_are_refused() -> None:
 
 
 def test_threads_that_wait_for_each_other_do_so_in_company_of_other_work() -> None:
-    """Readers start together on the pool that sums use, too: calls at once must neither hang nor fail."""
+    """Readers start together: calls at once, on more threads than there are CPUs, must neither hang nor fail."""
     memory, rows, table = np.ones(1 << 20, np.uint8), np.arange(16_384) * 7919 % 16_384, np.ones((100, 8), np.float32)
 
     def read() -> None:
