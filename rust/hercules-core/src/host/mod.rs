@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::pool;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const LINE_BYTES: usize = 64;
 
@@ -19,6 +19,10 @@ const LINE_BYTES: usize = 64;
 pub const MAX_ROW_BYTES: usize = 1 << 16;
 /// Farthest prefetch, in rows.
 pub const MAX_ROWS_AHEAD: usize = 1 << 12;
+
+/// How often threads meet before they start, and how long they wait without giving way to others.
+const MEETINGS: usize = 20;
+const PATIENCE: Duration = Duration::from_millis(10);
 
 /// Rows between two looks at the cancel flag.
 const ROWS_PER_POLL: usize = 1 << 12;
@@ -88,23 +92,27 @@ pub fn read_seconds(
     let read = reader(memory, row_bytes, prefetch.level);
     let ready = AtomicUsize::new(0);
     let run = &|t: usize| {
-        // Threads start together: how fast they are made is not the memory's doing.
-        ready.fetch_add(1, Ordering::AcqRel);
-        while ready.load(Ordering::Acquire) < threads && !control.cancelled() {
-            thread::yield_now();
+        // Threads start together: how fast they are made is not the memory's doing. They meet so often that those which
+        // share a CPU would need many turns on it; by then the system has given each one of its own, if there is one.
+        let made = Instant::now();
+        for meeting in 1..=MEETINGS {
+            ready.fetch_add(1, Ordering::AcqRel);
+            while ready.load(Ordering::Acquire) < meeting * threads && !control.cancelled() {
+                if made.elapsed() < PATIENCE { std::hint::spin_loop() } else { thread::yield_now() }
+            }
         }
         let start = Instant::now();
         // SAFETY: every offset was checked above: a whole row follows it.
         unsafe { read(memory, row_bytes, &offsets[n * t / threads..n * (t + 1) / threads], prefetch, control)? };
         Ok((start, Instant::now()))
     };
-    // New threads, and this one: the system puts a new thread on an idle CPU, while two of a pool that wake each other
-    // may share one for milliseconds (seen: half the rate with two threads).
+    // New threads, and this one: two of a pool that wake each other may share a CPU for milliseconds, call after call
+    // (seen: half the rate with two threads).
     let spans = thread::scope(|scope| {
         let spawn = |t| thread::Builder::new().name(format!("hercules-read-{t}")).spawn_scoped(scope, move || run(t));
         let others: std::io::Result<Vec<_>> = (1..threads).map(spawn).collect();
         if others.is_err() {
-            ready.fetch_add(threads, Ordering::AcqRel); // nobody waits for those that never come
+            ready.fetch_add(threads * MEETINGS, Ordering::AcqRel); // nobody waits for those that never come
         }
         let own = run(0)?;
         let others = others.map_err(|e| Error::Internal(format!("cannot start {threads} threads: {e}")))?;
