@@ -56,8 +56,8 @@ _HOMES = {
 }
 _ROOMS = frozenset(
     {
-        *("descriptors", "errors", "fleets", "hardware", "models", "planning", "plotting", "profiling"),
-        *("provisioning", "report", "serving", "sls", "tables", "traffic"),
+        *("descriptors", "errors", "fleets", "hardware", "host", "models", "planning", "plotting"),
+        *("profiling", "provisioning", "report", "serving", "sls", "tables", "traffic"),
     }
 )
 

@@ -16,8 +16,8 @@ __all__ = [
     "capabilities",
     "embedding_bag",
     "embedding_bag_collection",
-    "gather_limit",
     "max_load",
+    "read_seconds",
     "search",
     "simulate",
     "simulate_stations",
@@ -60,7 +60,15 @@ def embedding_bag_collection(
     exact: bool,
     isa: str | None = None,
 ) -> _Floats: ...
-def gather_limit(weight: _Weight, indices: _Ints, threads: int | None = None) -> float: ...
+def read_seconds(
+    memory: _U8,
+    row_bytes: int,
+    rows: _I64,
+    rows_ahead: int,
+    burst: int,
+    level: str,
+    threads: int | None = None,
+) -> float: ...
 def sparse_lengths_sum(
     weight: _Weight,
     indices: _Ints,

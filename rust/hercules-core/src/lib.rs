@@ -1,12 +1,14 @@
 //! The computing core of hercules-fast: no Python anywhere, `cargo test` stands alone.
 //!
-//! Rooms: [`sls`] (embedding-bag kernels), [`queue`] (tail-latency simulator), [`search`] (scheduling search).
+//! Rooms: [`sls`] (embedding-bag kernels), [`host`] (this machine's memory, timed), [`queue`] (tail-latency simulator),
+//! [`search`] (scheduling search).
 //! `queue` is used by `search`; no other arrow runs between rooms. [`error`], [`rng`], [`pool`], [`cpu`] and
 //! [`control`] serve all of them.
 
 pub mod control;
 pub mod cpu;
 pub mod error;
+pub mod host;
 pub mod pool;
 pub mod queue;
 pub mod rng;

@@ -4,6 +4,7 @@ use pyo3::prelude::*;
 
 mod call;
 mod error;
+mod host;
 mod info;
 mod list;
 mod queue;
@@ -14,13 +15,15 @@ mod table;
 #[pymodule]
 mod _core {
     #[pymodule_export]
+    use crate::host::read_seconds;
+    #[pymodule_export]
     use crate::info::{build_info, capabilities};
     #[pymodule_export]
     use crate::queue::{ServiceGrid, Traffic, bottleneck_qps, max_load, simulate, simulate_stations, simulate_trace};
     #[pymodule_export]
     use crate::search::{SearchProblem, search};
     #[pymodule_export]
-    use crate::sls::{embedding_bag, embedding_bag_collection, gather_limit, sparse_lengths_sum};
+    use crate::sls::{embedding_bag, embedding_bag_collection, sparse_lengths_sum};
     #[pymodule_export]
     use crate::table::TableRows;
 }

@@ -10,9 +10,7 @@ use crate::table::TableRows;
 use hercules_core::Error;
 use hercules_core::control::Control;
 use hercules_core::cpu::Isa;
-use hercules_core::sls::{
-    self, Bags, Call, Ints, Length, LookupWeights, Mode, Output, Plan, RowFormat, Skip, Table, Tables,
-};
+use hercules_core::sls::{Bags, Call, Ints, Length, LookupWeights, Mode, Output, Plan, RowFormat, Skip, Table, Tables};
 use numpy::npyffi::{self, NPY_ARRAY_WRITEABLE, PY_ARRAY_API, npy_intp};
 use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods, dtype};
 use pyo3::exceptions::{PyKeyboardInterrupt, PyOverflowError};
@@ -162,26 +160,6 @@ pub fn embedding_bag_collection<'py>(
     let inputs: Vec<_> =
         weights.iter().map(Weight::input).chain([Some(&indices), Some(&offsets), lookup_weights.as_ref()]).collect();
     run(indices.array.py(), call, out, &inputs)
-}
-
-/// GB/s at which rows of `weight` reach the cores in the order of `indices`, one pass, nothing summed.
-#[pyfunction]
-#[pyo3(signature = (weight, indices, threads=None))]
-pub fn gather_limit(
-    py: Python<'_>,
-    weight: &Bound<'_, PyAny>,
-    indices: &Bound<'_, PyAny>,
-    threads: Option<&Bound<'_, PyAny>>,
-) -> PyResult<f64> {
-    let weight = Weight::of("weight", weight)?;
-    let indices = Input::of("indices", indices)?;
-    let (table, indices) = (weight.table()?, indices.ints()?);
-    let threads = threads.map(thread_count).transpose()?;
-    let done = watched(py, None, 1, |control| sls::gather_limit(&table, &indices, threads, control))?;
-    if done.interrupted {
-        return Err(PyKeyboardInterrupt::new_err(()));
-    }
-    Ok(done.result.map_err(CoreError)? / 1e9)
 }
 
 /// Plan `call`, make or check the result array, and run: here, detached, or watched for Ctrl-C.

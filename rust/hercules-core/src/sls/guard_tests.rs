@@ -100,15 +100,3 @@ fn no_tier_touches_a_byte_outside_its_buffers() {
         }
     }
 }
-
-#[test]
-fn the_gather_probe_stays_inside_the_table() {
-    for dim in [1, 15, 16, 17, 31, 32, 33, 64, 100, 128, 256, 300] {
-        for flush in [Flush::Start, Flush::End] {
-            let weight = Guarded::new(&vec![1.0_f32; 5 * dim], flush);
-            let indices = Guarded::new(&[4_i32, 0, 4, 3], flush);
-            let table = Table::new(weight.get(), 5, dim).unwrap();
-            assert!(gather_limit(&table, &indices.get().into(), Some(1), &Control::new()).unwrap() > 0.0);
-        }
-    }
-}

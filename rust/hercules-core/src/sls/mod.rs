@@ -4,7 +4,7 @@
 //!
 //! Order of reading: [`reference`] (the definition) · [`input`] (views and bags) · [`format`] (how rows are stored) ·
 //! [`kernel`] (the inner loop, once for all tiers and formats) · [`fold`] (what a row adds) · [`window`] (checked
-//! indices, prefetch) · [`plan`] (checks, shares of threads) · [`piece`] (one share) · [`probe`] (the machine's limit) ·
+//! indices, prefetch) · [`plan`] (checks, shares of threads) · [`piece`] (one share) ·
 //! [`owned`] (tables of our own, on [`pages`], filled by [`encode`]). A call is planned first, which checks everything but
 //! the indices; then it runs.
 //!
@@ -32,7 +32,6 @@ mod pages;
 mod piece;
 mod plan;
 mod portable;
-mod probe;
 mod window;
 
 #[cfg(target_arch = "x86_64")]
@@ -54,7 +53,6 @@ pub use format::RowFormat;
 pub use input::{Bags, Ints, LookupWeights, Table, Tables, checked_bytes};
 pub use owned::{Layout, OwnedTable, Source};
 pub use plan::{Call, Length, Output, Plan, Skip};
-pub use probe::gather_limit;
 
 use crate::cpu::Isa;
 use crate::error::{Error, Result};

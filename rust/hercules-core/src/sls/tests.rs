@@ -256,19 +256,6 @@ fn a_cancelled_call_stops() {
     assert!(plan.run_into(&mut [0.0; 4], &Control::new()).is_err(), "wrong size of out");
 }
 
-#[test]
-fn gather_limit_reads_and_checks() {
-    let weight = values(64 * 20, 0);
-    let table = Table::new(&weight, 64, 20).unwrap();
-    let indices = picks(10_000, 64, 0);
-    for threads in 1..=3 {
-        assert!(gather_limit(&table, &indices[..].into(), Some(threads), &Control::new()).unwrap() > 0.0);
-    }
-    let bad = [64_i64];
-    assert!(gather_limit(&table, &bad[..].into(), Some(1), &Control::new()).is_err());
-    assert!(gather_limit(&table, &bad[..0].into(), Some(1), &Control::new()).is_err());
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
