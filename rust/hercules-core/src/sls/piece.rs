@@ -4,7 +4,7 @@ use super::Mode;
 use super::input::checked_bytes;
 use super::kernel::{Batch, Kernels};
 use super::plan::{Part, Plan};
-use super::window::{Lookups, Stretch, Taken, Window, skipped};
+use super::window::{Addresses, Lookups, Stretch, Taken, Window, skipped};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use std::cell::Cell;
@@ -44,9 +44,15 @@ pub(super) struct Piece<'a> {
 
 impl<'a> Piece<'a> {
     /// The bags `bags`, at least one.
-    pub fn open(plan: &'a Plan<'a>, lookups: Lookups<'a>, bags: Range<usize>, control: &'a Control) -> Result<Self> {
+    pub fn open(
+        plan: &'a Plan<'a>,
+        lookups: Lookups<'a>,
+        bags: Range<usize>,
+        control: &'a Control,
+        addresses: &'a mut Addresses,
+    ) -> Result<Self> {
         let positions = plan.start_of(bags.start)..plan.ends[bags.end - 1];
-        Ok(Self { plan, bags, window: Window::open(lookups, positions, control)? })
+        Ok(Self { plan, bags, window: Window::open(lookups, positions, control, addresses)? })
     }
 
     /// Pool the bags into their places in the result.

@@ -4,7 +4,7 @@ use super::format::RowFormat;
 use super::input::{Bags, Ints, LookupWeights, Table, Tables, checked_bytes};
 use super::kernel::{Kernels, LINE_BYTES, PoolingKind};
 use super::piece::{Piece, Shared};
-use super::window::{CACHED_BYTES, Lookups, Stretch, skipped};
+use super::window::{CACHED_BYTES, Lookups, NO_ADDRESSES, Stretch, skipped};
 use super::{Mode, Tier, tier};
 use crate::control::Control;
 use crate::cpu::Isa;
@@ -250,7 +250,8 @@ impl<'a> Plan<'a> {
                 skip: self.skip,
                 resolve: self.tier.resolve,
             };
-            let mut piece = Piece::open(self, lookups, bags, control)?;
+            let mut addresses = NO_ADDRESSES;
+            let mut piece = Piece::open(self, lookups, bags, control, &mut addresses)?;
             // SAFETY: the caller's promise; each bag is worked on once, so nobody else writes its part of the result.
             unsafe { piece.run(to) }
         };

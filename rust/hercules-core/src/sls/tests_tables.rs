@@ -5,7 +5,7 @@ use super::guard_tests::{Flush, Guarded};
 use super::reference::{self, Quantised, Question};
 use super::tests::{picks, tiers, values};
 use super::tests_formats::{bytes_of, decode, encode, run, same, small_values};
-use super::window::{Lookups, Stretch, Window, skipped};
+use super::window::{Lookups, NO_ADDRESSES, Stretch, Window, skipped};
 use super::*;
 use crate::control::Control;
 use crate::rng::{Purpose, Stream};
@@ -263,7 +263,8 @@ fn walk(shapes: &[(usize, usize, usize)], steps: &[usize], from: usize, skip: bo
         resolve: tier(isa).resolve,
     };
     let control = Control::new();
-    let mut window = Window::open(lookups, from..all, &control).unwrap();
+    let mut addresses = NO_ADDRESSES;
+    let mut window = Window::open(lookups, from..all, &control, &mut addresses).unwrap();
     let mut asked = from;
     for &most in steps.iter().cycle() {
         let position = window.position();

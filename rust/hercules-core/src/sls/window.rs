@@ -10,6 +10,11 @@ use std::ops::{Range, RangeInclusive};
 /// Lookups held at a time: 4 KiB of addresses, a small part of the first-level cache.
 const CAPACITY: usize = 512;
 
+/// Memory for a window.
+pub(super) type Addresses = [MaybeUninit<usize>; CAPACITY];
+
+pub(super) const NO_ADDRESSES: Addresses = [MaybeUninit::uninit(); CAPACITY];
+
 /// Cache lines to keep in flight ahead of the sum, for a table in memory. In lines rather than rows: memory answers
 /// lines, and a distance in rows is right for one width only.
 const LINES_AHEAD: usize = 160;
@@ -130,7 +135,7 @@ pub(super) struct Taken<'w> {
 pub(super) struct Window<'a> {
     lookups: Lookups<'a>,
     control: &'a Control,
-    addresses: [MaybeUninit<usize>; CAPACITY],
+    addresses: &'a mut Addresses,
     /// The part of `addresses` that is filled and not yet used.
     held: Range<usize>,
     /// Positions that are not copied yet.
@@ -142,12 +147,17 @@ pub(super) struct Window<'a> {
 }
 
 impl<'a> Window<'a> {
-    /// A window over `positions`, filled.
-    pub fn open(lookups: Lookups<'a>, positions: Range<usize>, control: &'a Control) -> Result<Self> {
+    /// A window over `positions`, filled. It borrows its memory, since to move that costs more than a small call.
+    pub fn open(
+        lookups: Lookups<'a>,
+        positions: Range<usize>,
+        control: &'a Control,
+        addresses: &'a mut Addresses,
+    ) -> Result<Self> {
         let mut window = Self {
             lookups,
             control,
-            addresses: [const { MaybeUninit::uninit() }; CAPACITY],
+            addresses,
             held: 0..0,
             asked: positions.start,
             reading: lookups.stretches.partition_point(|stretch| stretch.end <= positions.start),
