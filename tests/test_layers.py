@@ -142,7 +142,7 @@ def test_views_never_compute(room: str) -> None:
 
 
 # Rust: any room may use these; beyond that one arrow.
-SHARED_RUST = {"error", "rng", "pool", "cpu", "control"}
+SHARED_RUST = {"error", "rng", "pool", "helpers", "cpu", "control"}
 ARROWS = {("search", "queue")}
 
 

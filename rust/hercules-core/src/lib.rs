@@ -2,12 +2,13 @@
 //!
 //! Rooms: [`sls`] (embedding-bag kernels), [`host`] (this machine's memory, timed), [`queue`] (tail-latency simulator),
 //! [`search`] (scheduling search).
-//! `queue` is used by `search`; no other arrow runs between rooms. [`error`], [`rng`], [`pool`], [`cpu`] and
-//! [`control`] serve all of them.
+//! `queue` is used by `search`; no other arrow runs between rooms. [`error`], [`rng`], [`pool`], [`helpers`],
+//! [`cpu`] and [`control`] serve all of them.
 
 pub mod control;
 pub mod cpu;
 pub mod error;
+pub mod helpers;
 pub mod host;
 pub mod pool;
 pub mod queue;

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::collections::BTreeMap;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 /// Environment variables that set the number of threads, in order of precedence.
@@ -29,18 +29,27 @@ static POOLS: AtomicPtr<Pools> = AtomicPtr::new(ptr::null_mut());
 
 /// The pools of this process: those of a parent are left behind, on purpose.
 fn pools() -> &'static Pools {
+    of_this_process(&POOLS, |pools| pools.pid, |pid| Pools { pid, by_threads: Mutex::new(BTreeMap::new()) })
+}
+
+/// What `slot` holds for this process, made where it holds nothing or what a parent left there.
+pub(crate) fn of_this_process<T>(
+    slot: &'static AtomicPtr<T>,
+    pid_of: impl Fn(&T) -> u32,
+    make: impl FnOnce(u32) -> T,
+) -> &'static T {
     let pid = std::process::id();
-    let seen = POOLS.load(Ordering::Acquire);
+    let seen = slot.load(Ordering::Acquire);
     if !seen.is_null() {
-        // SAFETY: non-null values of POOLS come from Box::leak below and are never freed.
-        let pools = unsafe { &*seen };
-        if pools.pid == pid {
-            return pools;
+        // SAFETY: non-null values of a slot come from Box::into_raw below and are never freed.
+        let known = unsafe { &*seen };
+        if pid_of(known) == pid {
+            return known;
         }
     }
-    let fresh = Box::into_raw(Box::new(Pools { pid, by_threads: Mutex::new(BTreeMap::new()) }));
-    match POOLS.compare_exchange(seen, fresh, Ordering::AcqRel, Ordering::Acquire) {
-        // SAFETY: `fresh` was just leaked from a Box and is now owned by POOLS for the life of the process.
+    let fresh = Box::into_raw(Box::new(make(pid)));
+    match slot.compare_exchange(seen, fresh, Ordering::AcqRel, Ordering::Acquire) {
+        // SAFETY: `fresh` was just leaked from a Box and now belongs to the slot for the life of the process.
         Ok(_) => unsafe { &*fresh },
         Err(winner) => {
             // SAFETY: the exchange failed, so nobody else has seen `fresh`; `winner` was leaked by the thread that won.
@@ -109,37 +118,6 @@ pub fn install<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> Resu
     Ok(pool_of(threads)?.install(work))
 }
 
-/// `work(0)`, `work(1)`, ... up to `count`, done by the calling thread and `threads - 1` of this process's pool, each
-/// taking the next one; the results in order.
-///
-/// For work of well below a millisecond. The caller stays at work, so whoever wakes for it is put on another CPU; of
-/// threads that are all woken by one that goes to sleep, a scheduler may leave two on one CPU for milliseconds.
-///
-/// Called from inside a pool, it does all the work where it stands.
-pub fn share<R: Send + Sync>(threads: usize, count: usize, work: impl Fn(usize) -> R + Sync) -> Result<Vec<R>> {
-    let results: Vec<OnceLock<R>> = (0..count).map(|_| OnceLock::new()).collect();
-    let next = AtomicUsize::new(0);
-    let drain = || {
-        loop {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(result) = results.get(index) else { break };
-            let _ = result.set(work(index)); // nobody else has this index
-        }
-    };
-    let helpers = threads.min(count).saturating_sub(1);
-    if helpers == 0 || rayon::current_thread_index().is_some() {
-        drain();
-    } else {
-        pool_of(threads)?.in_place_scope(|scope| {
-            for _ in 0..helpers {
-                scope.spawn(|_| drain());
-            }
-            drain();
-        });
-    }
-    Ok(results.into_iter().filter_map(OnceLock::into_inner).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,23 +133,6 @@ mod tests {
             .unwrap();
             assert_eq!(inside, (threads, threads, 4950));
         }
-    }
-
-    #[test]
-    fn shared_work_is_done_once_and_given_in_order() {
-        for threads in 1..4 {
-            for count in [0, 1, 2, 100] {
-                let calls = AtomicUsize::new(0);
-                let squares = share(threads, count, |i| {
-                    calls.fetch_add(1, Ordering::Relaxed);
-                    i * i
-                });
-                assert_eq!(squares.unwrap(), (0..count).map(|i| i * i).collect::<Vec<_>>());
-                assert_eq!(calls.into_inner(), count);
-            }
-        }
-        let nested = install(2, || share(3, 5, |i| (i, rayon::current_num_threads())).unwrap()).unwrap();
-        assert_eq!(nested, [(0, 2), (1, 2), (2, 2), (3, 2), (4, 2)]);
     }
 
     #[test]
