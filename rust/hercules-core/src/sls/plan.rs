@@ -94,6 +94,7 @@ pub struct Plan<'a> {
     pub(super) parts: Vec<Part>,
     pub(super) tier: Tier,
     skip: Option<i64>,
+    is_f64: bool,
     bags: usize,
     columns: usize,
     /// Rough time on one thread.
@@ -142,6 +143,7 @@ impl<'a> Plan<'a> {
             parts: Vec::with_capacity(tables.len()),
             tier,
             skip,
+            is_f64,
             bags,
             columns: 0,
             ns: 0,
@@ -149,15 +151,18 @@ impl<'a> Plan<'a> {
         };
         let all_bytes = tables.iter().fold(0, |bytes: usize, table| bytes.saturating_add(table.bytes()));
         let ns_per_line = if all_bytes <= CACHED_BYTES { NS_PER_LINE_IN_CACHE } else { NS_PER_LINE_IN_MEMORY };
+        let value_bytes = plan.value_bytes();
         let mut work = 0_usize;
         for (t, &table) in tables.iter().enumerate() {
             let kernels = (tier.kernels)(table.format, table.dim, pooling, call.exact, skip.is_some());
             plan.parts.push(Part { kernels, first_column: plan.columns, work_before: work });
             let (start, end) = (plan.start_of(t * bags), plan.start_of((t + 1) * bags));
             plan.stretches.push(Stretch::new(table, end, all_bytes));
-            // At least a line per lookup, and one per bag.
+            // At least a line per lookup, and the result's.
             let lines_per_row = table.row_bytes().div_ceil(LINE_BYTES).max(1);
-            let lines = (end - start).saturating_mul(lines_per_row).saturating_add(bags);
+            let lines_per_bag = table.dim.saturating_mul(value_bytes).div_ceil(LINE_BYTES).max(1);
+            let lines = (end - start).saturating_mul(lines_per_row);
+            let lines = lines.saturating_add(bags.saturating_mul(lines_per_bag));
             plan.ns = plan.ns.saturating_add(lines.saturating_mul(ns_per_line));
             plan.columns = plan.columns.checked_add(table.dim).ok_or_else(|| too_wide(tables.len()))?;
             work = work.saturating_add(plan.work_of(t, (t + 1) * bags));
@@ -195,7 +200,7 @@ impl<'a> Plan<'a> {
 
     /// Whether sums are kept, and results given, in f64.
     pub fn is_f64(&self) -> bool {
-        self.stretches[0].table.format == RowFormat::F64
+        self.is_f64
     }
 
     /// Bytes of a number that sums are kept in.
