@@ -59,8 +59,7 @@ impl<N: Number + Add<Output = N> + Mul<Output = N> + PartialOrd, const COUNT: us
     #[inline(always)]
     #[allow(clippy::eq_op)] // only a NaN differs from itself
     unsafe fn max_or_nan(self, other: Self) -> Self {
-        // Without a short cut, so that the compiler makes a vector of it.
-        self.zip(other, |a, b| if (b > a) | (b != b) { b } else { a })
+        self.zip(other, |a, b| if b > a || b != b { b } else { a })
     }
     #[inline(always)]
     unsafe fn interleave(self, other: Self) -> (Self, Self) {
