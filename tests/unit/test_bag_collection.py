@@ -235,7 +235,7 @@ def test_out_must_not_share_memory_with_any_input(name):
 
 def test_flags_are_flags():
     for name in ("skip_pruned", "exact"):
-        with pytest.raises(TypeError, match=name):
+        with pytest.raises(DTypeError, match=f"^{name}: must be True or False, not str$"):
             call(**{name: "yes"})
 
 

@@ -267,7 +267,7 @@ def test_float64_needs_float64_weights_and_out():
 
 
 def test_exact_is_a_flag():
-    with pytest.raises(TypeError, match="exact"):
+    with pytest.raises(DTypeError, match=r"^exact: must be True or False, not str$"):
         hf.embedding_bag(T8, IDX, OFF, exact="yes")
     assert np.array_equal(hf.embedding_bag(W, IDX, OFF, exact=True), hf.embedding_bag(W, IDX, OFF))
 

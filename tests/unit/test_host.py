@@ -31,7 +31,7 @@ def test_each_figure_is_there_once_with_its_counts(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(host_limits, "PASS_BYTES", 1 << 20)  # a test of counts, not of times
     told: list[tuple[int, int]] = []
     found = measure(
-        threads=(1, 2), row_bytes=(72, 256), small_pages=True, seed=3, progress=lambda *done: told.append(done)
+        threads=(1, np.int64(2)), row_bytes=np.array([72, 256]), small_pages=True, seed=3, progress=lambda *done: told.append(done)
     )
     wanted = [
         (access, pages, threads, row_bytes)
@@ -76,9 +76,12 @@ def test_each_figure_is_there_once_with_its_counts(tmp_path: Path, monkeypatch: 
         ({"threads": True}, "threads: is True"),
         ({"row_bytes": (64, 0)}, "row_bytes: is 0; allowed is a whole number from 1 to 65536"),
         ({"row_bytes": (65_537,)}, "row_bytes: is 65537"),
-        ({"row_bytes": "64"}, "row_bytes: is '6'"),
+        ({"row_bytes": "64"}, "row_bytes: is '64'"),
+        ({"row_bytes": np.array([[64]])}, r"row_bytes: is array\(\[64\]\)"),
         ({"row_bytes": None}, "row_bytes: is None"),
         ({"table_bytes": 1 << 20}, "table_bytes: is 1048576; allowed is a whole number from 67108864"),
+        ({"table_bytes": "64 MiB"}, "table_bytes: is '64 MiB'"),
+        ({"table_bytes": (SMALL,)}, r"table_bytes: is \(67108864,\)"),
         ({"table_bytes": 1e9}, "table_bytes: is 1000000000.0"),
         ({"seconds": -1}, "seconds: is -1; allowed is a number from 0 to 60"),
         ({"seconds": float("nan")}, "seconds: is nan"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import threading
 import time
 
@@ -11,7 +12,7 @@ import pytest
 
 import hercules_fast as hf
 from hercules_fast import _core
-from hercules_fast.errors import DTypeError, HerculesError, IndexRangeError, InputError
+from hercules_fast.errors import DTypeError, HerculesError, IndexRangeError, InputError, SizeError
 
 W = np.arange(40, dtype=np.float32).reshape(8, 5)
 IDX = np.array([0, 1, 2, 3])
@@ -64,6 +65,12 @@ BAG_ERRORS = {
         InputError,
         "weight: must be C-contiguous; pass np.ascontiguousarray",
     ),
+    "weight misaligned": (
+        {"weight": MISALIGNED.view("f4").reshape(2, 4)},
+        InputError,
+        "weight: must be aligned to its items; pass a copy",
+    ),
+    "torch's order": ({"weight": IDX, "indices": W}, DTypeError, "weight: has dtype int64; accepted: float32, float16"),
     # indices
     "indices list": ({"indices": [0, 1]}, DTypeError, "indices: must be a NumPy array, not list"),
     "indices float": ({"indices": IDX.astype("f4")}, DTypeError, "indices: has dtype float32; accepted: int32, int64"),
@@ -115,6 +122,8 @@ BAG_ERRORS = {
     "offsets float": ({"offsets": OFF.astype("f8")}, DTypeError, "offsets: has dtype float64; accepted: int32, int64"),
     "offsets 2-D": ({"offsets": OFF[None]}, InputError, "offsets: must be 1-D, not of shape (1, 2)"),
     "offsets 0-D": ({"offsets": np.array(0)}, InputError, "offsets: must be 1-D, not of shape ()"),
+    "offsets swapped": ({"offsets": OFF.astype(">i4")}, DTypeError, "offsets: has dtype >i4 in foreign byte order"),
+    "offsets misaligned": ({"offsets": MISALIGNED}, InputError, "offsets: must be aligned to its items; pass a copy"),
     "offsets strided": ({"offsets": ints(0, 9, 2)[::2]}, InputError, "offsets: must be C-contiguous; pass np.ascont"),
     "offsets from 1": ({"offsets": ints(1, 2)}, InputError, "offsets[0]: is 1; the first bag starts at 0"),
     "offsets from -1": ({"offsets": ints(-1, 2)}, InputError, "offsets[0]: is -1; the first bag starts at 0"),
@@ -173,6 +182,16 @@ BAG_ERRORS = {
         InputError,
         "per_sample_weights: must be C-contiguous",
     ),
+    "weights misaligned": (
+        {"per_sample_weights": MISALIGNED[:2].view("f4")},
+        InputError,
+        "per_sample_weights: must be aligned to its items; pass a copy",
+    ),
+    "weights swapped": (
+        {"per_sample_weights": np.ones(4, ">f4")},
+        DTypeError,
+        "per_sample_weights: has dtype >f4 in foreign byte order",
+    ),
     "padding above": ({"padding_idx": 8}, InputError, "padding_idx: is 8; allowed is -8 <= padding_idx < 8"),
     "padding below": ({"padding_idx": -9}, InputError, "padding_idx: is -9; allowed is -8 <= padding_idx < 8"),
     "padding huge": ({"padding_idx": 10**30}, InputError, "padding_idx: is 1000000000000000000000000000000, beyond 64"),
@@ -183,6 +202,8 @@ BAG_ERRORS = {
     "threads float": ({"threads": 2.0}, DTypeError, "threads: must be a whole number, not float"),
     "threads NaN": ({"threads": float("nan")}, DTypeError, "threads: must be a whole number, not float"),
     "threads text": ({"threads": "2"}, DTypeError, "threads: must be a whole number, not str"),
+    "exact number": ({"exact": 1}, DTypeError, "exact: must be True or False, not int"),
+    "last None": ({"include_last_offset": None}, DTypeError, "include_last_offset: must be True or False, not None"),
     # out
     "out list": ({"out": [[0.0] * 5] * 2}, DTypeError, "out: must be a NumPy array, not list"),
     "out float64": ({"out": np.zeros((2, 5))}, DTypeError, "out: has dtype float64; accepted: float32, float16"),
@@ -191,6 +212,13 @@ BAG_ERRORS = {
     "out flat": ({"out": np.zeros(10, "f4")}, InputError, "out: has shape (10,); the result has (2, 5)"),
     "out Fortran": ({"out": np.zeros((2, 5), "f4", order="F")}, InputError, "out: must be C-contiguous"),
     "out read-only": ({"out": READ_ONLY}, InputError, "out: is read-only"),
+    "out 0-D": ({"out": np.array(0, "f4")}, InputError, "out: has shape (); the result has (2, 5)"),
+    "out swapped": ({"out": np.zeros((2, 5), ">f4")}, DTypeError, "out: has dtype >f4 in foreign byte order"),
+    "out misaligned": (
+        {"out": np.zeros(41, "u1")[1:].view("f4").reshape(2, 5)},
+        InputError,
+        "out: must be aligned to its items; pass a copy",
+    ),
     "out in weight": ({"out": W[3:5]}, InputError, "out: shares memory with weight"),
 }
 
@@ -287,6 +315,14 @@ def test_no_memory_is_a_memory_error():
         hf.embedding_bag(W, many)
 
 
+def test_a_result_beyond_the_address_space_is_refused():
+    wide, bags = np.empty((0, 2**60), np.float32), np.empty((4, 0), np.int32)
+    with pytest.raises(SizeError, match=r"^out: 4 x 1152921504606846976 values of 4 bytes exceed the address space$"):
+        hf.embedding_bag(wide, bags)
+    with pytest.raises(MemoryError, match=r"^cannot allocate 9223372036854775808 bytes$"):
+        hf.embedding_bag(W, np.empty((2**60, 0), np.int32))
+
+
 def test_empty_shapes():
     none = ints()
     assert hf.embedding_bag(W, IDX, none).shape == (0, 5)
@@ -353,6 +389,28 @@ def test_another_thread_may_write_the_integers_meanwhile(dtype):
         stop.set()
         writer.join()
     assert outcomes["error"] > 0, "the race never happened: the test shows nothing"
+
+
+def test_other_threads_run_during_a_call():
+    """The interpreter is let go: with a switch interval of minutes, another thread gets a turn only if it is."""
+    weight, indices, offsets = np.ones((1000, 64), np.float32), np.zeros(1_000_000, np.int64), np.array([0])
+    interval, order = sys.getswitchinterval(), []
+    sys.setswitchinterval(300)
+    try:
+        for _ in range(20):  # a busy machine may give the other thread no CPU within a call
+            order.clear()
+            gate = threading.Lock()
+            with gate:
+                other = threading.Thread(target=lambda gate=gate: (gate.acquire(), order.append("other")))
+                other.start()
+            hf.embedding_bag(weight, indices, offsets, mode="sum", threads=1)
+            order.append("caller")
+            other.join()
+            if order == ["other", "caller"]:
+                return
+    finally:
+        sys.setswitchinterval(interval)
+    pytest.fail("no other thread ran during any of 20 calls")
 
 
 def test_unknown_isa_is_refused():

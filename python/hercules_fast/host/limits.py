@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import mmap
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from math import ceil
+from operator import index
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, SupportsIndex
 
 from hercules_fast import _core
 from hercules_fast.errors import InputError, InterruptedRun
@@ -190,7 +191,7 @@ def memory_limits(
     counts = _whole_numbers("threads", sorted({1, all_threads}) if threads is None else threads, 1, 1024)
     if type(seconds) not in (int, float) or not 0 <= seconds <= 60:
         raise InputError(f"seconds: is {seconds!r}; allowed is a number from 0 to 60")
-    (seed,) = _whole_numbers("seed", seed, 0, 2**64 - 1)
+    seed = _whole_number("seed", seed, 0, 2**64 - 1)
     system = read_system()
     size = _table_bytes(table_bytes, system)
     kinds: tuple[Pages, ...] = ("2 MiB", "4 KiB") if small_pages else ("2 MiB",)
@@ -307,7 +308,7 @@ def _table_bytes(asked: int | None, system: System) -> int:
                 f" available is {available // 4}"
             )
     else:
-        (size,) = _whole_numbers("table_bytes", asked, 2 * PASS_BYTES, 1 << 46)
+        size = _whole_number("table_bytes", asked, 2 * PASS_BYTES, 1 << 46)
         if size > available // 2:
             raise MemoryError(
                 f"table_bytes: is {size}; allowed is half of the memory that is available, {available // 2}"
@@ -316,19 +317,22 @@ def _table_bytes(asked: int | None, system: System) -> int:
 
 
 def _whole_numbers(name: str, given: int | Sequence[int], least: int, most: int) -> tuple[int, ...]:
-    """``given``, one number or several different ones, each within the limits."""
-    try:
-        numbers = (given,) if isinstance(given, int) else tuple(given)
-    except TypeError:
-        numbers = (given,)  # type: ignore[assignment]
+    """``given``, one number or several different ones (NumPy's too), each within the limits."""
+    several = isinstance(given, Iterable) and not isinstance(given, str)
+    numbers = tuple(_whole_number(name, entry, least, most) for entry in (given if several else (given,)))
     if not numbers:
         raise InputError(f"{name}: is empty; allowed are whole numbers from {least} to {most}")
-    for number in numbers:
-        if type(number) is not int or not least <= number <= most:
-            raise InputError(f"{name}: is {number!r}; allowed is a whole number from {least} to {most}")
     if len(set(numbers)) < len(numbers):
         raise InputError(f"{name}: is {given!r}; each number is allowed once")
     return numbers
+
+
+def _whole_number(name: str, given: object, least: int, most: int) -> int:
+    if not isinstance(given, bool) and isinstance(given, SupportsIndex):
+        with suppress(TypeError):  # an array has the method, and needs to be of one number to use it
+            if least <= (number := index(given)) <= most:
+                return number
+    raise InputError(f"{name}: is {given!r}; allowed is a whole number from {least} to {most}")
 
 
 def _huge_share(memory: npt.NDArray[np.uint8]) -> float:

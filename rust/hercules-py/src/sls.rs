@@ -30,15 +30,17 @@ pub fn embedding_bag<'py>(
     offsets: Option<&Bound<'py, PyAny>>,
     mode: &Bound<'py, PyAny>,
     per_sample_weights: Option<&Bound<'py, PyAny>>,
-    include_last_offset: bool,
+    include_last_offset: &Bound<'py, PyAny>,
     padding_idx: Option<&Bound<'py, PyAny>>,
     out: Option<&Bound<'py, PyAny>>,
     threads: Option<&Bound<'py, PyAny>>,
-    exact: bool,
+    exact: &Bound<'py, PyAny>,
     isa: Option<&str>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let weight = Weight::of("weight", weight)?;
+    let table = weight.table()?;
     let indices = Input::of("indices", indices)?;
+    let include_last_offset = flag("include_last_offset", include_last_offset)?;
     let offsets = offsets.map(|any| Input::of("offsets", any)).transpose()?;
     let lookup_weights = per_sample_weights.map(|any| Input::of("per_sample_weights", any)).transpose()?;
     let bags = match (indices.shape(), &offsets) {
@@ -59,12 +61,12 @@ pub fn embedding_bag<'py>(
     }
     let mode: String = mode.extract().map_err(|_| not_a("mode", "'sum', 'mean' or 'max'", mode))?;
     let call = Call {
-        tables: weight.table()?.into(),
+        tables: table.into(),
         indices: indices.ints()?,
         bags,
         mode: Mode::parse(&mode).map_err(CoreError)?,
         lookup_weights: lookup_weights.as_ref().map(|given| given.lookup_weights(&weight)).transpose()?,
-        exact,
+        exact: flag("exact", exact)?,
         skip: match padding_idx {
             Some(any) => Skip::Padding(integer("padding_idx", any)?),
             None => Skip::Nothing,
@@ -87,10 +89,11 @@ pub fn sparse_lengths_sum<'py>(
     weights: Option<&Bound<'py, PyAny>>,
     out: Option<&Bound<'py, PyAny>>,
     threads: Option<&Bound<'py, PyAny>>,
-    exact: bool,
+    exact: &Bound<'py, PyAny>,
     isa: Option<&str>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let weight = Weight::of("weight", weight)?;
+    let table = weight.table()?;
     let indices = Input::of("indices", indices)?;
     let lengths = Input::of("lengths", lengths)?;
     let weights = weights.map(|any| Input::of("weights", any)).transpose()?;
@@ -100,12 +103,12 @@ pub fn sparse_lengths_sum<'py>(
         given.require_shape_of_indices(&indices)?;
     }
     let call = Call {
-        tables: weight.table()?.into(),
+        tables: table.into(),
         indices: indices.ints()?,
         bags: Bags::Lengths(lengths.ints()?),
         mode: Mode::Sum,
         lookup_weights: weights.as_ref().map(|given| given.lookup_weights(&weight)).transpose()?,
-        exact,
+        exact: flag("exact", exact)?,
         skip: Skip::Nothing,
         threads: threads.map(thread_count).transpose()?,
         isa: isa.map(Isa::parse).transpose().map_err(CoreError)?,
@@ -124,10 +127,10 @@ pub fn embedding_bag_collection<'py>(
     offsets: &Bound<'py, PyAny>,
     mode: &Bound<'py, PyAny>,
     per_sample_weights: Option<&Bound<'py, PyAny>>,
-    skip_pruned: bool,
+    skip_pruned: &Bound<'py, PyAny>,
     out: Option<&Bound<'py, PyAny>>,
     threads: Option<&Bound<'py, PyAny>>,
-    exact: bool,
+    exact: &Bound<'py, PyAny>,
     isa: Option<&str>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let named = |entry| Name { argument: "tables", entry: Some(entry) };
@@ -152,8 +155,8 @@ pub fn embedding_bag_collection<'py>(
             (Some(given), Some(first)) => Some(given.lookup_weights(first)?),
             _ => None,
         },
-        exact,
-        skip: if skip_pruned { Skip::Pruned } else { Skip::Nothing },
+        exact: flag("exact", exact)?,
+        skip: if flag("skip_pruned", skip_pruned)? { Skip::Pruned } else { Skip::Nothing },
         threads: threads.map(thread_count).transpose()?,
         isa: isa.map(Isa::parse).transpose().map_err(CoreError)?,
     };
@@ -446,6 +449,10 @@ pub fn integer(name: &'static str, any: &Bound<'_, PyAny>) -> PyResult<i64> {
             not_a(name, "a whole number", any)
         }
     })
+}
+
+fn flag(name: &'static str, any: &Bound<'_, PyAny>) -> PyResult<bool> {
+    any.extract().map_err(|_| not_a(name, "True or False", any))
 }
 
 pub fn thread_count(any: &Bound<'_, PyAny>) -> PyResult<usize> {

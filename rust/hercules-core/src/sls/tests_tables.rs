@@ -492,7 +492,7 @@ fn run_guarded(formats: [RowFormat; 2], dims: [usize; 2], flush: Flush) -> usize
     // SAFETY: the buffers hold the rows, and start at a multiple of their items' size from a page's border.
     let tables = [0, 1].map(|t| unsafe { Table::from_raw(rows_of[t].data, formats[t], rows, dims[t]) }.unwrap());
     let columns = dims[0] + dims[1];
-    let indices = Guarded::new(&[2_i64, 0, 2, 1, -1, 0, 2], flush);
+    let indices = Guarded::new(&[2_i32, 0, 2, 1, -1, 0, 2], flush);
     let offsets = Guarded::new(&[0_i32, 2, 3, 3, 7], flush);
     let factors = Guarded::new(&[2.0_f32; 7], flush);
     let mut shapes = 0;
