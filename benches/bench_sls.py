@@ -37,7 +37,6 @@ from hercules_fast.host.system import available_memory_bytes
 ROUNDS = 61
 SMALL_CALL_BYTES = 1 << 20
 SMALL_CALL_ROUNDS = 1001
-has_collection = "EmbeddingBagCollection" in hf.__all__
 
 
 @pytest.fixture(scope="module")
@@ -100,11 +99,8 @@ def limit(point: Point, rows: Rows, sets: list[np.ndarray]):
 def possible(point: Point):
     """The point, to be skipped where it cannot be had: rows of ours, of a rival, and those that they are made of."""
     most = 3 * point.tables * point.rows * point.row_bytes
-    marks = [
-        pytest.mark.skipif(point.tables > 1 and not has_collection, reason="this build has no EmbeddingBagCollection"),
-        pytest.mark.skipif(most > available_memory_bytes(), reason=f"no {most / 2**30:.1f} GiB of memory available"),
-    ]
-    return pytest.param(point, id=str(point), marks=marks)
+    no_room = pytest.mark.skipif(most > available_memory_bytes(), reason=f"no {most / 2**30:.1f} GiB of memory available")
+    return pytest.param(point, id=str(point), marks=no_room)
 
 
 @pytest.mark.parametrize("point", [possible(point) for point in POINTS])
@@ -130,6 +126,7 @@ def test_sls(benchmark, account: Account, point: Point) -> None:
     benchmark.pedantic(lambda: ours.call(next(turns)), rounds=3)
 
 
+ALLOWED = {"max": 1.3, "exact": None}
 MODES = [
     Point("fp32", 64, 10**7, 80, 256),
     Point("fp32", 64, 2000, 80, 256),
@@ -150,22 +147,22 @@ def test_modes(benchmark, account: Account, point: Point) -> None:
     def call(**more):
         return lambda i: hf.embedding_bag(table, sets[i], offsets, threads=point.threads, **more)
 
+    collection, ends = hf.EmbeddingBagCollection(rows.tables), np.append(offsets, point.lookups)
+    pruned = [np.where(np.arange(point.lookups) % 20 == 7, -1, one) for one in sets]
+    kept = (pruned[0] >= 0).astype(np.float32)
+    right = hf.embedding_bag(table, sets[0], offsets, mode="sum", per_sample_weights=kept)
+    np.testing.assert_allclose(collection(pruned[0], ends, skip_pruned=True), right, rtol=1e-4, atol=1e-3)
     calls = {
         "sum": call(mode="sum"),
         "mean": call(mode="mean"),
         "max": call(mode="max"),
         "padding_idx": call(mode="sum", padding_idx=0),
         "weights": call(mode="sum", per_sample_weights=weights),
+        "sum through a collection": lambda i: collection(sets[i], ends, threads=point.threads),
+        "a twentieth pruned": lambda i: collection(pruned[i], ends, threads=point.threads, skip_pruned=True),
     }
-    if has_collection:
-        collection = hf.EmbeddingBagCollection(rows.tables)
-        ends = np.append(offsets, point.lookups)
-        pruned = [np.where(np.arange(point.lookups) % 20 == 7, -1, one) for one in sets]
-        calls["sum through a collection"] = lambda i: collection(sets[i], ends, threads=point.threads)
-        kept = (pruned[0] >= 0).astype(np.float32)
-        right = hf.embedding_bag(table, sets[0], offsets, mode="sum", per_sample_weights=kept)
-        np.testing.assert_allclose(collection(pruned[0], ends, skip_pruned=True), right, rtol=1e-4, atol=1e-3)
-        calls["a twentieth pruned"] = lambda i: collection(pruned[i], ends, threads=point.threads, skip_pruned=True)
+    if point.dtype == "int8":
+        calls["exact"] = call(mode="sum", exact=True)
     expected = np.asarray(calls["sum"](0))
     np.testing.assert_allclose(np.asarray(calls["mean"](0)) * point.pooling, expected, rtol=1e-5, atol=1e-5)
     if not benchmark.disabled:
@@ -173,10 +170,66 @@ def test_modes(benchmark, account: Account, point: Point) -> None:
         for name, seconds in medians.items():
             if name != "sum":
                 ratio = seconds / medians["sum"]
-                account.modes.append((f"{name}, {point}", ratio, 1.3 if name == "max" else 1.1))
+                account.modes.append((f"{name}, {point}", ratio, ALLOWED.get(name, 1.1)))
         benchmark.extra_info.update(medians_s=medians)
     turns = itertools.cycle(range(len(sets)))
     benchmark.pedantic(lambda: calls["sum"](next(turns)), rounds=3)
+
+
+def random_case(seed: int):
+    """Values, indices, starts of bags, factors that any float holds, a padding row or None."""
+    rng = np.random.default_rng(seed)
+    rows, dim, lengths = rng.integers(1, 60), 4 * rng.integers(1, 40), rng.integers(0, 30, rng.integers(1, 9))
+    values = (rng.standard_normal((rows, dim)) * 10.0 ** rng.integers(-3, 3, (rows, 1))).astype(np.float32)
+    factors = (rng.integers(-15, 16, lengths.sum()) / 8).astype(np.float32)
+    padding = int(rng.integers(0, rows)) if seed % 2 else None
+    return values, rng.integers(0, rows, lengths.sum()), np.cumsum(lengths) - lengths, factors, padding
+
+
+@pytest.mark.parametrize("mode", ["sum", "weighted", "mean", "max"])
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
+def test_floats_are_those_of_torch(dtype: str, mode: str) -> None:
+    """The same bits, but for PyTorch's own roundings: to the table's type, and of a fused product and sum."""
+    torch = pytest.importorskip("torch")
+    number, kind = np.float64 if dtype == "float64" else np.float32, getattr(torch, dtype)
+    unit = {"float16": 2.0**-11, "bfloat16": 2.0**-8}.get(dtype, 0.0)
+    for seed in range(40):
+        values, indices, offsets, factors, padding = random_case(seed)
+        weights = factors.astype(number) if mode == "weighted" else None
+        more = {"mode": "sum" if mode == "weighted" else mode, "padding_idx": padding}
+        table = values.astype(number) if dtype == "float64" else hf.EmbeddingTable.from_array(values, dtype)
+        ours = hf.embedding_bag(table, indices, offsets, per_sample_weights=weights, **more)
+        size = hf.embedding_bag(
+            np.abs(values), indices, offsets, per_sample_weights=None if weights is None else np.abs(factors), **more
+        )
+        where, starts, rows = torch.from_numpy(indices), torch.from_numpy(offsets), torch.from_numpy(values).to(kind)
+        factor = None if weights is None else torch.from_numpy(weights).to(kind)
+        right = torch.nn.functional.embedding_bag(where, rows, starts, per_sample_weights=factor, **more)
+        # A mean is rounded twice; halves lose absolutely below their normal range.
+        allowed = unit * (2 if mode == "mean" else 1) * size + (2.0**-24 if unit else 0.0)
+        if weights is not None:
+            allowed = allowed + (len(indices) + 1) * np.finfo(number).eps * size
+        assert np.all(np.abs(ours - right.double().numpy()) <= allowed), seed
+
+
+@pytest.mark.parametrize(("dtype", "name"), [("int8", "byte"), ("int4", "4bit"), ("int2", "2bit")])
+def test_quantised_rows_are_those_of_torch(dtype: str, name: str) -> None:
+    """The same bytes of rows and, with ``exact=True``, of sums; its operators know no other mode."""
+    torch = pytest.importorskip("torch")
+    prepack = getattr(torch.ops.quantized, f"embedding_bag_{name}_prepack")
+    bag = getattr(torch.ops.quantized, f"embedding_bag_{name}_rowwise_offsets")
+    for seed in range(40):
+        values, indices, offsets, factors, _ = random_case(seed)
+        table, packed = hf.EmbeddingTable.from_array(values, dtype), prepack(torch.from_numpy(values))
+        assert np.array_equal(table.to_fused(), packed.numpy()), seed
+        for weights in (None, factors):
+            factor = None if weights is None else torch.from_numpy(weights)
+            right = bag(packed, torch.from_numpy(indices), torch.from_numpy(offsets), False, 0, False, factor).numpy()
+            more = {"per_sample_weights": weights, "exact": True}
+            assert np.array_equal(hf.embedding_bag(table, indices, offsets, mode="sum", **more), right), seed
+            count = np.maximum(np.diff(offsets, append=len(indices)), 1).astype(np.float32)
+            mean = hf.embedding_bag(table, indices, offsets, mode="mean", **more)
+            assert np.array_equal(mean, right / count[:, None]), seed
 
 
 def test_one_small_call(benchmark, account: Account) -> None:
