@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+ARM    := aarch64-unknown-linux-gnu
 RUST   := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock pyproject.toml
 
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
@@ -9,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Builds and tests must not depend on a caller's environment.
 unexport PYTHONPATH PYTHONHOME CONDA_PREFIX
 
-.PHONY: plan test lint bench bench-sls build clean help
+.PHONY: plan test test-tiers lint bench bench-sls build clean help
 .DELETE_ON_ERROR:
 
 help: ## list the commands
@@ -22,9 +23,17 @@ test: build $(VENV)/.dev ## all tests, Rust and Python
 	cargo test --locked --package hercules-core
 	$(BIN)/python -m pytest $(ARGS)
 
+test-tiers: build $(VENV)/.dev ## the embedding-bag tests once more, under each lower instruction set
+	for isa in portable avx2; do \
+		HERCULES_FAST_ISA=$$isa $(BIN)/python -m pytest -k 'bag or embedding or sls' || exit 1; \
+	done
+
 lint: build $(VENV)/.dev ## formatting, lints, types
 	cargo fmt --all -- --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	@if [ -d "$$(rustc --print target-libdir --target $(ARM))" ]; then \
+		cargo check --locked --package hercules-core --target $(ARM); \
+	else echo "skipped: a check for $(ARM), which this toolchain does not have"; fi
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

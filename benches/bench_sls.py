@@ -99,7 +99,9 @@ def limit(point: Point, rows: Rows, sets: list[np.ndarray]):
 def possible(point: Point):
     """The point, to be skipped where it cannot be had: rows of ours, of a rival, and those that they are made of."""
     most = 3 * point.tables * point.rows * point.row_bytes
-    no_room = pytest.mark.skipif(most > available_memory_bytes(), reason=f"no {most / 2**30:.1f} GiB of memory available")
+    no_room = pytest.mark.skipif(
+        most > available_memory_bytes(), reason=f"no {most / 2**30:.1f} GiB of memory available"
+    )
     return pytest.param(point, id=str(point), marks=no_room)
 
 

@@ -1,8 +1,10 @@
 """Embedding bags on NumPy arrays and on tables of our own: gather rows of a table and pool them, bag by bag.
 
-Arrays are used where they lie (a read-only array or an ``np.memmap`` will do); nothing as long as the indices is
-copied. Over floats sums are exact in the sense of the naive loop: each column is added in float32 (float64 over
-float64) in the order of the lookups, so the result has the same bytes for any thread count and instruction set.
+Arrays are used where they lie (a read-only array or an ``np.memmap`` will do). Tables, indices and weights are never
+copied as a whole: indices pass through a small buffer, where they are checked; only the ends of bags are copied.
+
+Over floats sums are exact in the sense of the naive loop: each column is added in float32 (float64 over float64) in the
+order of the lookups, so the result has the same bytes for any thread count and instruction set.
 
 Another thread may write an input during a call. Each index is read once, checked, and used from the checked copy:
 the worst that comes of it is a wrong sum or an error.

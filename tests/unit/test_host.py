@@ -31,7 +31,11 @@ def test_each_figure_is_there_once_with_its_counts(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(host_limits, "PASS_BYTES", 1 << 20)  # a test of counts, not of times
     told: list[tuple[int, int]] = []
     found = measure(
-        threads=(1, np.int64(2)), row_bytes=np.array([72, 256]), small_pages=True, seed=3, progress=lambda *done: told.append(done)
+        threads=(1, np.int64(2)),
+        row_bytes=np.array([72, 256]),
+        small_pages=True,
+        seed=3,
+        progress=lambda *done: told.append(done),
     )
     wanted = [
         (access, pages, threads, row_bytes)

@@ -318,8 +318,8 @@ def _table_bytes(asked: int | None, system: System) -> int:
 
 def _whole_numbers(name: str, given: int | Sequence[int], least: int, most: int) -> tuple[int, ...]:
     """``given``, one number or several different ones (NumPy's too), each within the limits."""
-    several = isinstance(given, Iterable) and not isinstance(given, str)
-    numbers = tuple(_whole_number(name, entry, least, most) for entry in (given if several else (given,)))
+    entries = given if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
+    numbers = tuple(_whole_number(name, entry, least, most) for entry in entries)
     if not numbers:
         raise InputError(f"{name}: is empty; allowed are whole numbers from {least} to {most}")
     if len(set(numbers)) < len(numbers):
