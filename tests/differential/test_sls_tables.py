@@ -65,6 +65,21 @@ def test_tables_of_floats_are_bit_equal_to_the_twin(case, mode, weighted, dtype)
     )
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_values_below_the_normal_range_are_kept(dtype, mode):
+    rng = np.random.default_rng(4)
+    least = 2.0**-24 if dtype == "float16" else 2.0**-133  # the smallest half; the smallest bfloat16
+    weight = (rng.integers(-30, 31, (20, 37)) * least).astype(np.float32)
+    table = hf.EmbeddingTable.from_array(weight, dtype)
+    assert same_bytes(table.dequantize(), weight)
+    indices, bags = rng.integers(0, 20, 30), [range(12), range(12, 12), range(12, 30)]
+    right = twin.embedding_bag(weight, indices, bags, mode)
+    assert (right != 0).any()
+    for isa, ours in every_way(table, indices, bags, mode, None, None):
+        assert same_bytes(ours, right), isa
+
+
 @given(cases(), MODES, st.booleans(), st.sampled_from([np.float16, np.float64]))
 def test_arrays_of_other_floats_are_bit_equal_to_the_twin(case, mode, weighted, dtype):
     weight, indices, lengths, factors, padding = case

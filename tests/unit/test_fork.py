@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -35,8 +37,7 @@ def wait(pid: int, seconds: float) -> int:
     pytest.fail(f"the forked child hung for {seconds} s in a parallel call")
 
 
-def test_parallel_calls_work_in_a_child_forked_after_use():
-    right = parallel_call()
+def fork_ten_times(right: np.ndarray) -> None:
     for _ in range(10):
         with warnings.catch_warnings():
             # Python 3.12 and later warn about fork in a process with threads: that is what is tried here.
@@ -49,4 +50,28 @@ def test_parallel_calls_work_in_a_child_forked_after_use():
             finally:
                 os._exit(code)
         assert wait(pid, 20) == 0
+
+
+def test_parallel_calls_work_in_a_child_forked_after_use():
+    right = parallel_call()
+    fork_ten_times(right)
     assert np.array_equal(parallel_call(), right), "the parent's threads still work"
+
+
+def test_calls_of_several_threads_at_once_and_a_fork_meanwhile():
+    right, stop = parallel_call(), threading.Event()
+
+    def caller() -> int:
+        calls = 0
+        while not stop.is_set():
+            assert np.array_equal(parallel_call(), right)
+            calls += 1
+        return calls
+
+    with ThreadPoolExecutor(3) as pool:
+        callers = [pool.submit(caller) for _ in range(3)]
+        try:
+            fork_ten_times(right)
+        finally:
+            stop.set()
+        assert all(one.result() > 0 for one in callers)
