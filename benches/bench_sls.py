@@ -46,7 +46,7 @@ def account():
     yield kept
     if sls_rivals.MISSING:
         kept.notes.append(f"not installed, so not compared: {', '.join(sorted(sls_rivals.MISSING))}")
-    if kept.results or kept.modes:
+    if kept.results or kept.modes or kept.notes:
         print(kept.summary())
 
 
