@@ -101,7 +101,7 @@ impl NarrowLanes for Quad {
     #[inline(always)]
     unsafe fn load_half(from: *const u8) -> Self {
         // SAFETY: the caller promises four readable values of two bytes at `from`.
-        unsafe { Self::map(from.cast::<[u16; 4]>().read_unaligned(), half_to_f32) }
+        unsafe { Self(std::array::from_fn(|i| half_to_f32(from.cast::<u16>().add(i).read_unaligned()))) }
     }
     #[inline(always)]
     unsafe fn load_half_first(from: *const u8, n: usize) -> Self {
@@ -112,11 +112,12 @@ impl NarrowLanes for Quad {
     unsafe fn load_codes<const BYTES: usize>(from: *const u8) -> [u32; 4] {
         // SAFETY: the caller promises four times BYTES readable bytes at `from`.
         unsafe {
-            match BYTES {
-                1 => from.cast::<[u8; 4]>().read().map(u32::from),
-                2 => from.cast::<[u16; 4]>().read_unaligned().map(u32::from),
-                _ => from.cast::<[u32; 4]>().read_unaligned(),
-            }
+            // Value by value: an array read at once is one wide number to the compiler, taken apart by shifts.
+            std::array::from_fn(|i| match BYTES {
+                1 => u32::from(from.add(i).read()),
+                2 => u32::from(from.cast::<u16>().add(i).read_unaligned()),
+                _ => from.cast::<u32>().add(i).read_unaligned(),
+            })
         }
     }
     #[inline(always)]
