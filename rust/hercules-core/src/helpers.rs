@@ -26,6 +26,12 @@ struct Task<'a> {
     panicked: AtomicBool,
 }
 
+impl<'a> Task<'a> {
+    fn new(work: &'a (dyn Fn() + Sync)) -> Self {
+        Self { work, caller: thread::current(), finished: AtomicUsize::new(0), panicked: AtomicBool::new(false) }
+    }
+}
+
 /// Marks a helper that is at work.
 const AT_WORK: *mut Task<'static> = ptr::without_provenance_mut(1);
 
@@ -56,12 +62,14 @@ impl Helper {
         self.home.settle();
         loop {
             thread::park();
-            let task = self.offer.load(Ordering::Acquire);
-            if task.is_null()
-                || self.offer.compare_exchange(task, AT_WORK, Ordering::AcqRel, Ordering::Relaxed).is_err()
-            {
+            let seen = self.offer.load(Ordering::Relaxed);
+            if seen.is_null() {
                 continue; // woken for nothing, or the offer was taken back
             }
+            // What is taken, and not what was seen: that one may be gone and another stand in the same place of a stack.
+            let Ok(task) = self.offer.compare_exchange(seen, AT_WORK, Ordering::AcqRel, Ordering::Relaxed) else {
+                continue;
+            };
             // SAFETY: a caller waits for every helper that took its task, until `finished` says that it is through.
             let Task { work, caller, finished, panicked } = unsafe { &*task };
             let caller = caller.clone();
@@ -98,7 +106,24 @@ struct Offers<'a> {
     to: Vec<&'static Helper>,
 }
 
-impl Offers<'_> {
+impl<'a> Offers<'a> {
+    fn of(task: &'a Task<'a>) -> Self {
+        Self { task, to: Vec::new() }
+    }
+
+    /// Offer the task to `wanted` of `helpers`, fewer if fewer are free. There are at least that many.
+    fn make(&mut self, helpers: &Helpers, wanted: usize) -> Result<()> {
+        let mut all = helpers.all.lock().unwrap_or_else(PoisonError::into_inner);
+        while all.len() < wanted {
+            let number = all.len();
+            all.push(Helper::start(number)?);
+        }
+        let task = self.pointer();
+        self.to.reserve(wanted);
+        self.to.extend(all.iter().filter(|helper| helper.offer(task)).take(wanted));
+        Ok(())
+    }
+
     /// The task as helpers know it. Its lifetime ends after that of the offers, which wait for everybody who took it.
     fn pointer(&self) -> *mut Task<'static> {
         ptr::from_ref(self.task).cast_mut().cast()
@@ -149,22 +174,9 @@ pub fn share<R: Send + Sync>(threads: usize, count: usize, work: impl Fn(usize) 
     if wanted == 0 || rayon::current_thread_index().is_some() {
         drain();
     } else {
-        let task = Task {
-            work: &drain,
-            caller: thread::current(),
-            finished: AtomicUsize::new(0),
-            panicked: AtomicBool::new(false),
-        };
-        let mut offers = Offers { task: &task, to: Vec::with_capacity(wanted) };
-        {
-            let mut all = helpers().all.lock().unwrap_or_else(PoisonError::into_inner);
-            while all.len() < wanted {
-                let number = all.len();
-                all.push(Helper::start(number)?);
-            }
-            let pointer = offers.pointer();
-            offers.to.extend(all.iter().take(wanted).filter(|helper| helper.offer(pointer)));
-        }
+        let task = Task::new(&drain);
+        let mut offers = Offers::of(&task);
+        offers.make(helpers(), wanted)?;
         let own = catch_unwind(AssertUnwindSafe(drain));
         drop(offers);
         if let Err(panic) = own {
@@ -231,6 +243,7 @@ impl Home {
 mod tests {
     use super::*;
     use crate::pool;
+    use std::time::{Duration, Instant};
 
     #[test]
     fn work_is_done_once_and_given_in_order() {
@@ -268,17 +281,43 @@ mod tests {
 
     #[test]
     fn helpers_do_their_part() {
-        // Each piece waits for another one, so that one thread alone could not finish.
-        let here = AtomicUsize::new(0);
-        let both = share(2, 2, |_| {
-            here.fetch_add(1, Ordering::SeqCst);
-            while here.load(Ordering::SeqCst) < 2 {
+        // Each piece waits for the other one, but not for ever: helpers may be busy with other callers just now.
+        let shared = || {
+            let here = AtomicUsize::new(0);
+            let both = share(2, 2, |_| {
+                here.fetch_add(1, Ordering::SeqCst);
+                let start = Instant::now();
+                while here.load(Ordering::SeqCst) < 2 && start.elapsed() < Duration::from_millis(100) {
+                    thread::yield_now();
+                }
+                thread::current().id()
+            });
+            let both = both.unwrap();
+            both[0] != both[1]
+        };
+        assert!((0..100).any(|_| shared()), "one thread did it all");
+    }
+
+    #[test]
+    fn the_next_helper_is_asked_where_one_is_busy() {
+        let helpers = Helpers { pid: std::process::id(), all: Mutex::new(Vec::new()) };
+        let released = AtomicBool::new(false);
+        let nothing = || ();
+        let wait = || {
+            while !released.load(Ordering::Relaxed) {
                 thread::yield_now();
             }
-            thread::current().id()
-        });
-        let both = both.unwrap();
-        assert_ne!(both[0], both[1]);
+        };
+        let (easy, long) = (Task::new(&nothing), Task::new(&wait));
+        let mut first = Offers::of(&easy);
+        first.make(&helpers, 2).unwrap();
+        drop(first); // two helpers, both free
+        let (mut busy, mut asked) = (Offers::of(&long), Offers::of(&easy));
+        busy.make(&helpers, 1).unwrap();
+        asked.make(&helpers, 1).unwrap();
+        released.store(true, Ordering::Relaxed); // before anything can fail: offers wait when they go
+        assert_eq!((busy.to.len(), asked.to.len()), (1, 1));
+        assert!(!ptr::eq(busy.to[0], asked.to[0]));
     }
 
     #[test]

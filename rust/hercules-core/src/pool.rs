@@ -33,7 +33,7 @@ fn pools() -> &'static Pools {
 }
 
 /// What `slot` holds for this process, made where it holds nothing or what a parent left there.
-pub(crate) fn of_this_process<T>(
+pub(crate) fn of_this_process<T: Sync>(
     slot: &'static AtomicPtr<T>,
     pid_of: impl Fn(&T) -> u32,
     make: impl FnOnce(u32) -> T,

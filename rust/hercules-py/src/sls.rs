@@ -59,12 +59,11 @@ pub fn embedding_bag<'py>(
     if let Some(given) = &lookup_weights {
         given.require_shape_of_indices(&indices)?;
     }
-    let mode: String = mode.extract().map_err(|_| not_a("mode", "'sum', 'mean' or 'max'", mode))?;
     let call = Call {
         tables: table.into(),
         indices: indices.ints()?,
         bags,
-        mode: Mode::parse(&mode).map_err(CoreError)?,
+        mode: pooling_mode(mode)?,
         lookup_weights: lookup_weights.as_ref().map(|given| given.lookup_weights(&weight)).transpose()?,
         exact: flag("exact", exact)?,
         skip: match padding_idx {
@@ -144,13 +143,12 @@ pub fn embedding_bag_collection<'py>(
     if let Some(given) = &lookup_weights {
         given.require_shape_of_indices(&indices)?;
     }
-    let mode: String = mode.extract().map_err(|_| not_a("mode", "'sum', 'mean' or 'max'", mode))?;
     let views = weights.iter().map(Weight::table).collect::<PyResult<Vec<_>>>()?;
     let call = Call {
         tables: Tables::Many(&views),
         indices: indices.ints()?,
         bags: Bags::Offsets { offsets: offsets.ints()?, include_last: true },
-        mode: Mode::parse(&mode).map_err(CoreError)?,
+        mode: pooling_mode(mode)?,
         lookup_weights: match (&lookup_weights, weights.first()) {
             (Some(given), Some(first)) => Some(given.lookup_weights(first)?),
             _ => None,
@@ -459,6 +457,11 @@ pub fn thread_count(any: &Bound<'_, PyAny>) -> PyResult<usize> {
     let n = integer("threads", any)?;
     // A negative number becomes one that the core refuses too; here its message shows what was given.
     usize::try_from(n).map_err(|_| CoreError(Error::invalid("threads", format!("is {n}; allowed is 1 or more"))).into())
+}
+
+fn pooling_mode(any: &Bound<'_, PyAny>) -> PyResult<Mode> {
+    let name: String = any.extract().map_err(|_| not_a("mode", "'sum', 'mean' or 'max'", any))?;
+    Mode::parse(&name).map_err(|e| CoreError(e).into())
 }
 
 fn not_a(name: impl fmt::Display, what: &str, any: &Bound<'_, PyAny>) -> PyErr {

@@ -24,8 +24,8 @@ fn first(n: usize) -> __mmask16 {
     ((1_u32 << n) - 1) as __mmask16
 }
 
-// SAFETY of the blocks below: the traits' callers promise AVX-512 F, BW and VL, F16C and pointers valid for the lanes that are touched;
-// masked lanes are not touched.
+// SAFETY of the blocks below: the traits' callers promise AVX-512 F, BW and VL, F16C and pointers valid for the lanes that
+// are touched; masked lanes are not touched.
 impl Lanes for Zmm {
     type Number = f32;
     const COUNT: usize = 16;

@@ -81,11 +81,10 @@ impl RowFormat {
 
     /// Bytes of `rows` rows of `dim` columns, refused where the address space ends.
     pub fn table_bytes(self, field: &str, rows: usize, dim: usize) -> Result<usize> {
-        self.row_bytes(dim)
-            .and_then(|bytes| bytes.checked_mul(rows))
-            .filter(|&n| isize::try_from(n).is_ok())
-            .ok_or_else(|| {
-                Error::Size(format!("{field}: {rows} rows of {dim} {} values exceed the address space", self.name()))
-            })
+        // A row must fit even where there are none: others reckon with its size.
+        let fits = |row: usize| row.checked_mul(rows.max(1)).is_some_and(|n| isize::try_from(n).is_ok());
+        self.row_bytes(dim).filter(|&row| fits(row)).map(|row| row * rows).ok_or_else(|| {
+            Error::Size(format!("{field}: {rows} rows of {dim} {} values exceed the address space", self.name()))
+        })
     }
 }

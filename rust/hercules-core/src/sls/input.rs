@@ -138,7 +138,7 @@ impl<'a> Table<'a> {
     /// if that is the format.
     pub unsafe fn from_raw(data: *const u8, format: RowFormat, rows: usize, dim: usize) -> Result<Self> {
         format.table_bytes("weight", rows, dim)?;
-        let row_bytes = format.row_bytes(dim).unwrap_or(usize::MAX); // fits, unless there are no rows
+        let row_bytes = format.row_bytes(dim).expect("those of the table are known");
         Ok(Self { data, format, rows, dim, row_bytes, memory: PhantomData })
     }
 

@@ -221,9 +221,9 @@ pub(super) struct Batch<'a> {
 /// # Safety
 /// The CPU has the tier; for each address in `batch.rows` but `skipped` (which is there only where the kernel looks for
 /// it), the strip's columns can be read `first_byte` bytes further on, and the scale and bias from `params` bytes beyond
-/// that if rows are quantised; `out + b * stride` can be written for the
-/// strip's columns for each bag `b` in `batch.ends`; `ends` never decrease; weights are there for each lookup. `out` points
-/// to the fold's numbers.
+/// that if rows are quantised; `out + b * stride` can be written for the strip's columns for each bag `b` in `batch.ends`,
+/// and read for the first one if it is resumed; `ends` never decrease, from `position` on; weights are there for each
+/// lookup. `out` points to the fold's numbers.
 pub(super) type StripKernel = unsafe fn(batch: &Batch, out: *mut u8) -> usize;
 
 /// Round `n` values of f32 to halves, ties to even.

@@ -61,16 +61,21 @@ pub(crate) fn embedding_bag<N: Real>(q: &Question<N>) -> Result<Vec<N>> {
     Ok(out)
 }
 
-#[allow(clippy::eq_op)] // only a NaN differs from itself
 fn reduce<N: Real>(mode: Mode, values: impl Iterator<Item = N>, count: usize) -> N {
     if count == 0 {
         return N::of(0);
     }
     match mode {
         Mode::Sum => values.fold(N::of(0), |sum, x| sum + x),
-        Mode::Mean => values.fold(N::of(0), |sum, x| sum + x) / N::of(count as u16),
-        Mode::Max => values.fold(N::LEAST, |best, x| if x > best || x != x { x } else { best }),
+        Mode::Mean => values.fold(N::of(0), |sum, x| sum + x) / N::of(u16::try_from(count).expect("a short bag")),
+        Mode::Max => values.fold(N::LEAST, larger),
     }
+}
+
+/// `x` if it is larger or not a number.
+#[allow(clippy::eq_op)] // only a NaN differs from itself
+fn larger<N: Real>(best: N, x: N) -> N {
+    if x > best || x != x { x } else { best }
 }
 
 /// Rows of codes with a scale and a bias each.
@@ -96,7 +101,7 @@ pub(crate) fn quantised_column(
         let (scale, bias) = table.scale_and_bias[row];
         let code = table.codes[row * dim + column];
         if mode == Mode::Max {
-            acc = acc.max(code.mul_add(scale, bias));
+            acc = larger(acc, code.mul_add(scale, bias));
         } else {
             acc = code.mul_add(w * scale, acc + w * bias);
             magnitude +=

@@ -319,6 +319,64 @@ fn special_values_of_narrow_rows_pass_through() {
 }
 
 #[test]
+fn scales_and_biases_that_are_not_finite_give_what_the_formula_gives() {
+    // Rows of other makers may have them. Codes of all values, so that zero times infinity is among the products.
+    let params = [(1.0, 0.0), (f32::INFINITY, 1.0), (f32::NEG_INFINITY, 0.0), (f32::NAN, 2.0), (0.5, f32::INFINITY)]
+        .into_iter()
+        .chain([(-2.0, f32::NEG_INFINITY), (0.25, f32::NAN), (f32::INFINITY, f32::NEG_INFINITY)])
+        .collect::<Vec<_>>();
+    // What is finite is bounded elsewhere.
+    let alike = |a: f32, b: f32| a == b || (a.is_nan() && b.is_nan()) || (a.is_finite() && b.is_finite());
+    for format in [RowFormat::Int8, RowFormat::Int4, RowFormat::Int2] {
+        for dim in [3, 70, 300] {
+            let mut bytes = Vec::new();
+            for (row, (scale, bias)) in params.iter().enumerate() {
+                bytes.extend((0..format.code_bytes(dim).unwrap()).map(|i| (i * 37 + row) as u8));
+                for x in [scale, bias] {
+                    if format == RowFormat::Int8 {
+                        bytes.extend(x.to_ne_bytes());
+                    } else {
+                        bytes.extend(f32_to_half(*x).to_ne_bytes());
+                    }
+                }
+            }
+            // SAFETY: the vector holds the rows.
+            let table =
+                unsafe { OwnedTable::import(bytes.as_ptr(), Layout::ParamsLast, params.len(), dim, format) }.unwrap();
+            let decoded = decode(&table);
+            // Each pair of rows is a bag, in both orders.
+            let n = params.len() as i64;
+            let indices: Vec<i64> = (0..n * n).flat_map(|pair| [pair / n, pair % n]).collect();
+            let lengths = vec![2; (n * n) as usize];
+            let factors: Vec<f32> = (0..indices.len()).map(|j| [1.5, -2.0, 0.0][j % 3]).collect();
+            for (mode, weighted) in [(Mode::Sum, false), (Mode::Sum, true), (Mode::Max, false)] {
+                let mut right = Vec::new();
+                for bag in 0..lengths.len() {
+                    let lookups: Vec<_> = (2 * bag..2 * bag + 2)
+                        .map(|j| (indices[j] as usize, if weighted { factors[j] } else { 1.0 }))
+                        .collect();
+                    right.extend((0..dim).map(|c| reference::quantised_column(&decoded, dim, c, &lookups, mode).0));
+                }
+                for isa in tiers() {
+                    for exact in [false, true] {
+                        let lookup_weights = weighted.then_some(factors[..].into());
+                        let call = Call {
+                            exact,
+                            isa: Some(isa),
+                            lookup_weights,
+                            ..call(table.table(), &indices, &lengths, mode)
+                        };
+                        let ours = run(call);
+                        let wrong = ours.iter().zip(&right).position(|(&ours, &right)| !alike(ours, right));
+                        assert_eq!(wrong, None, "{} {isa} {mode:?} {weighted} {exact} {dim}", format.name());
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn rows_that_cannot_be_encoded_are_named() {
     let error = |format, values: &[f32]| {
         let mut to = vec![0; format_bytes(format, values.len())];

@@ -482,6 +482,9 @@ fn tables_and_bags_that_do_not_fit_are_refused() {
     assert_eq!(of(&two, &[0, 1, 3], Skip::Padding(0)), "padding_idx: goes with one table only");
     assert_eq!(of(&[wide; 3], &[0], none), "out: the columns of 3 tables exceed the address space");
     assert!(of(&[wide], &[0, 1], none).starts_with("out: 1 x 9223372036854775807 values of 4 bytes exceed"));
+    // Rows that no memory holds, where there are none.
+    let error = Table::new(&[], 0, usize::MAX / 4).map(|table| of(&[table], &[0], none)).unwrap_err().to_string();
+    assert_eq!(error, "weight: 0 rows of 4611686018427387903 float32 values exceed the address space");
 }
 
 /// Run one pair of tables in every tier and mode, results of either width, all buffers flush with forbidden pages.
