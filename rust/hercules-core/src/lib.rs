@@ -6,6 +6,7 @@
 
 pub mod control;
 pub mod cpu;
+pub mod dram;
 pub mod error;
 pub mod pool;
 pub mod queue;

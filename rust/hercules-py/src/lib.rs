@@ -3,6 +3,7 @@
 use pyo3::prelude::*;
 
 mod call;
+mod dram;
 mod error;
 mod info;
 mod list;
@@ -13,6 +14,8 @@ mod table;
 
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use crate::dram::{DramStandard, dram_earliest, simulate_dram};
     #[pymodule_export]
     use crate::info::{build_info, capabilities};
     #[pymodule_export]
