@@ -55,7 +55,7 @@ _HOMES = {
 }
 _ROOMS = frozenset(
     {
-        *("descriptors", "errors", "fleets", "hardware", "models", "planning", "plotting", "profiling"),
+        *("descriptors", "errors", "fleets", "hardware", "memory", "models", "planning", "plotting", "profiling"),
         *("provisioning", "report", "serving", "sls", "tables", "traffic"),
     }
 )

@@ -72,10 +72,6 @@ impl DramStandard {
         self.inner.peak_gb_s()
     }
 
-    #[getter]
-    fn tck_ns(&self) -> f64 {
-        self.inner.tck_ns
-    }
 }
 
 /// The settings of a controller as Python names them.

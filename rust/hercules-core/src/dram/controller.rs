@@ -5,9 +5,10 @@
 //! the channel serves only requests whose row is open for them already: the rank is precharged and refreshed as soon as
 //! that is allowed.
 //!
-//! A queued request wants one next command at one earliest cycle, of which the part that its bank decides is kept with
-//! it and recomputed when its bank changes. The part that other banks decide is a limit shared by a bank group, so one
-//! pass over the queue, two loads and two comparisons each, finds the next command of the channel.
+//! A bank has at most two wishes: its oldest request that hits the open row, and its oldest that does not (for a closed
+//! bank, its oldest). A wish keeps the earliest cycle that its own bank allows and is renewed when its bank changes. What
+//! other banks allow is a limit shared by a bank group. So the next command of the channel comes from one pass over the
+//! wishes: two loads and two comparisons each.
 
 use super::standard::Standard;
 use super::state::{CLOSED, Command, Kind, RankCommand, State};
@@ -66,7 +67,7 @@ impl Settings {
                 return Err(Error::invalid(name, format!("is {value}; allowed is from 1 to {MAX_WINDOW}")));
             }
         }
-        const MOST: u64 = 1 << 32;
+        const MOST: u64 = 1 << 31;
         if !(1..=MOST).contains(&self.gap) {
             return Err(Error::invalid("gap", format!("is {}; allowed is from 1 to {MOST} cycles", self.gap)));
         }
@@ -116,10 +117,10 @@ pub enum Issued {
     Rank(RankCommand),
 }
 
-/// What the scan reads of a queued request.
+/// A command that a bank could issue next.
 #[derive(Debug, Clone, Copy)]
 struct Wish {
-    /// Earliest cycle of the next command as far as the bank decides.
+    /// Earliest cycle as far as the bank decides.
     at: u64,
     /// Index of the shared limit.
     limit: u32,
@@ -129,19 +130,39 @@ struct Wish {
 
 const YIELDS: u32 = 1 << 31;
 
-/// The rest of a queued request.
+/// A queued request, in a list of its bank from old to new.
 #[derive(Debug, Clone, Copy)]
 struct Queued {
     request: Request,
     came_in: u64,
+    id: u32,
+    next: u16,
 }
 
-/// The next command: cycle, and which request's.
+/// End of a list of slots, absence of a slot or of a wish.
+const NONE: u16 = u16::MAX;
+
+/// The queue of one bank.
+#[derive(Debug, Clone, Copy)]
+struct Line {
+    first: u16,
+    last: u16,
+    /// Slot of the waiting request that opened the row.
+    opener: u16,
+    /// Where its wishes stand, and their slots.
+    wishes: [u16; 2],
+    slots: [u16; 2],
+}
+
+/// The next command: when, and the wish behind it.
 #[derive(Debug, Clone, Copy)]
 struct Next {
     cycle: u64,
-    slot: usize,
+    order: u32,
+    wish: usize,
 }
+
+const NOTHING: Next = Next { cycle: NEVER, order: u32::MAX, wish: usize::MAX };
 
 /// One channel: state of its banks, the queue, the refreshes.
 pub struct Controller {
@@ -149,15 +170,20 @@ pub struct Controller {
     state: State,
     ranks: Vec<Refreshing>,
     waiting_ranks: usize,
+    /// The refresh that falls due next, and its rank.
+    next_due: (u64, usize),
     refresh_interval: u64,
     read_latency: u64,
     write_latency: u64,
     wishes: Vec<Wish>,
-    queued: Vec<Queued>,
+    /// Bank and place among its wishes of each wish.
+    owners: Vec<(u32, u8)>,
+    slots: Vec<Queued>,
+    free: Vec<u16>,
+    lines: Vec<Line>,
+    queued_reads: usize,
     queued_writes: usize,
     drains_writes: bool,
-    /// Banks whose row was opened for a request that still waits.
-    guarded: Vec<bool>,
     /// Cycles at which issued reads are back, in order.
     in_flight: VecDeque<u64>,
     came_in: usize,
@@ -181,25 +207,30 @@ impl Controller {
     /// A channel of `ranks` ranks with all banks closed, before its first cycle, which is 1.
     ///
     /// Rank k of R is first refreshed at (k + 1) / R of the interval, so that refreshes are spread. `standard` and
-    /// `settings` are checked.
-    pub fn new(standard: &Standard, ranks: usize, settings: Settings) -> Self {
+    /// `settings` are checked. Only with `writes` may a request write.
+    pub fn new(standard: &Standard, ranks: usize, settings: Settings, writes: bool) -> Self {
         let t = &standard.timing;
         let interval = u64::from(t.refi);
         let due = |k: u64| if settings.refresh { (k + 1) * interval / ranks as u64 } else { NEVER };
         let queue = settings.window + settings.write_queue;
-        Self {
+        let line = Line { first: NONE, last: NONE, opener: NONE, wishes: [NONE; 2], slots: [NONE; 2] };
+        let mut controller = Self {
             settings,
-            state: State::new(standard, ranks),
+            state: State::new(standard, ranks, writes),
             ranks: (0..ranks as u64).map(|k| Refreshing { due: due(k), waits: false }).collect(),
             waiting_ranks: 0,
+            next_due: (NEVER, 0),
             refresh_interval: interval,
             read_latency: u64::from(t.cl + t.bl),
             write_latency: u64::from(t.cwl + t.bl),
             wishes: Vec::with_capacity(queue),
-            queued: Vec::with_capacity(queue),
+            owners: Vec::with_capacity(queue),
+            slots: Vec::with_capacity(queue),
+            free: Vec::with_capacity(queue),
+            lines: vec![line; ranks * standard.banks()],
+            queued_reads: 0,
             queued_writes: 0,
             drains_writes: false,
-            guarded: vec![false; ranks * standard.banks()],
             in_flight: VecDeque::with_capacity(settings.window),
             came_in: 0,
             next_entry: 1,
@@ -208,7 +239,9 @@ impl Controller {
             last_data: 0,
             row_hits: 0,
             forwarded: 0,
-        }
+        };
+        controller.find_next_due();
+        controller
     }
 
     pub fn state(&self) -> &State {
@@ -245,7 +278,7 @@ impl Controller {
         loop {
             let entry = match requests.peek() {
                 Some(request) => self.next_entry(request),
-                None if !to_the_end || self.queued.is_empty() => return Ok(()),
+                None if !to_the_end || self.queued_reads + self.queued_writes == 0 => return Ok(()),
                 None => NEVER,
             };
             let (rank_cycle, rank) = self.next_rank_event();
@@ -271,34 +304,34 @@ impl Controller {
     /// The command that is issued next, were nothing to come in and no refresh to fall due.
     #[inline]
     fn next_command(&self) -> Next {
-        let (mut best, mut slot) = (u64::MAX, usize::MAX);
+        let (mut best, mut wish) = (u64::MAX, usize::MAX);
         let limits = self.state.limits();
-        for (i, wish) in self.wishes.iter().enumerate() {
-            let cycle = wish.at.max(limits[wish.limit as usize]).max(self.floor);
-            // Sooner first, then by order; what is 2^32 cycles away is never.
-            let key = (cycle - self.floor).min(u64::from(u32::MAX)) << 32 | u64::from(wish.order);
+        for (i, w) in self.wishes.iter().enumerate() {
+            let cycle = w.at.max(limits[w.limit as usize]);
+            // Sooner first, then by order. No wish is 2^32 cycles away.
+            let key = cycle.saturating_sub(self.floor) << 32 | u64::from(w.order);
             if key < best {
-                (best, slot) = (key, i);
+                (best, wish) = (key, i);
             }
         }
-        let wait = best >> 32;
-        Next { cycle: if wait == u64::from(u32::MAX) { NEVER } else { self.floor + wait }, slot }
+        if wish == usize::MAX { NOTHING } else { Next { cycle: self.floor + (best >> 32), order: best as u32, wish } }
     }
 
     /// Cycle in which `request` comes in, were nothing else to happen before.
+    #[inline]
     fn next_entry(&mut self, request: &Request) -> u64 {
         let cycle = self.next_entry.max(request.not_before).max(self.now);
         if request.write {
             return if self.queued_writes < self.settings.write_queue { cycle } else { NEVER };
         }
-        let waiting = self.queued.len() - self.queued_writes;
-        if waiting + self.in_flight.len() < self.settings.window {
+        let room = self.settings.window - self.queued_reads;
+        if self.in_flight.len() < room {
             return cycle;
         }
         while self.in_flight.front().is_some_and(|back| *back <= cycle) {
             self.in_flight.pop_front();
         }
-        if waiting + self.in_flight.len() < self.settings.window {
+        if self.in_flight.len() < room {
             return cycle;
         }
         self.in_flight.front().copied().unwrap_or(NEVER)
@@ -310,82 +343,134 @@ impl Controller {
         self.next_entry = cycle + self.settings.gap;
         self.floor = self.floor.max(cycle + 1);
         observer.came_in(id, cycle);
+        let bank = request.bank as usize;
         if !request.write && self.queued_writes > 0 && self.is_queued_write(&request) {
             self.forwarded += 1;
             self.last_data = self.last_data.max(cycle + 1);
             observer.finished(id, cycle, cycle + 1);
             return next;
         }
-        self.queued_writes += usize::from(request.write);
-        let bank = request.bank as usize;
-        let is_hit = self.state.bank(bank).row == request.row;
-        self.queued.push(Queued { request, came_in: cycle });
-        self.wishes.push(Wish { at: 0, limit: 0, order: YIELDS | id as u32 });
-        let slot = self.wishes.len() - 1;
+        *(if request.write { &mut self.queued_writes } else { &mut self.queued_reads }) += 1;
+        self.join_line(bank, Queued { request, came_in: cycle, id: id as u32, next: NONE });
         if self.choose_direction() {
             return self.next_command();
         }
-        if is_hit && matches!(self.settings.scheduler, Scheduler::RowHitFirst { .. }) {
-            // It keeps the row open, which others of its bank may want closed.
-            self.renew_bank(bank);
+        let is_next = next.wish != usize::MAX && self.owners[next.wish].0 == request.bank;
+        let count = self.wishes.len();
+        self.renew(bank);
+        // A request that is not the first of its kind in its bank changes nothing.
+        if is_next || self.wishes.len() < count {
             return self.next_command();
         }
-        self.wishes[slot] = self.renewed(slot);
-        let wish = self.wishes[slot];
-        let earliest = wish.at.max(self.state.limits()[wish.limit as usize]).max(self.floor);
-        // The newest goes first only where it can go sooner.
-        if earliest < next.cycle { Next { cycle: earliest, slot } } else { next }
+        let mut next = next;
+        for wish in self.lines[bank].wishes {
+            if let Some(w) = self.wishes.get(usize::from(wish)) {
+                let cycle = w.at.max(self.state.limits()[w.limit as usize]).max(self.floor);
+                if (cycle, w.order) < (next.cycle, next.order) {
+                    next = Next { cycle, order: w.order, wish: usize::from(wish) };
+                }
+            }
+        }
+        next
     }
 
     fn is_queued_write(&self, read: &Request) -> bool {
-        let same = |w: &Request| w.write && (w.bank, w.row, w.column) == (read.bank, read.row, read.column);
-        self.queued.iter().any(|queued| same(&queued.request))
+        let same = |w: &Request| w.write && (w.row, w.column) == (read.row, read.column);
+        self.line(read.bank as usize).any(|(_, queued)| same(&queued.request))
+    }
+
+    /// The queue of a bank, from old to new.
+    fn line(&self, bank: usize) -> impl Iterator<Item = (u16, &Queued)> {
+        let mut slot = self.lines[bank].first;
+        std::iter::from_fn(move || {
+            let here = slot;
+            let queued = self.slots.get(usize::from(here))?;
+            slot = queued.next;
+            Some((here, queued))
+        })
+    }
+
+    fn join_line(&mut self, bank: usize, queued: Queued) {
+        let slot = if let Some(slot) = self.free.pop() {
+            self.slots[usize::from(slot)] = queued;
+            slot
+        } else {
+            self.slots.push(queued);
+            (self.slots.len() - 1) as u16
+        };
+        let line = &mut self.lines[bank];
+        if line.first == NONE {
+            line.first = slot;
+        } else {
+            self.slots[usize::from(line.last)].next = slot;
+        }
+        line.last = slot;
+    }
+
+    fn leave_line(&mut self, bank: usize, slot: u16) {
+        let next = self.slots[usize::from(slot)].next;
+        let line = &mut self.lines[bank];
+        let mut before = NONE;
+        if line.first == slot {
+            line.first = next;
+        } else {
+            before = line.first;
+            while self.slots[usize::from(before)].next != slot {
+                before = self.slots[usize::from(before)].next;
+            }
+            self.slots[usize::from(before)].next = next;
+        }
+        if line.last == slot {
+            line.last = before;
+        }
+        self.free.push(slot);
     }
 
     fn issue(&mut self, next: Next, observer: &mut impl Observer) {
-        let Next { cycle, slot } = next;
-        let Queued { request, came_in } = self.queued[slot];
-        let bank = request.bank as usize;
-        let open = self.state.bank(bank).row;
+        let cycle = next.cycle;
         self.now = cycle;
+        let (bank, place) = self.owners[next.wish];
+        let bank = bank as usize;
+        let slot = self.lines[bank].slots[usize::from(place)];
+        let Queued { request, came_in, id, .. } = self.slots[usize::from(slot)];
+        let open = self.state.bank(bank).row;
         if open == request.row {
-            let served_order = self.wishes[slot].order;
-            self.queued.swap_remove(slot);
-            self.wishes.swap_remove(slot);
-            let id = (served_order & !YIELDS) as usize;
-            if served_order & YIELDS == 0 {
-                self.guarded[bank] = false;
+            self.leave_line(bank, slot);
+            if self.lines[bank].opener == slot {
+                self.lines[bank].opener = NONE;
             } else {
                 self.row_hits += 1;
             }
             let command = self.column_command(&request);
             self.state.issue(command, bank, open, cycle);
             observer.command(Issued::Bank(command), bank, open, cycle);
-            let done = cycle + if request.write { self.write_latency } else { self.read_latency };
-            self.queued_writes -= usize::from(request.write);
-            if !request.write {
+            let latency = if request.write { self.write_latency } else { self.read_latency };
+            let done = cycle + latency;
+            if request.write {
+                self.queued_writes -= 1;
+            } else {
+                self.queued_reads -= 1;
                 self.in_flight.push_back(done);
             }
             self.last_data = self.last_data.max(done);
-            observer.finished(id, came_in, done);
+            observer.finished(id as usize, came_in, done);
         } else {
             let command = if open == CLOSED { Command::Activate } else { Command::Precharge };
             if command == Command::Activate {
-                self.wishes[slot].order &= !YIELDS;
-                self.guarded[bank] = true;
+                self.lines[bank].opener = slot;
             }
             self.state.issue(command, bank, request.row, cycle);
             observer.command(Issued::Bank(command), bank, request.row, cycle);
         }
         self.floor = self.state.bus_at();
         if !self.choose_direction() {
-            self.renew_bank(bank);
+            self.renew(bank);
         }
     }
 
     fn column_command(&self, request: &Request) -> Command {
-        let wants_it = |q: &Queued| (q.request.bank, q.request.row) == (request.bank, request.row);
-        let closes = self.settings.page == Page::Closed && !self.queued.iter().any(wants_it);
+        let closes = self.settings.page == Page::Closed
+            && !self.line(request.bank as usize).any(|(_, other)| other.request.row == request.row);
         match (request.write, closes) {
             (false, false) => Command::Read,
             (false, true) => Command::ReadPrecharge,
@@ -396,13 +481,9 @@ impl Controller {
 
     /// Decide between reads and writes; true where that changed, and then all wishes are new.
     fn choose_direction(&mut self) -> bool {
-        let reads = self.queued.len() - self.queued_writes;
-        let writes = self.queued_writes;
-        let drains = if self.drains_writes {
-            writes > 0 && (reads == 0 || writes > self.settings.write_low())
-        } else {
-            writes > 0 && (reads == 0 || writes >= self.settings.write_high())
-        };
+        let (reads, writes) = (self.queued_reads, self.queued_writes);
+        let enough = if self.drains_writes { self.settings.write_low() + 1 } else { self.settings.write_high() };
+        let drains = writes > 0 && (reads == 0 || writes >= enough);
         let changed = drains != self.drains_writes;
         self.drains_writes = drains;
         if changed {
@@ -411,71 +492,103 @@ impl Controller {
         changed
     }
 
-    fn renew_bank(&mut self, bank: usize) {
-        for slot in 0..self.queued.len() {
-            if self.queued[slot].request.bank as usize == bank {
-                self.wishes[slot] = self.renewed(slot);
-            }
-        }
-    }
-
     fn renew_all(&mut self) {
-        for slot in 0..self.queued.len() {
-            self.wishes[slot] = self.renewed(slot);
+        for bank in 0..self.lines.len() {
+            self.renew(bank);
         }
     }
 
-    /// Whether a request that may be served now hits the open row of `bank`.
-    fn has_hit(&self, bank: u32) -> bool {
-        let open = self.state.bank(bank as usize).row;
-        self.queued.iter().any(|q| {
-            (q.request.bank, q.request.row, q.request.write) == (bank, open, self.drains_writes)
-        })
-    }
-
-    /// What the request in `slot` wants next.
-    fn renewed(&self, slot: usize) -> Wish {
-        let Queued { request, came_in } = self.queued[slot];
-        let order = self.wishes[slot].order;
-        let bank = request.bank as usize;
-        let b = self.state.bank(bank);
-        let (kind, at) = if b.row == request.row {
-            (if request.write { Kind::Write } else { Kind::Read }, b.column_at)
-        } else if b.row == CLOSED {
-            (Kind::Activate, b.activate_at)
-        } else if self.guarded[bank] {
-            (Kind::Precharge, NEVER)
-        } else {
-            match self.settings.scheduler {
-                Scheduler::RowHitFirst { age_limit } if self.has_hit(request.bank) => {
-                    (Kind::Precharge, b.precharge_at.max(came_in + age_limit))
-                }
-                _ => (Kind::Precharge, b.precharge_at),
+    /// Work out what `bank` wants next.
+    #[inline]
+    fn renew(&mut self, bank: usize) {
+        let line = self.lines[bank];
+        let b = *self.state.bank(bank);
+        let rank_waits = self.waiting_ranks > 0;
+        let (mut hit, mut other) = (NONE, NONE);
+        let mut slot = line.first;
+        while slot != NONE && (hit == NONE || other == NONE) {
+            let queued = &self.slots[usize::from(slot)];
+            let has_turn = queued.request.write == self.drains_writes && !rank_waits && slot != line.opener;
+            let kind = if queued.request.row == b.row { &mut hit } else { &mut other };
+            if has_turn && *kind == NONE {
+                *kind = slot;
             }
+            slot = queued.next;
+        }
+        let column = |slot: u16, order: u32| {
+            let queued = &self.slots[usize::from(slot)];
+            let kind = if queued.request.write { Kind::Write } else { Kind::Read };
+            (b.column_at, kind, order | queued.id)
         };
-        // A request that opened its row is served whatever the direction and even before a refresh.
-        let has_turn = request.write == self.drains_writes && self.waiting_ranks == 0;
-        let at = if has_turn || order & YIELDS == 0 { at } else { NEVER };
-        Wish { at, limit: self.state.limit_index(kind, bank) as u32, order }
+        // (slot, (cycle, kind, order)) of the two wishes.
+        let first = if line.opener != NONE {
+            (line.opener, column(line.opener, 0))
+        } else if other != NONE {
+            let queued = &self.slots[usize::from(other)];
+            let order = YIELDS | queued.id;
+            let wish = match self.settings.scheduler {
+                _ if b.row == CLOSED => (b.activate_at, Kind::Activate, order),
+                Scheduler::RowHitFirst { age_limit } if hit != NONE => {
+                    (b.precharge_at.max(queued.came_in + age_limit), Kind::Precharge, order)
+                }
+                _ => (b.precharge_at, Kind::Precharge, order),
+            };
+            (other, wish)
+        } else {
+            (NONE, (0, Kind::Precharge, 0))
+        };
+        let second = (hit, if hit == NONE { first.1 } else { column(hit, YIELDS) });
+        for (place, (slot, (at, kind, order))) in [first, second].into_iter().enumerate() {
+            let wish = Wish { at, limit: self.state.limit_index(kind, bank) as u32, order };
+            self.set_wish(bank, place, slot, wish);
+        }
     }
 
-    /// The next thing that refreshing does: a rank falls due, is precharged, or is refreshed.
-    fn next_rank_event(&self) -> (u64, usize) {
-        let mut best = (NEVER, 0);
-        for (rank, refreshing) in self.ranks.iter().enumerate() {
-            let cycle = if refreshing.waits { self.rank_command(rank).1 } else { refreshing.due };
-            if cycle < best.0 {
-                best = (cycle, rank);
+    #[inline]
+    fn set_wish(&mut self, bank: usize, place: usize, slot: u16, wish: Wish) {
+        let line = &mut self.lines[bank];
+        let at = line.wishes[place];
+        line.slots[place] = slot;
+        if slot == NONE {
+            if at != NONE {
+                line.wishes[place] = NONE;
+                self.wishes.swap_remove(usize::from(at));
+                self.owners.swap_remove(usize::from(at));
+                if let Some((bank, place)) = self.owners.get(usize::from(at)) {
+                    self.lines[*bank as usize].wishes[usize::from(*place)] = at;
+                }
             }
+        } else if at == NONE {
+            line.wishes[place] = self.wishes.len() as u16;
+            self.wishes.push(wish);
+            self.owners.push((bank as u32, place as u8));
+        } else {
+            self.wishes[usize::from(at)] = wish;
         }
-        best
+    }
+
+    /// The next thing that refreshing does: a refresh falls due, a rank is precharged, or it is refreshed.
+    #[inline]
+    fn next_rank_event(&self) -> (u64, usize) {
+        if self.waiting_ranks == 0 { self.next_due } else { self.next_of_waiting() }
+    }
+
+    fn find_next_due(&mut self) {
+        let due = self.ranks.iter().map(|r| if r.waits { NEVER } else { r.due });
+        let first = due.enumerate().min_by_key(|(_, due)| *due);
+        self.next_due = first.map_or((NEVER, 0), |(rank, due)| (due, rank));
+    }
+
+    fn next_of_waiting(&self) -> (u64, usize) {
+        let waiting = self.ranks.iter().enumerate().filter(|(_, r)| r.waits);
+        let first = waiting.map(|(rank, _)| (self.rank_command(rank).1, rank)).min();
+        first.unwrap_or((NEVER, 0)).min(self.next_due)
     }
 
     /// The command that a rank which waits for its refresh needs, and its earliest cycle.
     fn rank_command(&self, rank: usize) -> (RankCommand, u64) {
-        let command =
-            if self.state.has_open_bank(rank) { RankCommand::PrechargeAll } else { RankCommand::Refresh };
-        if self.guarded[self.state.banks_of(rank)].contains(&true) {
+        let command = if self.state.has_open_bank(rank) { RankCommand::PrechargeAll } else { RankCommand::Refresh };
+        if self.lines[self.state.banks_of(rank)].iter().any(|line| line.opener != NONE) {
             return (command, NEVER);
         }
         (command, self.state.earliest_rank(command, rank).max(self.floor))
@@ -486,17 +599,19 @@ impl Controller {
             let (command, _) = self.rank_command(rank);
             self.state.issue_rank(command, rank, cycle);
             observer.command(Issued::Rank(command), self.state.banks_of(rank).start, CLOSED, cycle);
+            self.now = cycle;
             self.floor = self.state.bus_at();
             if command == RankCommand::Refresh {
                 self.ranks[rank].waits = false;
-                self.waiting_ranks -= 1;
                 self.ranks[rank].due += self.refresh_interval;
+                self.waiting_ranks -= 1;
             }
         } else {
             self.ranks[rank].waits = true;
             self.waiting_ranks += 1;
             self.floor = self.floor.max(cycle);
         }
+        self.find_next_due();
         self.renew_all();
     }
 }

@@ -104,7 +104,7 @@ impl Issued {
 /// For each command of a script the first cycle that breaks no timing constraint, given the ones before it in the
 /// cycles that the script says (which need not be allowed themselves).
 pub fn earliest_cycles(standard: &Standard, ranks: usize, script: &[Scripted]) -> Result<Vec<u64>> {
-    let mut state = State::new(standard, ranks);
+    let mut state = State::new(standard, ranks, true);
     let banks = ranks * standard.banks();
     let mut last = 0;
     let mut earliest = Vec::with_capacity(script.len());
@@ -178,7 +178,7 @@ impl System {
         let one = |mine: &[u32]| {
             let count = if self.channels > 1 { mine.len() } else { addresses.len() };
             let mut latencies = Latencies(vec![0; count]);
-            let mut channel = Controller::new(&self.standard, self.ranks, self.settings);
+            let mut channel = Controller::new(&self.standard, self.ranks, self.settings, writes.is_some());
             if self.channels > 1 {
                 channel.run(mine.iter().map(|i| request(*i as usize)), true, control, &mut latencies)?;
             } else {

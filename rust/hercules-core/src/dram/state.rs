@@ -100,11 +100,14 @@ pub struct State {
     limits: Vec<u64>,
     groups: usize,
     bus_at: u64,
+    /// Whether the limits of writes are kept: without writes nobody asks for them.
+    writes: bool,
     pub counts: Counts,
 }
 
 impl State {
-    pub fn new(standard: &Standard, ranks: usize) -> Self {
+    /// All banks closed, nothing issued. Without `writes` no write may be issued or asked for.
+    pub fn new(standard: &Standard, ranks: usize, writes: bool) -> Self {
         let o = &standard.organisation;
         let groups = ranks * o.groups as usize;
         let bank = Bank { row: CLOSED, activate_at: 0, precharge_at: 0, column_at: 0 };
@@ -126,6 +129,7 @@ impl State {
             limits: vec![0; 4 * groups],
             groups,
             bus_at: 0,
+            writes,
             counts: Counts::default(),
         }
     }
@@ -279,7 +283,8 @@ impl State {
         let per_rank = 1 << self.group_bits;
         let group = bank >> self.bank_bits;
         let first = group & !(per_rank - 1);
-        for (kind, next) in [(Kind::Read, 0), (Kind::Write, 1)] {
+        let kinds: &[(Kind, usize)] = &[(Kind::Read, 0), (Kind::Write, 1)];
+        for &(kind, next) in &kinds[..1 + usize::from(self.writes)] {
             let at = |place: usize| cycle + self.gaps[place][usize::from(write)][next];
             let (own, same_rank, other_rank) = (at(0), at(1), at(2));
             let limits = &mut self.limits[kind as usize * self.groups..][..self.groups];

@@ -152,7 +152,7 @@ fn agrees_with_the_twin_on_random_short_traces() {
                     let mut twin = Reference { standard: &standard, ranks, settings, log: Vec::new() };
                     let expected = twin.run(&trace);
                     let mut log = Log::default();
-                    let mut fast = Controller::new(&standard, ranks, settings);
+                    let mut fast = Controller::new(&standard, ranks, settings, writes > 0);
                     fast.run(trace.iter().copied(), true, None, &mut log).unwrap();
                     let what = format!("case {case}: {ranks} ranks, {settings:?}");
                     for (i, (ours, theirs)) in log.commands.iter().zip(&twin.log).enumerate() {
@@ -172,7 +172,7 @@ fn a_run_in_pieces_is_the_same_run() {
     let trace = requests(Stream::new(9, Purpose::Search, 0), 3000, 32, 4, 20, 50);
     let run = |pieces: usize| {
         let mut log = Log::default();
-        let mut channel = Controller::new(&standard, 2, settings());
+        let mut channel = Controller::new(&standard, 2, settings(), true);
         for piece in trace.chunks(trace.len().div_ceil(pieces)) {
             channel.run(piece.iter().copied(), false, None, &mut log).unwrap();
         }
@@ -184,7 +184,7 @@ fn a_run_in_pieces_is_the_same_run() {
 
 /// Least distance of `second` after `first`, each to (rank, group, bank), after what opens their rows long before.
 fn distance(standard: &Standard, first: (Command, usize), second: (Command, usize)) -> u64 {
-    let mut state = State::new(standard, 2);
+    let mut state = State::new(standard, 2, true);
     let start = 10_000;
     for (i, (command, bank)) in [first, second].into_iter().enumerate() {
         if command != Command::Activate && state.bank(bank).row == super::state::CLOSED {
@@ -242,7 +242,7 @@ fn every_constraint_is_tight() {
 #[test]
 fn four_activates_in_a_window() {
     for standard in [ddr4_2400r(), odd_standard()] {
-        let mut state = State::new(&standard, 2);
+        let mut state = State::new(&standard, 2, true);
         let t = standard.timing;
         let mut cycles = Vec::new();
         for group in 0..4 {
@@ -266,7 +266,7 @@ fn four_activates_in_a_window() {
 fn a_refresh_waits_for_precharges_and_holds_its_rank() {
     for standard in [ddr4_2400r(), odd_standard()] {
         let t = standard.timing;
-        let mut state = State::new(&standard, 2);
+        let mut state = State::new(&standard, 2, true);
         state.issue(Command::Activate, 3, 1, 100);
         let precharge = state.earliest_rank(RankCommand::PrechargeAll, 0);
         assert_eq!(precharge, 100 + u64::from(t.ras));
@@ -284,7 +284,7 @@ fn a_refresh_waits_for_precharges_and_holds_its_rank() {
 fn a_precharge_inside_a_read_waits_for_the_row() {
     let standard = ddr4_2400r();
     let t = standard.timing;
-    let mut state = State::new(&standard, 1);
+    let mut state = State::new(&standard, 1, true);
     state.issue(Command::Activate, 0, 1, 100);
     state.issue(Command::ReadPrecharge, 0, 1, 100 + u64::from(t.rcd));
     assert_eq!(state.earliest(Command::Activate, 0), 100 + u64::from(t.ras + t.rp));

@@ -1,0 +1,31 @@
+"""Cycle-level memory: DRAM standards as data, traffic served by a memory controller, traces of embedding lookups."""
+
+from hercules_fast.memory.dram import DEFAULT_MAPPING, DramResult, earliest_cycles, simulate_dram
+from hercules_fast.memory.standards import (
+    Currents,
+    DramStandard,
+    Organisation,
+    Timing,
+    load_standard,
+    standard,
+    standard_names,
+)
+from hercules_fast.memory.traces import reuse_rows, uniform_rows, vector_addresses, zipf_rows
+
+__all__ = [
+    "DEFAULT_MAPPING",
+    "Currents",
+    "DramResult",
+    "DramStandard",
+    "Organisation",
+    "Timing",
+    "earliest_cycles",
+    "load_standard",
+    "reuse_rows",
+    "simulate_dram",
+    "standard",
+    "standard_names",
+    "uniform_rows",
+    "vector_addresses",
+    "zipf_rows",
+]
