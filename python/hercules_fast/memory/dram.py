@@ -113,7 +113,7 @@ def simulate_dram(
         scheduler: ``"fr-fcfs"``: the oldest request whose next command can be issued. ``"row-hit-first"``: the same, and
             a row is not closed while queued requests hit it. In both, a request that opened its row is served before
             that row is closed.
-        age_limit: Cycles after which a request closes a row in spite of hits.
+        age_limit: Cycles after which a request holds back younger ones that hit the open row of its bank.
         page: ``"open"``: rows stay open until another is wanted. ``"closed"``: the last queued access closes its row.
         refresh: Whether there are refreshes.
         threads: Threads for channels; the result does not depend on it.

@@ -86,7 +86,7 @@ pub fn settings(
 ) -> PyResult<Settings> {
     let scheduler = match scheduler {
         "fr-fcfs" => Scheduler::FrFcfs,
-        "row-hit-first" => Scheduler::RowHitFirst { age_limit },
+        "row-hit-first" => Scheduler::RowHitFirst,
         _ => return Err(invalid("scheduler", format!("is {scheduler:?}; allowed are fr-fcfs, row-hit-first"))),
     };
     let page = match page {
@@ -94,7 +94,7 @@ pub fn settings(
         "closed" => Page::Closed,
         _ => return Err(invalid("page", format!("is {page:?}; allowed are open, closed"))),
     };
-    let settings = Settings { window, gap, write_queue, scheduler, page, refresh };
+    let settings = Settings { window, gap, write_queue, scheduler, age_limit, page, refresh };
     settings.check().map_err(CoreError)?;
     Ok(settings)
 }

@@ -31,9 +31,8 @@ pub enum Scheduler {
     /// First ready, first come first served: the oldest request whose next command can be issued now. A request that
     /// opened its row is served before that row may be closed.
     FrFcfs,
-    /// The same, and no row is closed while a queued request hits it, unless the one that wants another row has waited
-    /// for `age_limit` cycles.
-    RowHitFirst { age_limit: u64 },
+    /// The same, and no row is closed while a queued request hits it, before the age limit.
+    RowHitFirst,
 }
 
 /// When a row is closed.
@@ -56,6 +55,9 @@ pub struct Settings {
     /// left and reads are waiting.
     pub write_queue: usize,
     pub scheduler: Scheduler,
+    /// Cycles after which a request holds back younger ones that hit the open row of its bank; without that, a stream
+    /// of hits would hold it back for ever.
+    pub age_limit: u64,
     pub page: Page,
     pub refresh: bool,
 }
@@ -71,10 +73,9 @@ impl Settings {
         if !(1..=MOST).contains(&self.gap) {
             return Err(Error::invalid("gap", format!("is {}; allowed is from 1 to {MOST} cycles", self.gap)));
         }
-        if let Scheduler::RowHitFirst { age_limit } = self.scheduler
-            && age_limit > MOST
-        {
-            return Err(Error::invalid("age_limit", format!("is {age_limit}; allowed is from 0 to {MOST} cycles")));
+        if self.age_limit > MOST {
+            let message = format!("is {}; allowed is from 0 to {MOST} cycles", self.age_limit);
+            return Err(Error::invalid("age_limit", message));
         }
         Ok(())
     }
@@ -152,6 +153,8 @@ struct Line {
     /// Where its wishes stand, and their slots.
     wishes: [u16; 2],
     slots: [u16; 2],
+    /// Cycle from which the hit is held back.
+    hit_until: u64,
 }
 
 /// The next command: when, and the wish behind it.
@@ -213,7 +216,7 @@ impl Controller {
         let interval = u64::from(t.refi);
         let due = |k: u64| if settings.refresh { (k + 1) * interval / ranks as u64 } else { NEVER };
         let queue = settings.window + settings.write_queue;
-        let line = Line { first: NONE, last: NONE, opener: NONE, wishes: [NONE; 2], slots: [NONE; 2] };
+        let line = Line { first: NONE, last: NONE, opener: NONE, wishes: [NONE; 2], slots: [NONE; 2], hit_until: NEVER };
         let mut controller = Self {
             settings,
             state: State::new(standard, ranks, writes),
@@ -303,7 +306,26 @@ impl Controller {
 
     /// The command that is issued next, were nothing to come in and no refresh to fall due.
     #[inline]
-    fn next_command(&self) -> Next {
+    fn next_command(&mut self) -> Next {
+        loop {
+            let next = self.soonest_wish();
+            if !self.is_held_back(&next) {
+                return next;
+            }
+            let bank = self.owners[next.wish].0 as usize;
+            self.drop_wish(bank, 1);
+        }
+    }
+
+    /// Whether `next` is a hit that comes too late: an older request of the bank has waited too long.
+    #[inline]
+    fn is_held_back(&self, next: &Next) -> bool {
+        let owner = self.owners.get(next.wish);
+        owner.is_some_and(|(bank, place)| *place == 1 && next.cycle >= self.lines[*bank as usize].hit_until)
+    }
+
+    #[inline]
+    fn soonest_wish(&self) -> Next {
         let (mut best, mut wish) = (u64::MAX, usize::MAX);
         let limits = self.state.limits();
         for (i, w) in self.wishes.iter().enumerate() {
@@ -371,7 +393,7 @@ impl Controller {
                 }
             }
         }
-        next
+        if self.is_held_back(&next) { self.next_command() } else { next }
     }
 
     fn is_queued_write(&self, read: &Request) -> bool {
@@ -520,23 +542,27 @@ impl Controller {
             let kind = if queued.request.write { Kind::Write } else { Kind::Read };
             (b.column_at, kind, order | queued.id)
         };
+        let mut hit_until = NEVER;
         // (slot, (cycle, kind, order)) of the two wishes.
         let first = if line.opener != NONE {
             (line.opener, column(line.opener, 0))
         } else if other != NONE {
             let queued = &self.slots[usize::from(other)];
             let order = YIELDS | queued.id;
-            let wish = match self.settings.scheduler {
-                _ if b.row == CLOSED => (b.activate_at, Kind::Activate, order),
-                Scheduler::RowHitFirst { age_limit } if hit != NONE => {
-                    (b.precharge_at.max(queued.came_in + age_limit), Kind::Precharge, order)
+            if b.row == CLOSED {
+                (other, (b.activate_at, Kind::Activate, order))
+            } else {
+                let aged = queued.came_in + self.settings.age_limit;
+                let holds = hit != NONE && self.settings.scheduler == Scheduler::RowHitFirst;
+                if hit != NONE && self.slots[usize::from(hit)].id > queued.id {
+                    hit_until = aged;
                 }
-                _ => (b.precharge_at, Kind::Precharge, order),
-            };
-            (other, wish)
+                (other, (b.precharge_at.max(if holds { aged } else { 0 }), Kind::Precharge, order))
+            }
         } else {
             (NONE, (0, Kind::Precharge, 0))
         };
+        self.lines[bank].hit_until = hit_until;
         let second = (hit, if hit == NONE { first.1 } else { column(hit, YIELDS) });
         for (place, (slot, (at, kind, order))) in [first, second].into_iter().enumerate() {
             let wish = Wish { at, limit: self.state.limit_index(kind, bank) as u32, order };
@@ -551,12 +577,7 @@ impl Controller {
         line.slots[place] = slot;
         if slot == NONE {
             if at != NONE {
-                line.wishes[place] = NONE;
-                self.wishes.swap_remove(usize::from(at));
-                self.owners.swap_remove(usize::from(at));
-                if let Some((bank, place)) = self.owners.get(usize::from(at)) {
-                    self.lines[*bank as usize].wishes[usize::from(*place)] = at;
-                }
+                self.drop_wish(bank, place);
             }
         } else if at == NONE {
             line.wishes[place] = self.wishes.len() as u16;
@@ -564,6 +585,15 @@ impl Controller {
             self.owners.push((bank as u32, place as u8));
         } else {
             self.wishes[usize::from(at)] = wish;
+        }
+    }
+
+    fn drop_wish(&mut self, bank: usize, place: usize) {
+        let at = std::mem::replace(&mut self.lines[bank].wishes[place], NONE);
+        self.wishes.swap_remove(usize::from(at));
+        self.owners.swap_remove(usize::from(at));
+        if let Some((bank, place)) = self.owners.get(usize::from(at)) {
+            self.lines[*bank as usize].wishes[usize::from(*place)] = at;
         }
     }
 

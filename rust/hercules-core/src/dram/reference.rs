@@ -281,6 +281,17 @@ impl Reference<'_> {
         };
         let command = match open {
             Some(row) if row == w.request.row => {
+                // An older request for another row of the bank that has waited too long holds hits back, unless one
+                // that opened the row is due first.
+                let bank_opened = queue.iter().any(|o| o.opened && o.request.bank == w.request.bank);
+                let oldest_other = queue
+                    .iter()
+                    .filter(|o| o.request.bank == w.request.bank && o.request.row != row && o.request.write == drains)
+                    .min_by_key(|o| o.id);
+                let held = |o: &Waiting| o.id < w.id && cycle >= o.came_in + self.settings.age_limit;
+                if !bank_opened && oldest_other.is_some_and(held) {
+                    return None;
+                }
                 let closes = self.settings.page == Page::Closed && !others_hit(row);
                 match (w.request.write, closes) {
                     (false, false) => Command::Read,
@@ -294,13 +305,11 @@ impl Reference<'_> {
                 if queue.iter().any(|o| o.opened && o.request.bank == w.request.bank) {
                     return None;
                 }
-                if let Scheduler::RowHitFirst { age_limit } = self.settings.scheduler {
-                    let hit = queue.iter().any(|o| {
-                        (o.request.bank, o.request.row, o.request.write) == (w.request.bank, row, drains)
-                    });
-                    if hit && cycle < w.came_in + age_limit {
-                        return None;
-                    }
+                let hit =
+                    queue.iter().any(|o| (o.request.bank, o.request.row, o.request.write) == (w.request.bank, row, drains));
+                let holds = hit && self.settings.scheduler == Scheduler::RowHitFirst;
+                if holds && cycle < w.came_in + self.settings.age_limit {
+                    return None;
                 }
                 Command::Precharge
             }

@@ -85,6 +85,7 @@ fn settings() -> Settings {
         gap: 1,
         write_queue: 32,
         scheduler: Scheduler::FrFcfs,
+        age_limit: 1000,
         page: Page::Open,
         refresh: true,
     }
@@ -131,21 +132,21 @@ fn requests(stream: Stream, n: u64, banks: u64, rows: u64, writes: u64, idle: u6
 
 #[test]
 fn agrees_with_the_twin_on_random_short_traces() {
-    let hit_first = |age_limit| Scheduler::RowHitFirst { age_limit };
     let mut case = 0;
     for standard in [ddr4_2400r(), odd_standard()] {
         standard.check().unwrap();
         for ranks in [1, 2, 4] {
-            for (scheduler, page) in [
-                (Scheduler::FrFcfs, Page::Open),
-                (Scheduler::FrFcfs, Page::Closed),
-                (hit_first(0), Page::Open),
-                (hit_first(60), Page::Open),
-                (hit_first(1 << 30), Page::Closed),
+            for (scheduler, age_limit, page) in [
+                (Scheduler::FrFcfs, 100, Page::Open),
+                (Scheduler::FrFcfs, 1 << 30, Page::Open),
+                (Scheduler::FrFcfs, 1000, Page::Closed),
+                (Scheduler::RowHitFirst, 0, Page::Open),
+                (Scheduler::RowHitFirst, 60, Page::Open),
+                (Scheduler::RowHitFirst, 1 << 30, Page::Closed),
             ] {
                 for (window, gap, writes, idle) in [(1, 1, 0, 0), (8, 1, 0, 0), (32, 3, 30, 0), (16, 1, 60, 900)] {
                     case += 1;
-                    let settings = Settings { window, gap, write_queue: 7, scheduler, page, refresh: true };
+                    let settings = Settings { window, gap, write_queue: 7, scheduler, age_limit, page, refresh: true };
                     let banks = (ranks * standard.banks()) as u64;
                     let stream = Stream::new(case, Purpose::Search, 0);
                     let trace = requests(stream, 150, [3, banks][case as usize % 2], 3, writes, idle);
