@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,6 +28,14 @@ def traffic(arrivals: str = "poisson", params: tuple[float, ...] = ()) -> _core.
 
 
 CONFIG = np.array([0, 1, 1, 0, 2])
+
+
+def dram_parts() -> tuple[dict[str, int], dict[str, int], float, dict[str, float]]:
+    standard = hf.memory.standard("DDR4-2400R")
+    assert standard.currents is not None
+    return asdict(standard.organisation), asdict(standard.timing), standard.tck_ns, asdict(standard.currents)
+
+
 TRACE = np.array([0.0])
 
 
@@ -119,6 +128,15 @@ def try_odd_arguments(table: np.ndarray, lookups: np.ndarray, rows: _core.TableR
         (_core.embedding_bag, [table, lookups, np.array([0, 2]), "sum", None, False, None, None, 1, False, "portable"]),
         (_core.sparse_lengths_sum, [table, lookups, np.array([1, 2]), None, None, 1, True, "avx512"]),
         (_core.gather_limit, [table, lookups, 1]),
+        (_core.DramStandard, [*dram_parts()]),
+        (
+            _core.simulate_dram,
+            [
+                *(_core.DramStandard(*dram_parts()), np.array([0, 64], np.uint64), np.array([True, False]), 1, 2),
+                *("row bank group rank column", 8, 1, 8, "fr-fcfs", 100, "closed", True, 1),
+            ],
+        ),
+        (_core.dram_earliest, [_core.DramStandard(*dram_parts()), 1, [("activate", 0, 5)]]),
         (_core.TableRows.encode, [table, "int4", 1]),
         (_core.TableRows.import_fused, [np.zeros((2, 9), np.uint8), "int2", "first", 19]),
         (rows.export_fused, ["last"]),

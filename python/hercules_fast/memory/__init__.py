@@ -1,6 +1,7 @@
 """Cycle-level memory: DRAM standards as data, traffic served by a memory controller, traces of embedding lookups."""
 
 from hercules_fast.memory.dram import DEFAULT_MAPPING, DramResult, earliest_cycles, simulate_dram
+from hercules_fast.memory.nmp import Dimm, NmpResult, NmpTable, Variant, simulate_nmp, variants
 from hercules_fast.memory.standards import (
     Currents,
     DramStandard,
@@ -15,17 +16,23 @@ from hercules_fast.memory.traces import reuse_rows, uniform_rows, vector_address
 __all__ = [
     "DEFAULT_MAPPING",
     "Currents",
+    "Dimm",
     "DramResult",
     "DramStandard",
+    "NmpResult",
+    "NmpTable",
     "Organisation",
     "Timing",
+    "Variant",
     "earliest_cycles",
     "load_standard",
     "reuse_rows",
     "simulate_dram",
+    "simulate_nmp",
     "standard",
     "standard_names",
     "uniform_rows",
+    "variants",
     "vector_addresses",
     "zipf_rows",
 ]

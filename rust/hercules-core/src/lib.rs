@@ -8,6 +8,7 @@ pub mod control;
 pub mod cpu;
 pub mod dram;
 pub mod error;
+pub mod nmp;
 pub mod pool;
 pub mod queue;
 pub mod rng;

@@ -7,6 +7,7 @@ mod dram;
 mod error;
 mod info;
 mod list;
+mod nmp;
 mod queue;
 mod search;
 mod sls;
@@ -18,6 +19,8 @@ mod _core {
     use crate::dram::{DramStandard, dram_earliest, simulate_dram};
     #[pymodule_export]
     use crate::info::{build_info, capabilities};
+    #[pymodule_export]
+    use crate::nmp::simulate_nmp;
     #[pymodule_export]
     use crate::queue::{ServiceGrid, Traffic, bottleneck_qps, max_load, simulate, simulate_stations, simulate_trace};
     #[pymodule_export]

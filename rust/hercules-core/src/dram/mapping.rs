@@ -132,6 +132,30 @@ impl Mapping {
         place
     }
 
+    /// The mapping of one rank by itself: rank bits are taken out and the others close up.
+    pub fn of_one_rank(&self) -> Self {
+        let mut from = self.pieces.iter().map(|piece| piece.from).min().unwrap_or(0);
+        let (mut pieces, mut ranks) = (Vec::new(), 1);
+        for piece in &self.pieces {
+            if piece.part == Part::Rank {
+                ranks *= piece.mask + 1;
+            } else {
+                pieces.push(Piece { from, ..*piece });
+                from += piece.mask.count_ones();
+            }
+        }
+        Self { pieces, capacity: self.capacity / ranks, ..*self }
+    }
+
+    /// `address` without the bits that choose its rank.
+    pub fn inside_rank(&self, address: u64) -> u64 {
+        // From the top down, so that bits below stay where they are.
+        self.pieces.iter().rev().filter(|piece| piece.part == Part::Rank).fold(address, |address, piece| {
+            let low = address & ((1 << piece.from) - 1);
+            (address >> (piece.from + piece.mask.count_ones())) << piece.from | low
+        })
+    }
+
     /// Number of the rank inside a channel that a bank belongs to, and of the bank inside that rank.
     pub fn split_bank(&self, bank: u32) -> (u32, u32) {
         (bank >> self.rank_shift, bank & ((1 << self.rank_shift) - 1))

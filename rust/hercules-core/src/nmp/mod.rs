@@ -1,0 +1,510 @@
+//! Near-memory processing after RecNMP: lookups go as instructions to the ranks of a channel, which read and add their
+//! rows by themselves; the host gets sums. Rows lie where a host would put them, so any host reads them too.
+//!
+//! Each rank is a DRAM channel of its own, with a queue of instructions before it. Instructions are delivered in order, a
+//! few in each cycle; a full queue holds up all that follow. A packet ends with a barrier: the next one starts when every
+//! read is back.
+//!
+//! Ranks touch each other through the delivery alone. So a rank runs, without looking at the others, until it has taken in
+//! what was delivered to it; then it is known when its queue had room, and more can be delivered. The ranks of a round may
+//! run on as many threads as there are: what they do does not depend on it.
+
+mod cache;
+mod channels;
+#[cfg(test)]
+mod tests;
+
+use crate::control::Control;
+use crate::dram::{self, Activity, Controller, Mapping, Observer, Place, Request, Settings, Standard};
+use crate::error::{Error, Result};
+use cache::Cache;
+pub use channels::Lookups;
+use rayon::prelude::*;
+
+/// Most entries of an instruction queue and of a cycle's delivery.
+pub const MAX_FIFO: usize = 1 << 16;
+
+/// The memory of one channel and what sits on its DIMMs.
+#[derive(Debug, Clone)]
+pub struct Hardware {
+    pub standard: Standard,
+    pub ranks: usize,
+    pub ranks_per_dimm: usize,
+    /// Of one channel of `ranks` ranks.
+    pub mapping: Mapping,
+    pub settings: Settings,
+    /// Instructions that wait before a rank.
+    pub fifo: usize,
+    /// Instructions that are delivered in a cycle.
+    pub inst_per_cycle: usize,
+    /// Bytes of the cache of each rank, 0 for none, and its ways.
+    pub cache_bytes: usize,
+    pub cache_ways: usize,
+    /// Cycles from the last data of a bag to its sum at the edge of the DIMM.
+    pub reduce_cycles: u64,
+}
+
+/// How lookups are cut and placed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    /// Instructions between barriers; 0 for no barrier.
+    pub packet: usize,
+    /// Bags that a packet may touch; 0 for any number.
+    pub tags: usize,
+}
+
+/// Who gathers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// The rank in which the vector lies.
+    Nmp,
+    /// All ranks: every vector is cut over them, and each reads its piece (after TensorDIMM).
+    ColumnSplit,
+    /// The host: all ranks on one bus, every vector moved over it.
+    Host,
+}
+
+impl Mode {
+    pub fn parse(name: &str) -> Result<Self> {
+        match name {
+            "nmp" => Ok(Self::Nmp),
+            "column-split" => Ok(Self::ColumnSplit),
+            "host" => Ok(Self::Host),
+            _ => Err(Error::invalid("mode", format!("is {name:?}; allowed are nmp, column-split, host"))),
+        }
+    }
+}
+
+/// Bags of lookups of one channel, in the order of delivery.
+#[derive(Debug, Clone, Copy)]
+pub struct Program<'a> {
+    /// Byte address of each vector.
+    pub addresses: &'a [u64],
+    /// Which lookups may use the cache; absent for all.
+    pub cacheable: Option<&'a [bool]>,
+    /// Lookups of bag b: `offsets[b]..offsets[b + 1]`.
+    pub offsets: &'a [usize],
+    /// Accesses of a vector of each bag, and of its sum.
+    pub accesses: &'a [u32],
+    pub results: &'a [u32],
+}
+
+/// What a channel did.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Outcome {
+    /// Cycle of the last read's data.
+    pub gather_cycles: u64,
+    /// Cycle in which the last sum is with the host.
+    pub cycles: u64,
+    /// Cycles of each read from coming in to its data, rank by rank in order of coming in.
+    pub latency: Vec<u32>,
+    pub reads_by_rank: Vec<u64>,
+    pub row_hits: u64,
+    pub cache_hits: u64,
+    pub cache_accesses: u64,
+    pub packets: u64,
+    pub activity: Activity,
+}
+
+impl Program<'_> {
+    fn bags(&self) -> usize {
+        self.accesses.len()
+    }
+
+    fn check(&self, mapping: &Mapping, access_bytes: u64) -> Result<()> {
+        let bags = self.bags();
+        let ends = (self.offsets.first(), self.offsets.last());
+        if self.offsets.len() != bags + 1 || ends != (Some(&0), Some(&self.addresses.len())) || self.results.len() != bags
+        {
+            return Err(Error::invalid("offsets", "must lead from 0 to the number of lookups, one bag for each result"));
+        }
+        if self.cacheable.is_some_and(|c| c.len() != self.addresses.len()) {
+            return Err(Error::invalid("cacheable", "must have one entry for each lookup"));
+        }
+        dram::check_addresses("addresses", self.addresses, mapping, access_bytes)?;
+        for bag in 0..bags {
+            if self.offsets[bag] > self.offsets[bag + 1] {
+                return Err(Error::invalid(format!("offsets[{}]", bag + 1), "is below the one before"));
+            }
+            for (name, count) in [("accesses", self.accesses[bag]), ("results", self.results[bag])] {
+                if !(1..=1 << 16).contains(&count) {
+                    let message = format!("is {count}; allowed is from 1 to {}", 1 << 16);
+                    return Err(Error::invalid(format!("{name}[{bag}]"), message));
+                }
+            }
+            let bytes = u64::from(self.accesses[bag]) * access_bytes;
+            let last = self.addresses[self.offsets[bag]..self.offsets[bag + 1]].iter().max();
+            if last.is_some_and(|address| address + bytes > mapping.capacity()) {
+                let message = format!("has a vector that ends beyond the capacity, {} bytes", mapping.capacity());
+                return Err(Error::invalid(format!("bag {bag}"), message));
+            }
+        }
+        Ok(())
+    }
+
+    /// The reads of lookup `i` of `bag` as a host makes them.
+    fn reads<'a>(&self, mapping: &'a Mapping, bag: usize, i: usize, access_bytes: u64) -> impl Iterator<Item = Request> + use<'a> {
+        let (address, accesses) = (self.addresses[i], u64::from(self.accesses[bag]));
+        (0..accesses).map(move |k| {
+            let place = mapping.place(address + k * access_bytes);
+            Request { not_before: 0, bank: place.bank, row: place.row, column: place.column, write: false }
+        })
+    }
+}
+
+/// One rank: its memory, and what it was told and did.
+struct Rank {
+    memory: Controller,
+    /// Reads delivered and not yet taken in.
+    delivered: Vec<Request>,
+    log: RankLog,
+    instructions: usize,
+}
+
+#[derive(Default)]
+struct RankLog {
+    /// Of each read: the place of its bag in `bags`, and whether it is the last of its instruction.
+    reads: Vec<(u32, bool)>,
+    /// Bags that came here, and the cycle of their last data.
+    bags: Vec<(u32, u64)>,
+    latency: Vec<u32>,
+    /// Cycles in which instructions left the queue: the last `fifo`, in a ring.
+    left: Vec<u64>,
+    leavings: usize,
+}
+
+impl Observer for RankLog {
+    #[inline]
+    fn came_in(&mut self, id: usize, cycle: u64) {
+        if self.reads[id].1 {
+            let place = self.leavings % self.left.len();
+            self.left[place] = cycle;
+            self.leavings += 1;
+        }
+    }
+
+    #[inline]
+    fn finished(&mut self, id: usize, came_in: u64, cycle: u64) {
+        self.latency[id] = u32::try_from(cycle - came_in).unwrap_or(u32::MAX);
+        let bag = &mut self.bags[self.reads[id].0 as usize];
+        bag.1 = bag.1.max(cycle);
+    }
+}
+
+impl Rank {
+    fn new(hardware: &Hardware) -> Self {
+        let log = RankLog { left: vec![0; hardware.fifo], ..RankLog::default() };
+        Self {
+            memory: Controller::new(&hardware.standard, 1, hardware.settings, false),
+            delivered: Vec::new(),
+            log,
+            instructions: 0,
+        }
+    }
+
+    /// First cycle in which the queue has room for one more instruction; `None` while that depends on what the rank does
+    /// with those delivered.
+    fn room_at(&self) -> Option<u64> {
+        let fifo = self.log.left.len();
+        match self.instructions.checked_sub(fifo) {
+            None => Some(0),
+            Some(k) if k < self.log.leavings => Some(self.log.left[k % fifo] + 1),
+            Some(_) => None,
+        }
+    }
+
+    fn deliver(&mut self, bag: u32, reads: &[Request], cycle: u64) {
+        if self.log.bags.last().is_none_or(|last| last.0 != bag) {
+            self.log.bags.push((bag, 0));
+        }
+        let place = (self.log.bags.len() - 1) as u32;
+        for (i, read) in reads.iter().enumerate() {
+            self.delivered.push(Request { not_before: cycle, ..*read });
+            self.log.reads.push((place, i + 1 == reads.len()));
+        }
+        self.log.latency.resize(self.log.reads.len(), 0);
+        self.instructions += 1;
+    }
+
+    fn run(&mut self, to_the_end: bool, control: Option<&Control>) -> Result<()> {
+        self.memory.run(self.delivered.drain(..), to_the_end, control, &mut self.log)
+    }
+}
+
+/// The pieces of one instruction: reads by rank.
+struct Instruction {
+    bag: u32,
+    reads: Vec<Request>,
+    /// Rank and where its reads end.
+    pieces: Vec<(usize, usize)>,
+}
+
+impl Instruction {
+    /// Leave out the pieces that the caches of their ranks hold, and have them keep the others; returns how many.
+    fn take_from_caches(&mut self, caches: &mut [Cache], address: u64, number: u64) -> u64 {
+        let (mut begin, mut kept, mut hits) = (0, 0, 0);
+        let pieces = std::mem::take(&mut self.pieces);
+        for (rank, until) in pieces {
+            if caches[rank].access(address, number) {
+                hits += 1;
+            } else {
+                self.reads.copy_within(begin..until, kept);
+                kept += until - begin;
+                self.pieces.push((rank, kept));
+            }
+            begin = until;
+        }
+        self.reads.truncate(kept);
+        hits
+    }
+}
+
+/// A bag on its way: cycle of its last data, and the DIMMs that hold parts of its sum.
+#[derive(Debug, Clone, Copy)]
+struct Bag {
+    done: u64,
+    dimms: u64,
+}
+
+#[derive(Default)]
+struct HostLog(Vec<u32>);
+
+impl Observer for HostLog {
+    fn came_in(&mut self, _id: usize, _cycle: u64) {
+        self.0.push(0);
+    }
+
+    fn finished(&mut self, id: usize, came_in: u64, cycle: u64) {
+        self.0[id] = u32::try_from(cycle - came_in).unwrap_or(u32::MAX);
+    }
+}
+
+/// First lookup after the packet that begins with lookup `first`.
+fn packet_end(program: &Program<'_>, plan: Plan, first: usize) -> usize {
+    let all = program.addresses.len();
+    if plan.packet == 0 {
+        return all;
+    }
+    let by_count = first.saturating_add(plan.packet).min(all);
+    if plan.tags == 0 {
+        return by_count;
+    }
+    let bag = program.offsets.partition_point(|offset| *offset <= first) - 1;
+    by_count.min(program.offsets[(bag + plan.tags).min(program.bags())])
+}
+
+/// Let every rank take in what was delivered to it.
+fn run_all(ranks: &mut [Rank], to_the_end: bool, control: Option<&Control>) -> Result<()> {
+    if ranks.len() > 1 && rayon::current_num_threads() > 1 {
+        ranks.par_iter_mut().try_for_each(|rank| rank.run(to_the_end, control))
+    } else {
+        ranks.iter_mut().try_for_each(|rank| rank.run(to_the_end, control))
+    }
+}
+
+impl Hardware {
+    pub fn check(&self) -> Result<()> {
+        self.settings.check()?;
+        for (name, value) in [("fifo", self.fifo), ("inst_per_cycle", self.inst_per_cycle)] {
+            if !(1..=MAX_FIFO).contains(&value) {
+                return Err(Error::invalid(name, format!("is {value}; allowed is from 1 to {MAX_FIFO}")));
+            }
+        }
+        if self.ranks_per_dimm == 0 || self.ranks % self.ranks_per_dimm != 0 {
+            let message = format!("is {}; allowed is what divides ranks = {}", self.ranks_per_dimm, self.ranks);
+            return Err(Error::invalid("ranks_per_dimm", message));
+        }
+        if self.reduce_cycles > 1 << 20 {
+            let message = format!("is {}; allowed is from 0 to {}", self.reduce_cycles, 1 << 20);
+            return Err(Error::invalid("reduce_cycles", message));
+        }
+        if self.cache_bytes > 1 << 30 {
+            return Err(Error::invalid("cache_bytes", format!("is {}; allowed is from 0 to {}", self.cache_bytes, 1 << 30)));
+        }
+        Ok(())
+    }
+
+    fn caches(&self, line_bytes: u64) -> Result<Option<Vec<Cache>>> {
+        if self.cache_bytes == 0 {
+            return Ok(None);
+        }
+        let lines = self.cache_bytes / line_bytes as usize;
+        let sets = if self.cache_ways == 0 { 0 } else { lines / self.cache_ways };
+        if sets == 0 {
+            let message = format!("is {}; allowed is from 1 to the cache's {lines} lines", self.cache_ways);
+            return Err(Error::invalid("cache_ways", message));
+        }
+        Ok(Some(vec![Cache::new(sets, self.cache_ways); self.ranks]))
+    }
+
+    /// Run the lookups of one channel. Call it inside a pool ([`crate::pool::install`]).
+    pub fn run(&self, program: &Program<'_>, mode: Mode, plan: Plan, control: Option<&Control>) -> Result<Outcome> {
+        self.check()?;
+        program.check(&self.mapping, self.standard.access_bytes())?;
+        match mode {
+            Mode::Host => self.run_on_host(program, control),
+            Mode::Nmp | Mode::ColumnSplit => self.run_near_memory(program, mode == Mode::ColumnSplit, plan, control),
+        }
+    }
+
+    fn run_near_memory(
+        &self,
+        program: &Program<'_>,
+        split: bool,
+        plan: Plan,
+        control: Option<&Control>,
+    ) -> Result<Outcome> {
+        let access_bytes = self.standard.access_bytes();
+        let line = program.accesses.iter().max().map_or(access_bytes, |most| u64::from(*most) * access_bytes);
+        let mut caches = self.caches(if split { line.div_ceil(self.ranks as u64) } else { line })?;
+        let own = split.then(|| self.mapping.of_one_rank());
+        let mut ranks: Vec<Rank> = (0..self.ranks).map(|_| Rank::new(self)).collect();
+        let mut bags = vec![Bag { done: 0, dimms: 0 }; program.bags()];
+        let mut out = Outcome::default();
+        let (mut cycle, mut used) = (1, 0);
+        let (mut first, mut bag) = (0, 0);
+        let mut instruction = Instruction { bag: 0, reads: Vec::new(), pieces: Vec::new() };
+        while first < program.addresses.len() {
+            let end = packet_end(program, plan, first);
+            out.packets += 1;
+            for i in first..end {
+                while i >= program.offsets[bag + 1] {
+                    bag += 1;
+                }
+                self.decode(program, own.as_ref(), bag, i, &mut instruction);
+                for (rank, _) in &instruction.pieces {
+                    bags[bag].dimms |= 1 << (rank / self.ranks_per_dimm);
+                }
+                if let Some(caches) = &mut caches
+                    && program.cacheable.is_none_or(|cacheable| cacheable[i])
+                {
+                    out.cache_accesses += instruction.pieces.len() as u64;
+                    let number = self.mapping.inside_rank(program.addresses[i])
+                        / (u64::from(program.accesses[bag]) * access_bytes);
+                    out.cache_hits += instruction.take_from_caches(caches, program.addresses[i], number);
+                }
+                if used == self.inst_per_cycle {
+                    (cycle, used) = (cycle + 1, 0);
+                }
+                let room = |ranks: &[Rank]| {
+                    instruction.pieces.iter().try_fold(0, |at, (rank, _)| Some(ranks[*rank].room_at()?.max(at)))
+                };
+                let room_at = if let Some(at) = room(&ranks) {
+                    at
+                } else {
+                    run_all(&mut ranks, false, control)?;
+                    room(&ranks).ok_or_else(|| Error::Internal("a rank took in less than was delivered".into()))?
+                };
+                if room_at > cycle {
+                    (cycle, used) = (room_at, 0);
+                }
+                used += 1;
+                if instruction.pieces.is_empty() {
+                    bags[bag].done = bags[bag].done.max(cycle + 1); // all of it from caches
+                }
+                let mut begin = 0;
+                for &(rank, until) in &instruction.pieces {
+                    ranks[rank].deliver(instruction.bag, &instruction.reads[begin..until], cycle);
+                    begin = until;
+                }
+            }
+            first = end;
+            run_all(&mut ranks, true, control)?;
+            let back = ranks.iter().map(|rank| rank.memory.last_data()).max().unwrap_or(0);
+            if back > cycle {
+                (cycle, used) = (back, 0);
+            }
+        }
+        out.gather_cycles = cycle;
+        for rank in &ranks {
+            for (bag, done) in &rank.log.bags {
+                let bag = &mut bags[*bag as usize];
+                bag.done = bag.done.max(*done);
+            }
+        }
+        let transfers = self.return_sums(program, &bags, &mut out);
+        out.activity = Activity { transfers, rank_cycles: out.cycles * self.ranks as u64, ..Activity::default() };
+        for rank in ranks {
+            out.activity.counts.add(&rank.memory.state().counts);
+            out.activity.open_cycles += rank.memory.state().open_cycles(out.cycles);
+            out.row_hits += rank.memory.row_hits();
+            out.reads_by_rank.push(rank.log.latency.len() as u64);
+            out.latency.extend(rank.log.latency);
+        }
+        Ok(out)
+    }
+
+    fn run_on_host(&self, program: &Program<'_>, control: Option<&Control>) -> Result<Outcome> {
+        let access_bytes = self.standard.access_bytes();
+        let mut log = HostLog::default();
+        let mut memory = Controller::new(&self.standard, self.ranks, self.settings, false);
+        let reads = (0..program.bags()).flat_map(|bag| {
+            let lookups = program.offsets[bag]..program.offsets[bag + 1];
+            lookups.flat_map(move |i| program.reads(&self.mapping, bag, i, access_bytes))
+        });
+        memory.run(reads, true, control, &mut log)?;
+        let cycles = memory.last_data();
+        let counts = memory.state().counts;
+        let activity = Activity {
+            counts,
+            transfers: counts.reads,
+            rank_cycles: cycles * self.ranks as u64,
+            open_cycles: memory.state().open_cycles(cycles),
+        };
+        Ok(Outcome {
+            gather_cycles: cycles,
+            cycles,
+            latency: log.0,
+            row_hits: memory.row_hits(),
+            activity,
+            ..Outcome::default()
+        })
+    }
+
+    /// Sums go to the host over the channel, in the order in which they are ready; each DIMM sends its part. Returns the
+    /// transfers, and sets the cycle in which the last is over.
+    fn return_sums(&self, program: &Program<'_>, bags: &[Bag], out: &mut Outcome) -> u64 {
+        let mut order: Vec<usize> = (0..bags.len()).filter(|bag| bags[*bag].dimms != 0).collect();
+        order.sort_by_key(|bag| bags[*bag].done);
+        let burst = u64::from(self.standard.timing.bl);
+        let (mut bus, mut transfers) = (0, 0);
+        for bag in order {
+            let count = u64::from(program.results[bag]) * u64::from(bags[bag].dimms.count_ones());
+            bus = bus.max(bags[bag].done + self.reduce_cycles) + burst * count;
+            transfers += count;
+        }
+        out.cycles = out.gather_cycles.max(bus);
+        transfers
+    }
+
+    /// Write the reads of lookup `i` of `bag` into `instruction`; `own` is the mapping of one rank.
+    fn decode(&self, program: &Program<'_>, own: Option<&Mapping>, bag: usize, i: usize, instruction: &mut Instruction) {
+        let access_bytes = self.standard.access_bytes();
+        instruction.bag = bag as u32;
+        instruction.reads.clear();
+        instruction.pieces.clear();
+        if let Some(own) = own {
+            // Every rank reads its share, rounded up to whole accesses, at the place that the vector's number gives.
+            let share = u64::from(program.accesses[bag].div_ceil(self.ranks as u32));
+            let number = program.addresses[i] / (u64::from(program.accesses[bag]) * access_bytes);
+            for rank in 0..self.ranks {
+                for k in 0..share {
+                    let place = own.place((number * share + k) * access_bytes % own.capacity());
+                    let Place { bank, row, column, .. } = place;
+                    instruction.reads.push(Request { not_before: 0, bank, row, column, write: false });
+                }
+                instruction.pieces.push((rank, instruction.reads.len()));
+            }
+            return;
+        }
+        for request in program.reads(&self.mapping, bag, i, access_bytes) {
+            let (rank, bank) = self.mapping.split_bank(request.bank);
+            instruction.reads.push(Request { bank, ..request });
+            let until = instruction.reads.len();
+            match instruction.pieces.last_mut() {
+                Some(piece) if piece.0 == rank as usize => piece.1 = until,
+                _ => instruction.pieces.push((rank as usize, until)),
+            }
+        }
+    }
+}
