@@ -10,9 +10,9 @@ pub mod standard;
 pub mod state;
 
 #[cfg(test)]
-mod reference;
+pub(crate) mod reference;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use controller::{Controller, Issued, Observer, Page, Request, Scheduler, Settings};
 pub use energy::{Activity, Energy, energy};
