@@ -1,4 +1,4 @@
-"""Cases run on two independent cycle-level simulators (dram/README.md): inside their envelope, host mode."""
+"""Cases run on two independent cycle-level simulators (dram/README.md): inside their envelope."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import hercules_fast as hf
-from hercules_fast.memory import DramResult
+from hercules_fast.memory import DramResult, NmpResult, NmpTable
 from tests.reference import dram_traces
 
 HERE = Path(__file__).parent / "dram"
 CASES = {case["id"]: case for case in json.loads((HERE / "cases.json").read_text())["cases"]}
 EXPECTED = json.loads((HERE / "expected.json").read_text())
 HOST = [name for name, case in CASES.items() if case["mode"] == "host"]
+NEAR = [name for name, case in CASES.items() if case["mode"] == "nmp"]
 RUNS = ("ramulator21", "ramulator21_rowhit_first", "dramsim3")
 # DRAMsim3 joins outstanding reads of one address: 5.7 % of the reads of O05, at most 4 elsewhere.
 SCHEDULERS = ("row-hit-first", "fr-fcfs")
@@ -39,6 +41,24 @@ def host(name: str, scheduler: Any = "row-hit-first", ranks: int | None = None) 
         window=case["window"],
         gap=case.get("gap", 1),
         scheduler=scheduler,
+    )
+
+
+@cache
+def near(name: str, scheduler: Any = "row-hit-first", mode: Any = "nmp") -> NmpResult:
+    case = CASES[name]
+    shape = case["trace"]
+    _, rows = dram_traces.vector_rows(shape)
+    table = NmpTable(rows=1 << shape["log2_rows"], dim=shape["vec_bytes"] // 4)
+    return hf.memory.simulate_nmp(
+        rows.astype(np.int64),
+        np.arange(0, rows.size, shape["pooling"]),
+        [table] * shape["tables"],
+        mode=mode,
+        baseline=False,
+        scheduler=scheduler,
+        **{key: case[key] for key in ("ranks", "window", "inst_per_cycle", "fifo", "packet")},
+        **{key: case[key] for key in ("cache_kb", "cache_ways") if key in case},
     )
 
 
@@ -90,3 +110,39 @@ def test_energy_agrees(name: str) -> None:
     assert found.energy_nj["refresh"] == pytest.approx(expected["refresh"] * longer, rel=0.05)
     reads = EXPECTED[name]["dramsim3"]["read_cmds"]
     assert found.energy_nj["read"] == pytest.approx(expected["read"] * found.requests / reads, rel=0.001)
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("name", NEAR)
+def test_near_memory_cases_lie_inside_the_envelope(name: str, scheduler: str) -> None:
+    found, expected = near(name, scheduler), EXPECTED[name]["ramulator21"]
+    in_envelope(name, "total_cycles", found.total_cycles, 0.02)
+    in_envelope(name, "total_cycles", found.gather_cycles, 0.02)
+    in_envelope(name, "mean_read_latency_cycles", found.mean_latency_cycles, 0.05)
+    assert found.reads_by_rank.tolist() == expected["per_rank_requests"]
+    assert found.commands["read"] == expected["dram_requests"]
+    assert found.cache_hits == expected.get("cache_hit_lookups", 0)
+
+
+@pytest.mark.parametrize("name", NEAR)
+def test_near_memory_energy_agrees(name: str) -> None:
+    found, expected = near(name), EXPECTED[name]["dramsim3"]["energy_nJ"]
+    ours = sum(found.energy_nj[part] for part in ("activate", "read", "refresh", "background"))
+    assert ours == pytest.approx(sum(expected.values()), rel=0.05)
+
+
+@pytest.mark.parametrize("name", NEAR)
+def test_the_host_baseline_and_the_speedup_lie_between_the_simulators(name: str) -> None:
+    baselines = EXPECTED[name]["host_baseline_total_cycles"].values()
+    host = near(name, mode="host")
+    assert 0.98 * min(baselines) <= host.total_cycles <= 1.02 * max(baselines)
+    speedups = EXPECTED[name]["nmp_speedup"].values()
+    assert 0.96 * min(speedups) <= host.total_cycles / near(name).total_cycles <= 1.05 * max(speedups)
+
+
+def test_the_oldest_first_scheduler_agrees_to_the_cycle_where_ranks_are_private() -> None:
+    """One rank and its bus leave the scheduler of the first simulator no freedom that ours does not have."""
+    for name in ("O01", "O07"):
+        assert host(name, "fr-fcfs").total_cycles == EXPECTED[name]["ramulator21"]["total_cycles"]
+    for name in NEAR:
+        assert near(name, "fr-fcfs").gather_cycles == EXPECTED[name]["ramulator21"]["total_cycles"]
