@@ -155,6 +155,7 @@ def simulate_nmp(
     threads: int | None = None,
 ) -> dict[str, Any]: ...
 def dram_earliest(standard: DramStandard, ranks: int, commands: Sequence[tuple[str, int, int]]) -> _U64: ...
+
 @final
 class ServiceGrid:
     """Seconds f64[V,S,I,B] and joules f64[V,S,I] of one service, over items i64[I] and busy threads i64[B]."""

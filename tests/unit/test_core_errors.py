@@ -136,6 +136,14 @@ def try_odd_arguments(table: np.ndarray, lookups: np.ndarray, rows: _core.TableR
                 *("row bank group rank column", 8, 1, 8, "fr-fcfs", 100, "closed", True, 1),
             ],
         ),
+        (
+            _core.simulate_nmp,
+            [
+                *(_core.DramStandard(*dram_parts()), np.array([0, 64], np.uint64), np.array([True, False])),
+                *(np.array([0, 2], np.uint64), np.array([1], np.uint32), np.array([1], np.uint32), [0, 1], "nmp"),
+                *(2, 2, "row bank group rank column", 8, 1, "fr-fcfs", 100, "open", True, 4, 2, 1, 1, 1024, 4, 4, 1),
+            ],
+        ),
         (_core.dram_earliest, [_core.DramStandard(*dram_parts()), 1, [("activate", 0, 5)]]),
         (_core.TableRows.encode, [table, "int4", 1]),
         (_core.TableRows.import_fused, [np.zeros((2, 9), np.uint8), "int2", "first", 19]),

@@ -148,7 +148,9 @@ def test_an_age_limit_bounds_how_long_hits_keep_others_waiting() -> None:
     """One access to another row of a bank among a stream of hits."""
     hits = np.arange(4000) % 128 * 64
     addresses = np.insert(hits, 100, 1 << 17)
-    waited = [int(simulate_dram(addresses, age_limit=limit, refresh=False).latency_cycles[100]) for limit in (300, 3000)]
+    waited = [
+        int(simulate_dram(addresses, age_limit=limit, refresh=False).latency_cycles[100]) for limit in (300, 3000)
+    ]
     assert 300 <= waited[0] <= 300 + 100
     assert 3000 <= waited[1] <= 3000 + 100
 
@@ -192,7 +194,11 @@ def test_channels_multiply_and_threads_change_nothing() -> None:
     for threads in (2, 3):
         again = simulate_dram(addresses, channels=4, ranks=2, threads=threads)
         assert again.latency_cycles.tobytes() == four.latency_cycles.tobytes()
-        assert (again.total_cycles, again.commands, again.energy_nj) == (four.total_cycles, four.commands, four.energy_nj)
+        assert (again.total_cycles, again.commands, again.energy_nj) == (
+            four.total_cycles,
+            four.commands,
+            four.energy_nj,
+        )
 
 
 # --- laws -------------------------------------------------------------------------------------------------------------
@@ -295,7 +301,7 @@ def test_a_standard_of_the_users_own(tmp_path: Path) -> None:
         memory.load_standard(path)
     assert "timing.cl: missing" in str(caught.value)
     path.write_text(text.replace("rcd = 16", "rcd = 60"))
-    with pytest.raises(ConfigError, match="timing.ras: is 39; allowed is at least rcd = 60"):
+    with pytest.raises(ConfigError, match=r"timing\.ras: is 39; allowed is at least rcd = 60"):
         memory.load_standard(path)
 
 
@@ -324,6 +330,8 @@ def test_reuse_distances_are_those_asked_for() -> None:
 
 def test_longer_traces_begin_like_shorter_ones() -> None:
     assert np.array_equal(memory.uniform_rows(100, 50, seed=9), memory.uniform_rows(1000, 50, seed=9)[:100])
+    reuse = {"distances": [1, 9], "shares": [0.3, 0.3], "seed": 9}
+    assert np.array_equal(memory.reuse_rows(100, 50, **reuse), memory.reuse_rows(1000, 50, **reuse)[:100])
     assert np.array_equal(memory.zipf_rows(100, 50, seed=9), memory.zipf_rows(1000, 50, seed=9)[:100])
 
 

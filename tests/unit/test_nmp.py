@@ -182,7 +182,11 @@ def test_empty_bags_cost_nothing() -> None:
     rows = np.array([5, 6, 7])
     one = simulate_nmp(rows, np.array([0]), [NmpTable(rows=10, dim=16)], ranks=2)
     more = simulate_nmp(rows, np.array([0, 0, 3]), [NmpTable(rows=10, dim=16)], ranks=2)
-    assert one.total_cycles == more.total_cycles == simulate_nmp(rows, np.array([0, 3]), [NmpTable(rows=10, dim=16)], ranks=2).total_cycles
+    assert (
+        one.total_cycles
+        == more.total_cycles
+        == simulate_nmp(rows, np.array([0, 3]), [NmpTable(rows=10, dim=16)], ranks=2).total_cycles
+    )
 
 
 def test_an_order_by_samples_takes_tables_in_turn() -> None:

@@ -110,9 +110,9 @@ def simulate_dram(
         gap: Least cycles between two accesses that come in.
         write_queue: Most writes that wait; they are sent when three quarters are full or no read is queued, until a
             quarter is left. A read of what a queued write holds is answered from there.
-        scheduler: ``"fr-fcfs"``: the oldest request whose next command can be issued. ``"row-hit-first"``: the same, and
-            a row is not closed while queued requests hit it. In both, a request that opened its row is served before
-            that row is closed.
+        scheduler: ``"fr-fcfs"``: the oldest request whose next command can be issued. ``"row-hit-first"``: the same,
+            and a row is not closed while queued requests hit it. In both, a request that opened its row is served
+            before that row is closed.
         age_limit: Cycles after which a request holds back younger ones that hit the open row of its bank.
         page: ``"open"``: rows stay open until another is wanted. ``"closed"``: the last queued access closes its row.
         refresh: Whether there are refreshes.

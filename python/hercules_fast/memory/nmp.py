@@ -122,7 +122,7 @@ class NmpResult:
     """DRAM reads of each rank, channel by channel; empty for the host."""
     row_hits: int
     cache_hits: int
-    """Lookups that a rank's cache answered."""
+    """Answers of caches; a row over the border of two ranks asks both."""
     cache_accesses: int
     packets: int
     transfers: int
@@ -156,7 +156,7 @@ class NmpResult:
 
     @property
     def hit_rate(self) -> float:
-        """Share of all lookups that caches answered."""
+        """Answers of caches for each lookup."""
         return self.cache_hits / self.lookups
 
     @property
@@ -209,9 +209,9 @@ def simulate_nmp(
 ) -> NmpResult:
     """Gather and add the rows of embedding bags near memory.
 
-    The host sends one instruction for each row, in order; it waits before its rank, which reads the row and adds it. When
-    the last row of a bag is there, each DIMM that holds some of it sends its part of the sum over the channel. A row of
-    several accesses is one instruction; rows begin at multiples of the standard's access.
+    The host sends one instruction for each row, in order; it waits before its rank, which reads the row and adds it.
+    When the last row of a bag is there, each DIMM that holds some of it sends its part of the sum over the channel. A
+    row of several accesses is one instruction; rows begin at multiples of the standard's access.
 
     Args:
         indices: Rows ``[n]``, integers, all bags one after another.
@@ -232,7 +232,8 @@ def simulate_nmp(
         cache_ways: Its ways.
         hot_threshold: A row goes through the cache where the call looks it up at least so often (the locality bit);
             others bypass it.
-        order: ``"tables"``: as given, all bags of a table back to back. ``"samples"``: bag 0 of every table, then bag 1.
+        order: ``"tables"``: as given, all bags of a table back to back. ``"samples"``: bag 0 of every table, then
+            bag 1 of every table.
         pooling: ``"sum"``, ``"weighted"`` or ``"mean"``: decides the arithmetic's energy.
         baseline: Also run the host, for :attr:`NmpResult.speedup`. The host has no cache.
         threads: Threads for channels and ranks; the result does not depend on it.
@@ -310,7 +311,12 @@ def _overridden(
 ) -> Dimm:
     if not isinstance(dimm, Dimm):
         raise DTypeError(f"dimm: is {type(dimm).__name__}; allowed is a Dimm")
-    given = {"fifo": fifo, "inst_per_cycle": inst_per_cycle, "cache_kb": cache_kb, "cache_ways": cache_ways}
+    given: dict[str, Any] = {
+        "fifo": fifo,
+        "inst_per_cycle": inst_per_cycle,
+        "cache_kb": cache_kb,
+        "cache_ways": cache_ways,
+    }
     dimm = replace(dimm, **{name: value for name, value in given.items() if value is not None})
     if ranks is not None:
         if ranks < 1:
@@ -373,21 +379,25 @@ class _Work:
         sample_of = np.tile(np.arange(bags), len(tables))
         keys = (table_of, sample_of) if order == "samples" else (sample_of, table_of)
         turn = np.lexsort((*keys, channel_of))
-        source = np.repeat(starts[turn] - np.cumsum(lengths[turn]) + lengths[turn], lengths[turn])
-        rows = rows[source + np.arange(rows.size)]
-        table_of_lookup = np.repeat(table_of[turn], lengths[turn])
-        limits = np.array([table.rows for table in tables])[table_of_lookup]
-        if (wrong := (rows < 0) | (rows >= limits)).any():
-            place = int(np.argmax(wrong))
-            where = int(source[place]) + place
-            raise InputError(f"indices[{where}]: is {rows[place]}; allowed is 0 <= index < {limits[place]}")
-        addresses = np.array(bases)[table_of_lookup] + rows * np.array(strides)[table_of_lookup]
-        per_table = np.bincount(table_of_lookup, minlength=len(tables))
+        per_table = np.bincount(table_of, weights=lengths, minlength=len(tables)).astype(np.int64)
+        addresses = np.empty(rows.size, np.uint64)
+        ends = np.cumsum(per_table)
+        for i, (table, end) in enumerate(zip(tables, ends.tolist(), strict=True)):
+            begin = end - int(per_table[i])
+            own = rows[begin:end].view(np.uint64)  # negative ones become too large
+            if own.size and own.max() >= table.rows:
+                where = begin + int(np.argmax(own >= table.rows))
+                raise InputError(f"indices[{where}]: is {rows[where]}; allowed is 0 <= index < {table.rows}")
+            np.multiply(own, np.uint64(strides[i]), out=addresses[begin:end])
+            addresses[begin:end] += np.uint64(bases[i])
+        if (np.diff(turn) != 1).any():
+            source = np.repeat(starts[turn] - np.cumsum(lengths[turn]) + lengths[turn], lengths[turn])
+            addresses = addresses[source + np.arange(rows.size)]
         dims = np.array([table.dim for table in tables])
         results = np.array([-(-4 * table.dim // access) for table in tables], np.uint32)
         channels = 1 + int(channel_of.max())
         return cls(
-            addresses=addresses.astype(np.uint64),
+            addresses=addresses,
             offsets=np.concatenate(([0], np.cumsum(lengths[turn]))).astype(np.uint64),
             accesses=(np.array(strides) // access).astype(np.uint32)[table_of[turn]],
             results=results[table_of[turn]],
@@ -399,8 +409,10 @@ class _Work:
 
     def hot(self, threshold: int) -> npt.NDArray[np.bool_]:
         """Which lookups are of rows that come at least ``threshold`` times (on a channel, an address is one row)."""
-        lookups = np.repeat(np.arange(self.offsets.size - 1), np.diff(self.offsets.astype(np.int64)))
-        channel = np.searchsorted(np.array(self.channels[1:]), lookups, side="right")
+        bounds = self.offsets.astype(np.int64)
+        lengths = bounds[1:] - bounds[:-1]
+        bag = np.repeat(np.arange(lengths.size), lengths)
+        channel = np.searchsorted(np.array(self.channels[1:]), bag, side="right")
         keys = self.addresses.astype(np.int64) * len(self.channels) + channel
         _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
         return np.asarray(counts[inverse] >= threshold)

@@ -1,7 +1,7 @@
 """Rows that embedding lookups ask for: uniform, Zipf, or with a given distribution of reuse distances.
 
-Draws come from SplitMix64, of which lookup ``i`` takes the ``i``-th output of ``seed``: the same seed gives the same rows
-on every machine and for every length.
+Draws come from SplitMix64, of which lookup ``i`` takes the ``i``-th output of ``seed`` (two each with reuse): the same
+seed gives the same rows on every machine, and a longer trace begins like a shorter one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _splitmix64(seed: int, lookups: int) -> npt.NDArray[np.uint64]:
 
 def _uniform(seed: int, lookups: int) -> npt.NDArray[np.float64]:
     """Uniform in [0, 1), 53 bits."""
-    return (_splitmix64(seed, lookups) >> np.uint64(11)) * 2.0**-53
+    return np.asarray((_splitmix64(seed, lookups) >> np.uint64(11)) * 2.0**-53, np.float64)
 
 
 def _check_rows(rows: int) -> None:
@@ -77,8 +77,8 @@ def reuse_rows(
 ) -> npt.NDArray[np.int64]:
     """Return int64 ``[lookups]`` with a given histogram of reuse distances.
 
-    A lookup repeats, with chance ``shares[i]``, the lookup ``distances[i]`` places before it (a row anew where the trace
-    is shorter), and takes a row at random with the chance that is left. A distance counts lookups, repeats included.
+    A lookup repeats, with chance ``shares[i]``, the lookup ``distances[i]`` places before it (a row anew where the
+    trace is shorter), and takes a row at random with the chance that is left. A distance counts lookups, repeats too.
 
     Raises:
         InputError: Sizes below 1, distances below 1, negative shares, or shares that add up to more than 1.
@@ -94,7 +94,7 @@ def reuse_rows(
     if sum(shares) > 1 + 1e-9:
         raise InputError(f"shares: add up to {sum(shares)}; allowed is at most 1")
     draws = _uniform(seed, 2 * lookups)
-    which = np.searchsorted(np.cumsum(np.asarray(shares, np.float64)), draws[:lookups], side="right")
+    which = np.searchsorted(np.cumsum(np.asarray(shares, np.float64)), draws[::2], side="right")
     back = np.array([*distances, 0], np.int64)[which]
     place = np.arange(lookups)
     source = np.where((back > 0) & (back <= place), place - back, place)
@@ -103,7 +103,7 @@ def reuse_rows(
         if np.array_equal(further, source):
             break
         source = further
-    fresh = (draws[lookups:] * rows).astype(np.int64)
+    fresh = (draws[1::2] * rows).astype(np.int64)
     return np.asarray(fresh[source])
 
 

@@ -1,8 +1,8 @@
 //! The computing core of hercules-fast: no Python anywhere, `cargo test` stands alone.
 //!
-//! Rooms: [`sls`] (embedding-bag kernels), [`queue`] (tail-latency simulator), [`search`] (scheduling search).
-//! `queue` is used by `search`; no other arrow runs between rooms. [`error`], [`rng`], [`pool`], [`cpu`] and
-//! [`control`] serve all of them.
+//! Rooms: [`sls`] (embedding-bag kernels), [`queue`] (tail-latency simulator), [`search`] (scheduling search), [`dram`]
+//! (cycle-level memory), [`nmp`] (near-memory processing). `search` uses `queue`, `nmp` uses `dram`; no other arrow runs
+//! between rooms. [`error`], [`rng`], [`pool`], [`cpu`] and [`control`] serve all of them.
 
 pub mod control;
 pub mod cpu;

@@ -71,7 +71,6 @@ impl DramStandard {
     fn peak_gb_s(&self) -> f64 {
         self.inner.peak_gb_s()
     }
-
 }
 
 /// The settings of a controller as Python names them.
@@ -169,8 +168,7 @@ pub fn simulate_dram<'py>(
         None => None,
     };
     let system = System { standard, channels, ranks, mapping, settings };
-    let outcome =
-        watched_alone(py, |control| system.run(&addresses, writes.as_deref(), threads, Some(control)))?;
+    let outcome = watched_alone(py, |control| system.run(&addresses, writes.as_deref(), threads, Some(control)))?;
     let dict = PyDict::new(py);
     dict.set_item("total_cycles", outcome.cycles)?;
     dict.set_item("row_hits", outcome.row_hits)?;

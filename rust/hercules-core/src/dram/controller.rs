@@ -20,6 +20,8 @@ use std::collections::VecDeque;
 pub const MAX_WINDOW: usize = 1024;
 /// Most requests that one channel takes in one run: their numbers are ages of 31 bits.
 pub const MAX_REQUESTS: usize = 1 << 31;
+/// Longest gap and age limit, in cycles.
+const MOST: u64 = 1 << 31;
 /// A cycle that never comes.
 const NEVER: u64 = u64::MAX;
 /// Requests between two looks at the flag that asks to stop.
@@ -69,7 +71,6 @@ impl Settings {
                 return Err(Error::invalid(name, format!("is {value}; allowed is from 1 to {MAX_WINDOW}")));
             }
         }
-        const MOST: u64 = 1 << 31;
         if !(1..=MOST).contains(&self.gap) {
             return Err(Error::invalid("gap", format!("is {}; allowed is from 1 to {MOST} cycles", self.gap)));
         }
@@ -216,7 +217,8 @@ impl Controller {
         let interval = u64::from(t.refi);
         let due = |k: u64| if settings.refresh { (k + 1) * interval / ranks as u64 } else { NEVER };
         let queue = settings.window + settings.write_queue;
-        let line = Line { first: NONE, last: NONE, opener: NONE, wishes: [NONE; 2], slots: [NONE; 2], hit_until: NEVER };
+        let line =
+            Line { first: NONE, last: NONE, opener: NONE, wishes: [NONE; 2], slots: [NONE; 2], hit_until: NEVER };
         let mut controller = Self {
             settings,
             state: State::new(standard, ranks, writes),
@@ -359,6 +361,7 @@ impl Controller {
         self.in_flight.front().copied().unwrap_or(NEVER)
     }
 
+    #[inline]
     fn take_in(&mut self, request: Request, cycle: u64, next: Next, observer: &mut impl Observer) -> Next {
         let id = self.came_in;
         self.came_in += 1;
@@ -377,11 +380,16 @@ impl Controller {
         if self.choose_direction() {
             return self.next_command();
         }
-        let is_next = next.wish != usize::MAX && self.owners[next.wish].0 == request.bank;
-        let count = self.wishes.len();
+        let line = &self.lines[bank];
+        let is_hit = self.state.bank(bank).row == request.row;
+        // It changes nothing where an older one of its kind goes before it, or where it has no turn.
+        let is_behind = line.slots[usize::from(is_hit)] != NONE || !is_hit && line.opener != NONE;
+        if is_behind || request.write != self.drains_writes || self.waiting_ranks > 0 {
+            return next;
+        }
+        let is_next = self.owners.get(next.wish).is_some_and(|owner| owner.0 == request.bank);
         self.renew(bank);
-        // A request that is not the first of its kind in its bank changes nothing.
-        if is_next || self.wishes.len() < count {
+        if is_next {
             return self.next_command();
         }
         let mut next = next;
@@ -412,6 +420,7 @@ impl Controller {
         })
     }
 
+    #[inline]
     fn join_line(&mut self, bank: usize, queued: Queued) {
         let slot = if let Some(slot) = self.free.pop() {
             self.slots[usize::from(slot)] = queued;
@@ -429,6 +438,7 @@ impl Controller {
         line.last = slot;
     }
 
+    #[inline]
     fn leave_line(&mut self, bank: usize, slot: u16) {
         let next = self.slots[usize::from(slot)].next;
         let line = &mut self.lines[bank];
@@ -448,6 +458,7 @@ impl Controller {
         self.free.push(slot);
     }
 
+    #[inline]
     fn issue(&mut self, next: Next, observer: &mut impl Observer) {
         let cycle = next.cycle;
         self.now = cycle;
@@ -478,15 +489,32 @@ impl Controller {
             observer.finished(id as usize, came_in, done);
         } else {
             let command = if open == CLOSED { Command::Activate } else { Command::Precharge };
-            if command == Command::Activate {
-                self.lines[bank].opener = slot;
-            }
             self.state.issue(command, bank, request.row, cycle);
             observer.command(Issued::Bank(command), bank, request.row, cycle);
+            self.floor = self.state.bus_at();
+            if command == Command::Precharge {
+                return self.renew_closed(bank);
+            }
+            self.lines[bank].opener = slot;
         }
         self.floor = self.state.bus_at();
         if !self.choose_direction() {
             self.renew(bank);
+        }
+    }
+
+    /// Work out what `bank` wants after a precharge: that the older of its two candidates opens its row.
+    #[inline]
+    fn renew_closed(&mut self, bank: usize) {
+        let [other, hit] = self.lines[bank].slots;
+        let older = |a: u16, b: u16| self.slots[usize::from(a)].id < self.slots[usize::from(b)].id;
+        let slot = if hit != NONE && (other == NONE || older(hit, other)) { hit } else { other };
+        let at = self.state.bank(bank).activate_at;
+        let limit = self.state.limit_index(Kind::Activate, bank) as u32;
+        let order = YIELDS | self.slots[usize::from(slot)].id;
+        self.set_wish(bank, 0, slot, Wish { at, limit, order });
+        if hit != NONE {
+            self.set_wish(bank, 1, NONE, Wish { at, limit, order });
         }
     }
 
@@ -502,8 +530,12 @@ impl Controller {
     }
 
     /// Decide between reads and writes; true where that changed, and then all wishes are new.
+    #[inline]
     fn choose_direction(&mut self) -> bool {
         let (reads, writes) = (self.queued_reads, self.queued_writes);
+        if writes == 0 && !self.drains_writes {
+            return false;
+        }
         let enough = if self.drains_writes { self.settings.write_low() + 1 } else { self.settings.write_high() };
         let drains = writes > 0 && (reads == 0 || writes >= enough);
         let changed = drains != self.drains_writes;
@@ -524,6 +556,9 @@ impl Controller {
     #[inline]
     fn renew(&mut self, bank: usize) {
         let line = self.lines[bank];
+        if line.first == NONE && line.slots == [NONE; 2] {
+            return;
+        }
         let b = *self.state.bank(bank);
         let rank_waits = self.waiting_ranks > 0;
         let (mut hit, mut other) = (NONE, NONE);

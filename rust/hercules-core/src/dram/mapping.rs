@@ -40,7 +40,7 @@ pub struct Place {
 struct Piece {
     part: Part,
     mask: u64,
-    /// Bit of the address where the piece starts, and bit of its part.
+    /// Bit of the address where the piece starts, and bit of its word in the [`Place`].
     from: u32,
     to: u32,
 }
@@ -50,7 +50,6 @@ struct Piece {
 pub struct Mapping {
     pieces: Vec<Piece>,
     capacity: u64,
-    group_shift: u32,
     rank_shift: u32,
 }
 
@@ -90,7 +89,12 @@ impl Mapping {
             let to = placed[part as usize];
             placed[part as usize] += bits;
             if bits > 0 && placed[part as usize] <= needed(part) {
-                pieces.push(Piece { part, mask: (1 << bits) - 1, from, to });
+                let shift = match part {
+                    Part::Rank => bits_of(standard.banks() as u64),
+                    Part::Group => bits_of(u64::from(o.banks_per_group)),
+                    _ => 0,
+                };
+                pieces.push(Piece { part, mask: (1 << bits) - 1, from, to: to + shift });
                 from += bits;
             }
         }
@@ -104,7 +108,6 @@ impl Mapping {
         Ok(Self {
             pieces,
             capacity: standard.rank_bytes() * (channels * ranks) as u64,
-            group_shift: bits_of(u64::from(o.banks_per_group)),
             rank_shift: bits_of(standard.banks() as u64),
         })
     }
@@ -119,20 +122,19 @@ impl Mapping {
     pub fn place(&self, address: u64) -> Place {
         let mut place = Place { channel: 0, bank: 0, row: 0, column: 0 };
         for piece in &self.pieces {
-            let bits = ((address >> piece.from) & piece.mask) as u32;
-            match piece.part {
-                Part::Channel => place.channel |= bits << piece.to,
-                Part::Rank => place.bank |= bits << (piece.to + self.rank_shift),
-                Part::Group => place.bank |= bits << (piece.to + self.group_shift),
-                Part::Bank => place.bank |= bits << piece.to,
-                Part::Row => place.row |= bits << piece.to,
-                Part::Column => place.column |= bits << piece.to,
-            }
+            let word = match piece.part {
+                Part::Channel => &mut place.channel,
+                Part::Rank | Part::Group | Part::Bank => &mut place.bank,
+                Part::Row => &mut place.row,
+                Part::Column => &mut place.column,
+            };
+            *word |= (((address >> piece.from) & piece.mask) as u32) << piece.to;
         }
         place
     }
 
     /// The mapping of one rank by itself: rank bits are taken out and the others close up.
+    #[must_use]
     pub fn of_one_rank(&self) -> Self {
         let mut from = self.pieces.iter().map(|piece| piece.from).min().unwrap_or(0);
         let (mut pieces, mut ranks) = (Vec::new(), 1);

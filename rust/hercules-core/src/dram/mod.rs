@@ -68,7 +68,10 @@ pub fn check_addresses(field: &str, addresses: &[u64], mapping: &Mapping, access
         None => Ok(()),
         Some(i) => Err(Error::invalid(
             format!("{field}[{i}]"),
-            format!("is {}; allowed are multiples of {access_bytes} below the capacity, {capacity} bytes", addresses[i]),
+            format!(
+                "is {}; allowed are multiples of {access_bytes} below the capacity, {capacity} bytes",
+                addresses[i]
+            ),
         )),
     }
 }
@@ -190,7 +193,8 @@ impl System {
             pool::install(threads, || by_channel.par_iter().map(|mine| one(mine)).collect::<Result<_>>())??;
 
         let cycles = parts.iter().map(|(channel, _)| channel.last_data()).max().unwrap_or(0);
-        let mut activity = Activity { rank_cycles: cycles * (self.channels * self.ranks) as u64, ..Activity::default() };
+        let mut activity =
+            Activity { rank_cycles: cycles * (self.channels * self.ranks) as u64, ..Activity::default() };
         for (channel, _) in &parts {
             activity.counts.add(&channel.state().counts);
             activity.open_cycles += channel.state().open_cycles(cycles);

@@ -107,9 +107,9 @@ impl Reference<'_> {
         let inner = self.log.iter().enumerate().all(|(i, closing)| {
             let closes_itself =
                 matches!(closing.command, Issued::Bank(Command::ReadPrecharge | Command::WritePrecharge));
-            let concerns = closing.bank == bank || (matches!(command, Issued::Rank(_)) && self.rank_of(closing.bank) == rank);
-            let needs_closed =
-                matches!(command, Issued::Bank(Command::Activate) | Issued::Rank(RankCommand::Refresh));
+            let concerns =
+                closing.bank == bank || (matches!(command, Issued::Rank(_)) && self.rank_of(closing.bank) == rank);
+            let needs_closed = matches!(command, Issued::Bank(Command::Activate) | Issued::Rank(RankCommand::Refresh));
             if !(closes_itself && concerns && needs_closed) {
                 return true;
             }
@@ -167,7 +167,8 @@ impl Reference<'_> {
                 refreshing[rank] |= s.refresh && due[rank] <= cycle;
             }
             // 2. One command: of a refresh, else of the request that goes first.
-            let opened_in = |queue: &[Waiting], bank: usize| queue.iter().any(|w| w.opened && w.request.bank as usize == bank);
+            let opened_in =
+                |queue: &[Waiting], bank: usize| queue.iter().any(|w| w.opened && w.request.bank as usize == bank);
             let mut issued = false;
             for rank in 0..self.ranks {
                 let banks = rank * self.standard.banks()..(rank + 1) * self.standard.banks();
@@ -178,9 +179,10 @@ impl Reference<'_> {
                 let command = if any_open { RankCommand::PrechargeAll } else { RankCommand::Refresh };
                 // Banks that are closed already do not hold a precharge of the others up.
                 let may = if any_open {
-                    banks.clone().filter(|b| self.open_row(*b).is_some()).all(|b| {
-                        self.allowed(Issued::Bank(Command::Precharge), b, cycle)
-                    })
+                    banks
+                        .clone()
+                        .filter(|b| self.open_row(*b).is_some())
+                        .all(|b| self.allowed(Issued::Bank(Command::Precharge), b, cycle))
                 } else {
                     self.allowed(Issued::Rank(command), banks.start, cycle)
                 };
@@ -258,27 +260,18 @@ impl Reference<'_> {
         if writes == 0 {
             return false;
         }
-        reads == 0
-            || if drains { writes > self.settings.write_low() } else { writes >= self.settings.write_high() }
+        reads == 0 || if drains { writes > self.settings.write_low() } else { writes >= self.settings.write_high() }
     }
 
     /// The command that `w` would issue in `cycle`, if it may.
-    fn wanted(
-        &self,
-        w: &Waiting,
-        queue: &[Waiting],
-        refreshing: &[bool],
-        drains: bool,
-        cycle: u64,
-    ) -> Option<Command> {
+    fn wanted(&self, w: &Waiting, queue: &[Waiting], refreshing: &[bool], drains: bool, cycle: u64) -> Option<Command> {
         let bank = w.request.bank as usize;
         if !w.opened && (w.request.write != drains || refreshing.contains(&true)) {
             return None;
         }
         let open = self.open_row(bank);
-        let others_hit = |row: u32| {
-            queue.iter().any(|o| o.id != w.id && (o.request.bank, o.request.row) == (w.request.bank, row))
-        };
+        let others_hit =
+            |row: u32| queue.iter().any(|o| o.id != w.id && (o.request.bank, o.request.row) == (w.request.bank, row));
         let command = match open {
             Some(row) if row == w.request.row => {
                 // An older request for another row of the bank that has waited too long holds hits back, unless one
@@ -305,8 +298,9 @@ impl Reference<'_> {
                 if queue.iter().any(|o| o.opened && o.request.bank == w.request.bank) {
                     return None;
                 }
-                let hit =
-                    queue.iter().any(|o| (o.request.bank, o.request.row, o.request.write) == (w.request.bank, row, drains));
+                let hit = queue
+                    .iter()
+                    .any(|o| (o.request.bank, o.request.row, o.request.write) == (w.request.bank, row, drains));
                 let holds = hit && self.settings.scheduler == Scheduler::RowHitFirst;
                 if holds && cycle < w.came_in + self.settings.age_limit {
                     return None;

@@ -104,7 +104,6 @@ named_numbers! {
     column_command,
 }
 
-
 named_numbers! {
     /// Supply voltage and currents of one chip, and what the data pins need.
     Currents: f64, "currents",
@@ -149,12 +148,8 @@ impl Timing {
             [bus, (self.cl + bus).saturating_sub(self.cwl).max(1)],
             [(self.cwl + bus).saturating_sub(self.cl).max(1), bus],
         ];
-        [
-            same_rank(self.ccd_l, self.ccd_l_wr, self.wtr_l),
-            same_rank(self.ccd_s, self.ccd_s, self.wtr_s),
-            other_rank,
-        ]
-        .map(|place| place.map(|first| first.map(u64::from)))
+        [same_rank(self.ccd_l, self.ccd_l_wr, self.wtr_l), same_rank(self.ccd_s, self.ccd_s, self.wtr_s), other_rank]
+            .map(|place| place.map(|first| first.map(u64::from)))
     }
 }
 

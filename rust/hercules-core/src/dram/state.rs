@@ -111,14 +111,7 @@ impl State {
         let o = &standard.organisation;
         let groups = ranks * o.groups as usize;
         let bank = Bank { row: CLOSED, activate_at: 0, precharge_at: 0, column_at: 0 };
-        let rank = Rank {
-            activates: [0; 4],
-            oldest: 0,
-            open_banks: 0,
-            open_since: 0,
-            open_until: 0,
-            open_cycles: 0,
-        };
+        let rank = Rank { activates: [0; 4], oldest: 0, open_banks: 0, open_since: 0, open_until: 0, open_cycles: 0 };
         Self {
             t: standard.timing,
             gaps: standard.timing.column_gaps(),
@@ -246,6 +239,7 @@ impl State {
         self.ranks.iter().map(|r| r.open_cycles + still(r)).sum()
     }
 
+    #[inline]
     fn activate(&mut self, bank: usize, row: u32, cycle: u64) {
         let t = &self.t;
         self.counts.activates += 1;
@@ -276,6 +270,7 @@ impl State {
         *own = (*own).max(cycle + u64::from(t.rrd_l));
     }
 
+    #[inline]
     fn column(&mut self, bank: usize, write: bool, cycle: u64, precharge_at: u64) {
         self.bus_at = cycle + u64::from(self.t.column_command);
         let b = &mut self.banks[bank];
@@ -283,8 +278,10 @@ impl State {
         let per_rank = 1 << self.group_bits;
         let group = bank >> self.bank_bits;
         let first = group & !(per_rank - 1);
-        let kinds: &[(Kind, usize)] = &[(Kind::Read, 0), (Kind::Write, 1)];
-        for &(kind, next) in &kinds[..1 + usize::from(self.writes)] {
+        for (kind, next) in [(Kind::Read, 0), (Kind::Write, 1)] {
+            if kind == Kind::Write && !self.writes {
+                continue;
+            }
             let at = |place: usize| cycle + self.gaps[place][usize::from(write)][next];
             let (own, same_rank, other_rank) = (at(0), at(1), at(2));
             let limits = &mut self.limits[kind as usize * self.groups..][..self.groups];
@@ -297,6 +294,7 @@ impl State {
     }
 
     /// Close the row of `bank`; the precharge starts in `cycle`.
+    #[inline]
     fn close(&mut self, bank: usize, cycle: u64) {
         let index = self.rank_of(bank);
         let b = &mut self.banks[bank];

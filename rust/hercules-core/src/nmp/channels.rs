@@ -29,7 +29,10 @@ impl Lookups {
             return refuse("addresses", "is empty; allowed is at least one lookup".into());
         }
         if self.offsets.len() != bags + 1 || !rises(&self.offsets, self.addresses.len()) {
-            return refuse("offsets", format!("must rise from 0 to {}, one for each bag and one more", self.addresses.len()));
+            return refuse(
+                "offsets",
+                format!("must rise from 0 to {}, one for each bag and one more", self.addresses.len()),
+            );
         }
         if self.results.len() != bags {
             return refuse("results", format!("has {} entries for {bags} bags", self.results.len()));

@@ -114,9 +114,14 @@ impl Program<'_> {
     fn check(&self, mapping: &Mapping, access_bytes: u64) -> Result<()> {
         let bags = self.bags();
         let ends = (self.offsets.first(), self.offsets.last());
-        if self.offsets.len() != bags + 1 || ends != (Some(&0), Some(&self.addresses.len())) || self.results.len() != bags
+        if self.offsets.len() != bags + 1
+            || ends != (Some(&0), Some(&self.addresses.len()))
+            || self.results.len() != bags
         {
-            return Err(Error::invalid("offsets", "must lead from 0 to the number of lookups, one bag for each result"));
+            return Err(Error::invalid(
+                "offsets",
+                "must lead from 0 to the number of lookups, one bag for each result",
+            ));
         }
         if self.cacheable.is_some_and(|c| c.len() != self.addresses.len()) {
             return Err(Error::invalid("cacheable", "must have one entry for each lookup"));
@@ -143,7 +148,13 @@ impl Program<'_> {
     }
 
     /// The reads of lookup `i` of `bag` as a host makes them.
-    fn reads<'a>(&self, mapping: &'a Mapping, bag: usize, i: usize, access_bytes: u64) -> impl Iterator<Item = Request> + use<'a> {
+    fn reads<'a>(
+        &self,
+        mapping: &'a Mapping,
+        bag: usize,
+        i: usize,
+        access_bytes: u64,
+    ) -> impl Iterator<Item = Request> + use<'a> {
         let (address, accesses) = (self.addresses[i], u64::from(self.accesses[bag]));
         (0..accesses).map(move |k| {
             let place = mapping.place(address + k * access_bytes);
@@ -310,7 +321,7 @@ impl Hardware {
                 return Err(Error::invalid(name, format!("is {value}; allowed is from 1 to {MAX_FIFO}")));
             }
         }
-        if self.ranks_per_dimm == 0 || self.ranks % self.ranks_per_dimm != 0 {
+        if self.ranks_per_dimm == 0 || !self.ranks.is_multiple_of(self.ranks_per_dimm) {
             let message = format!("is {}; allowed is what divides ranks = {}", self.ranks_per_dimm, self.ranks);
             return Err(Error::invalid("ranks_per_dimm", message));
         }
@@ -319,7 +330,10 @@ impl Hardware {
             return Err(Error::invalid("reduce_cycles", message));
         }
         if self.cache_bytes > 1 << 30 {
-            return Err(Error::invalid("cache_bytes", format!("is {}; allowed is from 0 to {}", self.cache_bytes, 1 << 30)));
+            return Err(Error::invalid(
+                "cache_bytes",
+                format!("is {}; allowed is from 0 to {}", self.cache_bytes, 1 << 30),
+            ));
         }
         Ok(())
     }
@@ -329,7 +343,7 @@ impl Hardware {
             return Ok(None);
         }
         let lines = self.cache_bytes / line_bytes as usize;
-        let sets = if self.cache_ways == 0 { 0 } else { lines / self.cache_ways };
+        let sets = lines.checked_div(self.cache_ways).unwrap_or(0);
         if sets == 0 {
             let message = format!("is {}; allowed is from 1 to the cache's {lines} lines", self.cache_ways);
             return Err(Error::invalid("cache_ways", message));
@@ -478,7 +492,14 @@ impl Hardware {
     }
 
     /// Write the reads of lookup `i` of `bag` into `instruction`; `own` is the mapping of one rank.
-    fn decode(&self, program: &Program<'_>, own: Option<&Mapping>, bag: usize, i: usize, instruction: &mut Instruction) {
+    fn decode(
+        &self,
+        program: &Program<'_>,
+        own: Option<&Mapping>,
+        bag: usize,
+        i: usize,
+        instruction: &mut Instruction,
+    ) {
         let access_bytes = self.standard.access_bytes();
         instruction.bag = bag as u32;
         instruction.reads.clear();

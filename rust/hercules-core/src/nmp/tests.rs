@@ -170,9 +170,8 @@ fn threads_and_channels_change_nothing() {
 #[test]
 fn packets_end_where_their_tags_do() {
     let bags = Bags::random(4, 40, 10, 1, 1 << 20);
-    let packets = |packet, tags| {
-        hardware(2).run(&bags.program(), Mode::Nmp, Plan { packet, tags }, None).unwrap().packets
-    };
+    let packets =
+        |packet, tags| hardware(2).run(&bags.program(), Mode::Nmp, Plan { packet, tags }, None).unwrap().packets;
     assert_eq!([packets(0, 0), packets(0, 16), packets(100, 0), packets(100, 5), packets(64, 16)], [1, 1, 4, 8, 7]);
 }
 
@@ -183,7 +182,12 @@ fn sums_come_over_the_channel_one_after_another() {
     let alone = run(&hardware(2), &bags, 0);
     assert_eq!((alone.gather_cycles, alone.cycles), (1 + 1 + 16 + 20, 38 + 4 + 4));
     // Two bags over both DIMMs of four ranks: parts of both come from each DIMM.
-    let two = Bags { addresses: vec![0, 2 << 13, 0, 2 << 13], offsets: vec![0, 2, 4], accesses: vec![1; 2], results: vec![3; 2] };
+    let two = Bags {
+        addresses: vec![0, 2 << 13, 0, 2 << 13],
+        offsets: vec![0, 2, 4],
+        accesses: vec![1; 2],
+        results: vec![3; 2],
+    };
     let both = run(&hardware(4), &two, 0);
     assert_eq!(both.activity.transfers, 2 * 2 * 3);
     assert!(both.cycles >= both.gather_cycles + 4 + 2 * 3 * 4);
