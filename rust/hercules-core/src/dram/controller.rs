@@ -333,7 +333,7 @@ impl Controller {
         for (i, w) in self.wishes.iter().enumerate() {
             let cycle = w.at.max(limits[w.limit as usize]);
             // Sooner first, then by order. No wish is 2^32 cycles away.
-            let key = cycle.saturating_sub(self.floor) << 32 | u64::from(w.order);
+            let key = (cycle.max(self.floor) - self.floor) << 32 | u64::from(w.order);
             if key < best {
                 (best, wish) = (key, i);
             }
@@ -496,6 +496,7 @@ impl Controller {
                 return self.renew_closed(bank);
             }
             self.lines[bank].opener = slot;
+            return self.renew(bank);
         }
         self.floor = self.state.bus_at();
         if !self.choose_direction() {
@@ -509,13 +510,9 @@ impl Controller {
         let [other, hit] = self.lines[bank].slots;
         let older = |a: u16, b: u16| self.slots[usize::from(a)].id < self.slots[usize::from(b)].id;
         let slot = if hit != NONE && (other == NONE || older(hit, other)) { hit } else { other };
-        let at = self.state.bank(bank).activate_at;
-        let limit = self.state.limit_index(Kind::Activate, bank) as u32;
-        let order = YIELDS | self.slots[usize::from(slot)].id;
-        self.set_wish(bank, 0, slot, Wish { at, limit, order });
-        if hit != NONE {
-            self.set_wish(bank, 1, NONE, Wish { at, limit, order });
-        }
+        let wish = (self.state.bank(bank).activate_at, Kind::Activate, YIELDS | self.slots[usize::from(slot)].id);
+        self.set_wish(bank, 0, slot, wish);
+        self.set_wish(bank, 1, NONE, wish);
     }
 
     fn column_command(&self, request: &Request) -> Command {
@@ -555,71 +552,80 @@ impl Controller {
     /// Work out what `bank` wants next.
     #[inline]
     fn renew(&mut self, bank: usize) {
-        let line = self.lines[bank];
-        if line.first == NONE && line.slots == [NONE; 2] {
-            return;
+        let line = &self.lines[bank];
+        if line.first == NONE {
+            self.set_wish(bank, 0, NONE, (0, Kind::Precharge, 0));
+            return self.set_wish(bank, 1, NONE, (0, Kind::Precharge, 0));
         }
+        let opener = line.opener;
         let b = *self.state.bank(bank);
-        let rank_waits = self.waiting_ranks > 0;
+        // The oldest of each kind that has its turn.
         let (mut hit, mut other) = (NONE, NONE);
-        let mut slot = line.first;
-        while slot != NONE && (hit == NONE || other == NONE) {
-            let queued = &self.slots[usize::from(slot)];
-            let has_turn = queued.request.write == self.drains_writes && !rank_waits && slot != line.opener;
-            let kind = if queued.request.row == b.row { &mut hit } else { &mut other };
-            if has_turn && *kind == NONE {
-                *kind = slot;
+        if self.waiting_ranks == 0 {
+            let mut slot = line.first;
+            while slot != NONE {
+                let queued = &self.slots[usize::from(slot)];
+                let kind = if queued.request.row == b.row { &mut hit } else { &mut other };
+                if *kind == NONE && queued.request.write == self.drains_writes && slot != opener {
+                    *kind = slot;
+                    // A closed bank has no hits; where a row has an opener, others wait.
+                    if b.row == CLOSED || hit != NONE && (other != NONE || opener != NONE) {
+                        break;
+                    }
+                }
+                slot = queued.next;
             }
-            slot = queued.next;
         }
         let column = |slot: u16, order: u32| {
             let queued = &self.slots[usize::from(slot)];
-            let kind = if queued.request.write { Kind::Write } else { Kind::Read };
-            (b.column_at, kind, order | queued.id)
+            (b.column_at, if queued.request.write { Kind::Write } else { Kind::Read }, order | queued.id)
         };
+        let second = if hit == NONE { (0, Kind::Read, 0) } else { column(hit, YIELDS) };
         let mut hit_until = NEVER;
-        // (slot, (cycle, kind, order)) of the two wishes.
-        let first = if line.opener != NONE {
-            (line.opener, column(line.opener, 0))
-        } else if other != NONE {
-            let queued = &self.slots[usize::from(other)];
-            let order = YIELDS | queued.id;
+        let (slot, first) = if opener != NONE {
+            (opener, column(opener, 0))
+        } else if other == NONE {
+            (NONE, (0, Kind::Precharge, 0))
+        } else {
+            let Queued { came_in, id, .. } = self.slots[usize::from(other)];
+            let order = YIELDS | id;
             if b.row == CLOSED {
                 (other, (b.activate_at, Kind::Activate, order))
+            } else if hit == NONE {
+                (other, (b.precharge_at, Kind::Precharge, order))
             } else {
-                let aged = queued.came_in + self.settings.age_limit;
-                let holds = hit != NONE && self.settings.scheduler == Scheduler::RowHitFirst;
-                if hit != NONE && self.slots[usize::from(hit)].id > queued.id {
+                let aged = came_in + self.settings.age_limit;
+                if self.slots[usize::from(hit)].id > id {
                     hit_until = aged;
                 }
+                let holds = self.settings.scheduler == Scheduler::RowHitFirst;
                 (other, (b.precharge_at.max(if holds { aged } else { 0 }), Kind::Precharge, order))
             }
-        } else {
-            (NONE, (0, Kind::Precharge, 0))
         };
         self.lines[bank].hit_until = hit_until;
-        let second = (hit, if hit == NONE { first.1 } else { column(hit, YIELDS) });
-        for (place, (slot, (at, kind, order))) in [first, second].into_iter().enumerate() {
-            let wish = Wish { at, limit: self.state.limit_index(kind, bank) as u32, order };
-            self.set_wish(bank, place, slot, wish);
-        }
+        self.set_wish(bank, 0, slot, first);
+        self.set_wish(bank, 1, hit, second);
     }
 
+    /// Give `bank` the wish of `slot` (earliest cycle, kind of command, order), or none.
     #[inline]
-    fn set_wish(&mut self, bank: usize, place: usize, slot: u16, wish: Wish) {
+    fn set_wish(&mut self, bank: usize, place: usize, slot: u16, (at, kind, order): (u64, Kind, u32)) {
         let line = &mut self.lines[bank];
-        let at = line.wishes[place];
         line.slots[place] = slot;
+        let old = line.wishes[place];
         if slot == NONE {
-            if at != NONE {
+            if old != NONE {
                 self.drop_wish(bank, place);
             }
-        } else if at == NONE {
+            return;
+        }
+        let wish = Wish { at, limit: self.state.limit_index(kind, bank) as u32, order };
+        if old == NONE {
             line.wishes[place] = self.wishes.len() as u16;
             self.wishes.push(wish);
             self.owners.push((bank as u32, place as u8));
         } else {
-            self.wishes[usize::from(at)] = wish;
+            self.wishes[usize::from(old)] = wish;
         }
     }
 

@@ -100,8 +100,9 @@ pub struct State {
     limits: Vec<u64>,
     groups: usize,
     bus_at: u64,
-    /// Whether the limits of writes are kept: without writes nobody asks for them.
-    writes: bool,
+    /// Whether a read's limits take the place of those before: there are no writes, and any two reads together come
+    /// later than the furthest that one of them holds back.
+    reads_replace: bool,
     pub counts: Counts,
 }
 
@@ -110,11 +111,14 @@ impl State {
     pub fn new(standard: &Standard, ranks: usize, writes: bool) -> Self {
         let o = &standard.organisation;
         let groups = ranks * o.groups as usize;
+        let gaps = standard.timing.column_gaps();
+        let reads = gaps.map(|place| place[0][0]);
+        let (nearest, furthest) = (reads[0].min(reads[1]).min(reads[2]), reads[0].max(reads[1]).max(reads[2]));
         let bank = Bank { row: CLOSED, activate_at: 0, precharge_at: 0, column_at: 0 };
         let rank = Rank { activates: [0; 4], oldest: 0, open_banks: 0, open_since: 0, open_until: 0, open_cycles: 0 };
         Self {
             t: standard.timing,
-            gaps: standard.timing.column_gaps(),
+            gaps,
             bank_bits: o.banks_per_group.trailing_zeros(),
             group_bits: o.groups.trailing_zeros(),
             banks: vec![bank; ranks * standard.banks()],
@@ -122,7 +126,7 @@ impl State {
             limits: vec![0; 4 * groups],
             groups,
             bus_at: 0,
-            writes,
+            reads_replace: !writes && 2 * nearest >= furthest,
             counts: Counts::default(),
         }
     }
@@ -278,18 +282,22 @@ impl State {
         let per_rank = 1 << self.group_bits;
         let group = bank >> self.bank_bits;
         let first = group & !(per_rank - 1);
+        if self.reads_replace {
+            let [own, same_rank, other_rank] = self.gaps.map(|place| cycle + place[0][0]);
+            let limits = &mut self.limits[Kind::Read as usize * self.groups..][..self.groups];
+            limits.fill(other_rank);
+            limits[first..first + per_rank].fill(same_rank);
+            limits[group] = own;
+            return;
+        }
         for (kind, next) in [(Kind::Read, 0), (Kind::Write, 1)] {
-            if kind == Kind::Write && !self.writes {
-                continue;
-            }
-            let at = |place: usize| cycle + self.gaps[place][usize::from(write)][next];
-            let (own, same_rank, other_rank) = (at(0), at(1), at(2));
+            let [own, same_rank, other_rank] = self.gaps.map(|place| cycle + place[usize::from(write)][next]);
             let limits = &mut self.limits[kind as usize * self.groups..][..self.groups];
-            let raise = |limits: &mut [u64], at: u64| limits.iter_mut().for_each(|limit| *limit = (*limit).max(at));
-            raise(&mut limits[..first], other_rank);
-            raise(&mut limits[first..first + per_rank], same_rank);
-            raise(&mut limits[first + per_rank..], other_rank);
-            raise(&mut limits[group..=group], own);
+            for (g, limit) in limits.iter_mut().enumerate() {
+                let is_away = g & !(per_rank - 1) != first;
+                *limit = (*limit).max(if is_away { other_rank } else { same_rank });
+            }
+            limits[group] = limits[group].max(own);
         }
     }
 
