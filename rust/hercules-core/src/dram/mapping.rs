@@ -149,6 +149,21 @@ impl Mapping {
         Self { pieces, capacity: self.capacity / ranks, ..*self }
     }
 
+    /// Number of the rank that `address` lies in.
+    #[inline]
+    pub fn rank_of(&self, address: u64) -> u32 {
+        let ranks = self.pieces.iter().filter(|piece| piece.part == Part::Rank);
+        let bits = ranks.map(|piece| (((address >> piece.from) & piece.mask) as u32) << (piece.to - self.rank_shift));
+        bits.fold(0, |rank, bits| rank | bits)
+    }
+
+    /// Whether `bytes` from `address` on may lie in more than one rank.
+    #[inline]
+    pub fn may_change_rank(&self, address: u64, bytes: u64) -> bool {
+        let lowest = self.pieces.iter().find(|piece| piece.part == Part::Rank);
+        lowest.is_some_and(|piece| address >> piece.from != (address + bytes - 1) >> piece.from)
+    }
+
     /// `address` without the bits that choose its rank.
     pub fn inside_rank(&self, address: u64) -> u64 {
         // From the top down, so that bits below stay where they are.

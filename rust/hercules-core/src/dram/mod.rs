@@ -58,13 +58,14 @@ impl Observer for Latencies {
     }
 }
 
-/// Check addresses against the system and return their error, naming the first that is wrong.
+/// Check addresses against the system and return their error, naming the first that is wrong. `access_bytes` is a power
+/// of two.
 pub fn check_addresses(field: &str, addresses: &[u64], mapping: &Mapping, access_bytes: u64) -> Result<()> {
     if addresses.is_empty() {
         return Err(Error::invalid(field, "is empty; allowed is at least one"));
     }
-    let capacity = mapping.capacity();
-    match addresses.iter().position(|a| *a >= capacity || a % access_bytes != 0) {
+    let (capacity, inside) = (mapping.capacity(), access_bytes - 1);
+    match addresses.iter().position(|a| *a >= capacity || a & inside != 0) {
         None => Ok(()),
         Some(i) => Err(Error::invalid(
             format!("{field}[{i}]"),

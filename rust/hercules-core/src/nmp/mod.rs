@@ -21,6 +21,9 @@ use cache::Cache;
 pub use channels::Lookups;
 use rayon::prelude::*;
 
+/// Lookups between two looks at the flag that asks to stop.
+const POLL: usize = 1 << 16;
+
 /// Most entries of an instruction queue and of a cycle's delivery.
 pub const MAX_FIFO: usize = 1 << 16;
 
@@ -146,39 +149,37 @@ impl Program<'_> {
         }
         Ok(())
     }
+}
 
-    /// The reads of lookup `i` of `bag` as a host makes them.
-    fn reads<'a>(
-        &self,
-        mapping: &'a Mapping,
-        bag: usize,
-        i: usize,
-        access_bytes: u64,
-    ) -> impl Iterator<Item = Request> + use<'a> {
-        let (address, accesses) = (self.addresses[i], u64::from(self.accesses[bag]));
-        (0..accesses).map(move |k| {
-            let place = mapping.place(address + k * access_bytes);
-            Request { not_before: 0, bank: place.bank, row: place.row, column: place.column, write: false }
-        })
-    }
+/// Reads of one rank at addresses that follow each other: what an instruction asks of it.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    rank: usize,
+    address: u64,
+    accesses: u32,
 }
 
 /// One rank: its memory, and what it was told and did.
 struct Rank {
     memory: Controller,
-    /// Reads delivered and not yet taken in.
-    delivered: Vec<Request>,
+    /// Pieces delivered and not yet taken in, with the cycle of their delivery.
+    delivered: Vec<(Piece, u64)>,
     log: RankLog,
     instructions: usize,
 }
 
 #[derive(Default)]
 struct RankLog {
-    /// Of each read: the place of its bag in `bags`, and whether it is the last of its instruction.
-    reads: Vec<(u32, bool)>,
+    /// Of each instruction that is coming in: its accesses, and the place of its bag in `bags`; the first is at `next`.
+    coming: Vec<(u32, u32)>,
+    next: usize,
+    /// Accesses of the first one that have come in.
+    taken: u32,
+    /// Of each read that came in: the place of its bag.
+    owners: Vec<u32>,
+    latency: Vec<u32>,
     /// Bags that came here, and the cycle of their last data.
     bags: Vec<(u32, u64)>,
-    latency: Vec<u32>,
     /// Cycles in which instructions left the queue: the last `fifo`, in a ring.
     left: Vec<u64>,
     leavings: usize,
@@ -186,8 +187,13 @@ struct RankLog {
 
 impl Observer for RankLog {
     #[inline]
-    fn came_in(&mut self, id: usize, cycle: u64) {
-        if self.reads[id].1 {
+    fn came_in(&mut self, _id: usize, cycle: u64) {
+        let (accesses, place) = self.coming[self.next];
+        self.owners.push(place);
+        self.latency.push(0);
+        self.taken += 1;
+        if self.taken == accesses {
+            (self.next, self.taken) = (self.next + 1, 0);
             let place = self.leavings % self.left.len();
             self.left[place] = cycle;
             self.leavings += 1;
@@ -197,7 +203,7 @@ impl Observer for RankLog {
     #[inline]
     fn finished(&mut self, id: usize, came_in: u64, cycle: u64) {
         self.latency[id] = u32::try_from(cycle - came_in).unwrap_or(u32::MAX);
-        let bag = &mut self.bags[self.reads[id].0 as usize];
+        let bag = &mut self.bags[self.owners[id] as usize];
         bag.1 = bag.1.max(cycle);
     }
 }
@@ -215,6 +221,7 @@ impl Rank {
 
     /// First cycle in which the queue has room for one more instruction; `None` while that depends on what the rank does
     /// with those delivered.
+    #[inline]
     fn room_at(&self) -> Option<u64> {
         let fifo = self.log.left.len();
         match self.instructions.checked_sub(fifo) {
@@ -224,49 +231,28 @@ impl Rank {
         }
     }
 
-    fn deliver(&mut self, bag: u32, reads: &[Request], cycle: u64) {
+    #[inline]
+    fn deliver(&mut self, bag: u32, piece: Piece, cycle: u64) {
         if self.log.bags.last().is_none_or(|last| last.0 != bag) {
             self.log.bags.push((bag, 0));
         }
-        let place = (self.log.bags.len() - 1) as u32;
-        for (i, read) in reads.iter().enumerate() {
-            self.delivered.push(Request { not_before: cycle, ..*read });
-            self.log.reads.push((place, i + 1 == reads.len()));
-        }
-        self.log.latency.resize(self.log.reads.len(), 0);
+        self.log.coming.push((piece.accesses, (self.log.bags.len() - 1) as u32));
+        self.delivered.push((piece, cycle));
         self.instructions += 1;
     }
 
-    fn run(&mut self, to_the_end: bool, control: Option<&Control>) -> Result<()> {
-        self.memory.run(self.delivered.drain(..), to_the_end, control, &mut self.log)
-    }
-}
-
-/// The pieces of one instruction: reads by rank.
-struct Instruction {
-    bag: u32,
-    reads: Vec<Request>,
-    /// Rank and where its reads end.
-    pieces: Vec<(usize, usize)>,
-}
-
-impl Instruction {
-    /// Leave out the pieces that the caches of their ranks hold, and have them keep the others; returns how many.
-    fn take_from_caches(&mut self, caches: &mut [Cache], address: u64, number: u64) -> u64 {
-        let (mut begin, mut kept, mut hits) = (0, 0, 0);
-        let pieces = std::mem::take(&mut self.pieces);
-        for (rank, until) in pieces {
-            if caches[rank].access(address, number) {
-                hits += 1;
-            } else {
-                self.reads.copy_within(begin..until, kept);
-                kept += until - begin;
-                self.pieces.push((rank, kept));
-            }
-            begin = until;
-        }
-        self.reads.truncate(kept);
-        hits
+    /// Take in what was delivered; `mapping` tells the bank of an address, of whose number the rank is left out.
+    fn run(&mut self, mapping: &Mapping, access_bytes: u64, to_the_end: bool) -> Result<()> {
+        let reads = self.delivered.drain(..).flat_map(|(piece, cycle)| {
+            (0..u64::from(piece.accesses)).map(move |k| {
+                let place = mapping.place(piece.address + k * access_bytes);
+                let bank = mapping.split_bank(place.bank).1;
+                Request { not_before: cycle, bank, row: place.row, column: place.column, write: false }
+            })
+        });
+        self.memory.run(reads, to_the_end, None, &mut self.log)?;
+        self.log.coming.drain(..std::mem::take(&mut self.log.next));
+        Ok(())
     }
 }
 
@@ -302,15 +288,6 @@ fn packet_end(program: &Program<'_>, plan: Plan, first: usize) -> usize {
     }
     let bag = program.offsets.partition_point(|offset| *offset <= first) - 1;
     by_count.min(program.offsets[(bag + plan.tags).min(program.bags())])
-}
-
-/// Let every rank take in what was delivered to it.
-fn run_all(ranks: &mut [Rank], to_the_end: bool, control: Option<&Control>) -> Result<()> {
-    if ranks.len() > 1 && rayon::current_num_threads() > 1 {
-        ranks.par_iter_mut().try_for_each(|rank| rank.run(to_the_end, control))
-    } else {
-        ranks.iter_mut().try_for_each(|rank| rank.run(to_the_end, control))
-    }
 }
 
 impl Hardware {
@@ -371,59 +348,72 @@ impl Hardware {
         let access_bytes = self.standard.access_bytes();
         let line = program.accesses.iter().max().map_or(access_bytes, |most| u64::from(*most) * access_bytes);
         let mut caches = self.caches(if split { line.div_ceil(self.ranks as u64) } else { line })?;
-        let own = split.then(|| self.mapping.of_one_rank());
+        let of_one_rank = self.mapping.of_one_rank();
+        let mapping = if split { &of_one_rank } else { &self.mapping };
         let mut ranks: Vec<Rank> = (0..self.ranks).map(|_| Rank::new(self)).collect();
+        // Let every rank take in what was delivered to it.
+        let run = |ranks: &mut [Rank], to_the_end: bool| {
+            if control.is_some_and(Control::cancelled) {
+                return Err(Error::Cancelled);
+            }
+            if ranks.len() > 1 && rayon::current_num_threads() > 1 {
+                ranks.par_iter_mut().try_for_each(|rank| rank.run(mapping, access_bytes, to_the_end))
+            } else {
+                ranks.iter_mut().try_for_each(|rank| rank.run(mapping, access_bytes, to_the_end))
+            }
+        };
         let mut bags = vec![Bag { done: 0, dimms: 0 }; program.bags()];
         let mut out = Outcome::default();
         let (mut cycle, mut used) = (1, 0);
         let (mut first, mut bag) = (0, 0);
-        let mut instruction = Instruction { bag: 0, reads: Vec::new(), pieces: Vec::new() };
+        let mut pieces = Vec::new();
         while first < program.addresses.len() {
             let end = packet_end(program, plan, first);
             out.packets += 1;
-            for i in first..end {
+            for (i, address) in program.addresses[..end].iter().enumerate().skip(first) {
+                if i % POLL == 0 && control.is_some_and(Control::cancelled) {
+                    return Err(Error::Cancelled);
+                }
                 while i >= program.offsets[bag + 1] {
                     bag += 1;
                 }
-                self.decode(program, own.as_ref(), bag, i, &mut instruction);
-                for (rank, _) in &instruction.pieces {
-                    bags[bag].dimms |= 1 << (rank / self.ranks_per_dimm);
+                let vector_bytes = u64::from(program.accesses[bag]) * access_bytes;
+                self.cut(*address, vector_bytes, split, &of_one_rank, &mut pieces);
+                for piece in &pieces {
+                    bags[bag].dimms |= 1 << (piece.rank / self.ranks_per_dimm);
                 }
                 if let Some(caches) = &mut caches
                     && program.cacheable.is_none_or(|cacheable| cacheable[i])
                 {
-                    out.cache_accesses += instruction.pieces.len() as u64;
-                    let number = self.mapping.inside_rank(program.addresses[i])
-                        / (u64::from(program.accesses[bag]) * access_bytes);
-                    out.cache_hits += instruction.take_from_caches(caches, program.addresses[i], number);
+                    let (all, number) = (pieces.len(), self.mapping.inside_rank(*address) / vector_bytes);
+                    pieces.retain(|piece| !caches[piece.rank].access(*address, number));
+                    out.cache_accesses += all as u64;
+                    out.cache_hits += (all - pieces.len()) as u64;
                 }
                 if used == self.inst_per_cycle {
                     (cycle, used) = (cycle + 1, 0);
                 }
-                let room = |ranks: &[Rank]| {
-                    instruction.pieces.iter().try_fold(0, |at, (rank, _)| Some(ranks[*rank].room_at()?.max(at)))
-                };
+                let room =
+                    |ranks: &[Rank]| pieces.iter().try_fold(0, |at, piece| Some(ranks[piece.rank].room_at()?.max(at)));
                 let room_at = if let Some(at) = room(&ranks) {
                     at
                 } else {
-                    run_all(&mut ranks, false, control)?;
+                    run(&mut ranks, false)?;
                     room(&ranks).ok_or_else(|| Error::Internal("a rank took in less than was delivered".into()))?
                 };
                 if room_at > cycle {
                     (cycle, used) = (room_at, 0);
                 }
                 used += 1;
-                if instruction.pieces.is_empty() {
+                if pieces.is_empty() {
                     bags[bag].done = bags[bag].done.max(cycle + 1); // all of it from caches
                 }
-                let mut begin = 0;
-                for &(rank, until) in &instruction.pieces {
-                    ranks[rank].deliver(instruction.bag, &instruction.reads[begin..until], cycle);
-                    begin = until;
+                for piece in &pieces {
+                    ranks[piece.rank].deliver(bag as u32, *piece, cycle);
                 }
             }
             first = end;
-            run_all(&mut ranks, true, control)?;
+            run(&mut ranks, true)?;
             let back = ranks.iter().map(|rank| rank.memory.last_data()).max().unwrap_or(0);
             if back > cycle {
                 (cycle, used) = (back, 0);
@@ -453,8 +443,14 @@ impl Hardware {
         let mut log = HostLog::default();
         let mut memory = Controller::new(&self.standard, self.ranks, self.settings, false);
         let reads = (0..program.bags()).flat_map(|bag| {
-            let lookups = program.offsets[bag]..program.offsets[bag + 1];
-            lookups.flat_map(move |i| program.reads(&self.mapping, bag, i, access_bytes))
+            let lookups = &program.addresses[program.offsets[bag]..program.offsets[bag + 1]];
+            let accesses = u64::from(program.accesses[bag]);
+            lookups.iter().flat_map(move |address| {
+                (0..accesses).map(move |k| {
+                    let Place { bank, row, column, .. } = self.mapping.place(address + k * access_bytes);
+                    Request { not_before: 0, bank, row, column, write: false }
+                })
+            })
         });
         memory.run(reads, true, control, &mut log)?;
         let cycles = memory.last_data();
@@ -491,41 +487,31 @@ impl Hardware {
         transfers
     }
 
-    /// Write the reads of lookup `i` of `bag` into `instruction`; `own` is the mapping of one rank.
-    fn decode(
-        &self,
-        program: &Program<'_>,
-        own: Option<&Mapping>,
-        bag: usize,
-        i: usize,
-        instruction: &mut Instruction,
-    ) {
+    /// Cut the vector at `address` into the pieces that its ranks read.
+    #[inline]
+    fn cut(&self, address: u64, bytes: u64, split: bool, of_one_rank: &Mapping, pieces: &mut Vec<Piece>) {
         let access_bytes = self.standard.access_bytes();
-        instruction.bag = bag as u32;
-        instruction.reads.clear();
-        instruction.pieces.clear();
-        if let Some(own) = own {
+        pieces.clear();
+        if split {
             // Every rank reads its share, rounded up to whole accesses, at the place that the vector's number gives.
-            let share = u64::from(program.accesses[bag].div_ceil(self.ranks as u32));
-            let number = program.addresses[i] / (u64::from(program.accesses[bag]) * access_bytes);
-            for rank in 0..self.ranks {
-                for k in 0..share {
-                    let place = own.place((number * share + k) * access_bytes % own.capacity());
-                    let Place { bank, row, column, .. } = place;
-                    instruction.reads.push(Request { not_before: 0, bank, row, column, write: false });
-                }
-                instruction.pieces.push((rank, instruction.reads.len()));
-            }
+            let share = (bytes / access_bytes).div_ceil(self.ranks as u64);
+            let room = of_one_rank.capacity() / (share * access_bytes);
+            let address = address / bytes % room * share * access_bytes;
+            pieces.extend((0..self.ranks).map(|rank| Piece { rank, address, accesses: share as u32 }));
             return;
         }
-        for request in program.reads(&self.mapping, bag, i, access_bytes) {
-            let (rank, bank) = self.mapping.split_bank(request.bank);
-            instruction.reads.push(Request { bank, ..request });
-            let until = instruction.reads.len();
-            match instruction.pieces.last_mut() {
-                Some(piece) if piece.0 == rank as usize => piece.1 = until,
-                _ => instruction.pieces.push((rank as usize, until)),
+        let rank_of = |address: u64| self.mapping.rank_of(address) as usize;
+        let (mut begin, mut rank) = (address, rank_of(address));
+        if !self.mapping.may_change_rank(address, bytes) {
+            return pieces.push(Piece { rank, address, accesses: (bytes / access_bytes) as u32 });
+        }
+        for at in (address..address + bytes).step_by(access_bytes as usize).skip(1) {
+            let next = rank_of(at);
+            if next != rank {
+                pieces.push(Piece { rank, address: begin, accesses: ((at - begin) / access_bytes) as u32 });
+                (begin, rank) = (at, next);
             }
         }
+        pieces.push(Piece { rank, address: begin, accesses: ((address + bytes - begin) / access_bytes) as u32 });
     }
 }
