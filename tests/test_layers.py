@@ -43,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {
 DATA = {"errors", "descriptors", "hardware", "models", "traffic", "fleets", "tables"}
 # 6 views: result objects and data, never an engine. 7 shell: anything.
 RESULT_OBJECTS = {"planning", "provisioning", "profiling", "serving"}
-ALLOWED |= dict.fromkeys(("report", "plotting"), DATA | RESULT_OBJECTS)
+ALLOWED |= dict.fromkeys(("report", "plotting"), DATA | RESULT_OBJECTS | {"memory"})
 SHELL = {"cli", "__main__", "__init__"}
 
 # Modules that may be imported at the top of a room's files, and those only inside functions.

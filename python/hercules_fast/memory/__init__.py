@@ -11,6 +11,7 @@ from hercules_fast.memory.standards import (
     standard,
     standard_names,
 )
+from hercules_fast.memory.sweep import MemorySweep, SweepRow, sweep_memory
 from hercules_fast.memory.traces import reuse_rows, uniform_rows, vector_addresses, zipf_rows
 
 __all__ = [
@@ -19,9 +20,11 @@ __all__ = [
     "Dimm",
     "DramResult",
     "DramStandard",
+    "MemorySweep",
     "NmpResult",
     "NmpTable",
     "Organisation",
+    "SweepRow",
     "Timing",
     "Variant",
     "earliest_cycles",
@@ -31,6 +34,7 @@ __all__ = [
     "simulate_nmp",
     "standard",
     "standard_names",
+    "sweep_memory",
     "uniform_rows",
     "variants",
     "vector_addresses",
