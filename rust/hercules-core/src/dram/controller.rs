@@ -24,8 +24,8 @@ pub const MAX_REQUESTS: usize = 1 << 31;
 const MOST: u64 = 1 << 31;
 /// A cycle that never comes.
 const NEVER: u64 = u64::MAX;
-/// Requests between two looks at the flag that asks to stop.
-const POLL: u32 = 1 << 12;
+/// Events between two looks at the flag that asks to stop.
+const POLL: u32 = 1 << 14;
 
 /// Which of the commands that could be issued goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -295,12 +295,12 @@ impl Controller {
                 next = self.next_command();
             } else if let Some(request) = requests.next() {
                 next = self.take_in(request, entry, next, observer);
-                until_poll -= 1;
-                if until_poll == 0 {
-                    until_poll = POLL;
-                    if control.is_some_and(Control::cancelled) {
-                        return Err(Error::Cancelled);
-                    }
+            }
+            until_poll -= 1;
+            if until_poll == 0 {
+                until_poll = POLL;
+                if control.is_some_and(Control::cancelled) {
+                    return Err(Error::Cancelled);
                 }
             }
         }

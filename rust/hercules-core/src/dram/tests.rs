@@ -377,6 +377,14 @@ fn channels_share_nothing_and_threads_change_nothing() {
 }
 
 #[test]
+fn a_run_stops_when_asked_even_where_only_refreshes_happen() {
+    let control = crate::control::Control::new();
+    control.cancel();
+    let system = system(2, Settings { gap: 1 << 31, ..settings() });
+    assert_eq!(system.run(&uniform(1000, 1 << 34, 1), None, 1, Some(&control)), Err(crate::Error::Cancelled));
+}
+
+#[test]
 fn every_bit_of_an_address_has_one_place() {
     let standard = ddr4_2400r();
     for text in
