@@ -15,7 +15,7 @@ from tests.oracle.test_dram_oracle import CASES, EXPECTED, trace
 from tests.reference import dram_traces
 
 from hercules_fast import _core
-from hercules_fast.memory import NmpTable, simulate_dram, simulate_nmp, uniform_rows
+from hercules_fast.memory import NmpTable, gather_table, simulate_dram, simulate_nmp, uniform_rows
 
 pytestmark = pytest.mark.skipif(_core.build_info()["debug_assertions"], reason="a debug build is not worth timing")
 
@@ -54,3 +54,10 @@ def test_four_channels(benchmark: Callable, threads: int) -> None:
     found = benchmark.pedantic(lambda: simulate_dram(reads, channels=4, ranks=2, threads=threads), rounds=5)
     assert found.commands["read"] == reads.size
     rate(benchmark, reads.size)
+
+
+def test_gather_table(benchmark: Callable) -> None:
+    """The table of one DIMM type: 11 batches, 6 poolings, 3 row sizes, 3 numbers of ranks."""
+    found = benchmark.pedantic(lambda: gather_table(threads=1), rounds=3)
+    assert found.seconds.shape == (11, 6, 3, 3)
+    assert (np.diff(found.seconds, axis=0) > 0).all()

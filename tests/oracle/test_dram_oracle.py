@@ -20,7 +20,7 @@ EXPECTED = json.loads((HERE / "expected.json").read_text())
 HOST = [name for name, case in CASES.items() if case["mode"] == "host"]
 NEAR = [name for name, case in CASES.items() if case["mode"] == "nmp"]
 RUNS = ("ramulator21", "ramulator21_rowhit_first", "dramsim3")
-# DRAMsim3 joins outstanding reads of one address: 5.7 % of the reads of O05, at most 4 elsewhere.
+# DRAMsim3 joins outstanding reads of one address: 5.7 % of the reads of O05, at most 16 reads elsewhere.
 SCHEDULERS = ("row-hit-first", "fr-fcfs")
 
 

@@ -199,6 +199,52 @@ def test_an_order_by_samples_takes_tables_in_turn() -> None:
     assert by_sample.lookups == by_table.lookups == 8
 
 
+# --- tables of times --------------------------------------------------------------------------------------------------
+
+
+def test_a_gather_table_holds_what_runs_of_their_own_give() -> None:
+    table = memory.gather_table(
+        batches=(1, 8, 64), poolings=(20, 80), vector_bytes=(64, 256), ranks=(1, 8), most_reads=10_000, seed=5
+    )
+    assert table.seconds.shape == table.energy_j.shape == table.simulated.shape == (3, 2, 2, 2)
+    assert table.simulated[:2].all()
+    assert table.simulated[2].tolist() == [[[True, True], [True, True]], [[True, True], [False, False]]]
+    assert (np.diff(table.seconds, axis=0) > 0).all()
+    rows = memory.uniform_rows(64 * 80, ROWS, seed=5)
+    for p, pooling in enumerate((20, 80)):
+        for v, size in enumerate((64, 256)):
+            lookups = 64 * pooling
+            found = simulate_nmp(
+                rows[:lookups],
+                np.arange(0, lookups, pooling),
+                [NmpTable(rows=ROWS, dim=size // 4)],
+                ranks=8,
+                packet=640,
+                baseline=False,
+            )
+            exact = table.simulated[2, p, v, 1]
+            assert table.seconds[2, p, v, 1] == pytest.approx(found.seconds, rel=1e-12 if exact else 0.25)
+            spent = found.total_energy_nj - found.energy_nj["background"] - found.energy_nj["refresh"]
+            assert table.energy_j[2, p, v, 1] == pytest.approx(spent * 1e-9, rel=1e-9 if exact else 0.02)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batches": ()}, "batches: are"),
+        ({"batches": (2, 2)}, "batches: are"),
+        ({"poolings": ()}, "poolings: is empty"),
+        ({"poolings": (0,)}, r"poolings\[0\]: is 0"),
+        ({"vector_bytes": (6,)}, r"vector_bytes\[0\]: is 6; allowed is a multiple of 4"),
+        ({"ranks": (3,)}, "ranks: is 3"),
+        ({"packet": -1}, "packet: is -1"),
+    ],
+)
+def test_bad_axes_are_named(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        memory.gather_table(**arguments)
+
+
 # --- bad input --------------------------------------------------------------------------------------------------------
 
 TABLE = NmpTable(rows=10, dim=16)

@@ -1,6 +1,7 @@
 """Cycle-level memory: DRAM standards as data, traffic served by a memory controller, traces of embedding lookups."""
 
 from hercules_fast.memory.dram import DEFAULT_MAPPING, DramResult, earliest_cycles, simulate_dram
+from hercules_fast.memory.lookup import GatherTable, gather_table
 from hercules_fast.memory.nmp import Dimm, NmpResult, NmpTable, Variant, simulate_nmp, variants
 from hercules_fast.memory.standards import (
     Currents,
@@ -20,6 +21,7 @@ __all__ = [
     "Dimm",
     "DramResult",
     "DramStandard",
+    "GatherTable",
     "MemorySweep",
     "NmpResult",
     "NmpTable",
@@ -28,6 +30,7 @@ __all__ = [
     "Timing",
     "Variant",
     "earliest_cycles",
+    "gather_table",
     "load_standard",
     "reuse_rows",
     "simulate_dram",
