@@ -49,6 +49,8 @@ struct Piece {
 #[derive(Debug, Clone)]
 pub struct Mapping {
     pieces: Vec<Piece>,
+    /// Those of the rank, for a question that is asked for every vector.
+    rank_pieces: Vec<Piece>,
     capacity: u64,
     rank_shift: u32,
 }
@@ -106,6 +108,7 @@ impl Mapping {
             }
         }
         Ok(Self {
+            rank_pieces: pieces.iter().copied().filter(|piece| piece.part == Part::Rank).collect(),
             pieces,
             capacity: standard.rank_bytes() * (channels * ranks) as u64,
             rank_shift: bits_of(standard.banks() as u64),
@@ -146,28 +149,29 @@ impl Mapping {
                 from += piece.mask.count_ones();
             }
         }
-        Self { pieces, capacity: self.capacity / ranks, ..*self }
+        Self { pieces, rank_pieces: Vec::new(), capacity: self.capacity / ranks, ..*self }
     }
 
     /// Number of the rank that `address` lies in.
     #[inline]
     pub fn rank_of(&self, address: u64) -> u32 {
-        let ranks = self.pieces.iter().filter(|piece| piece.part == Part::Rank);
-        let bits = ranks.map(|piece| (((address >> piece.from) & piece.mask) as u32) << (piece.to - self.rank_shift));
+        let bits = self
+            .rank_pieces
+            .iter()
+            .map(|piece| (((address >> piece.from) & piece.mask) as u32) << (piece.to - self.rank_shift));
         bits.fold(0, |rank, bits| rank | bits)
     }
 
     /// Whether `bytes` from `address` on may lie in more than one rank.
     #[inline]
     pub fn may_change_rank(&self, address: u64, bytes: u64) -> bool {
-        let lowest = self.pieces.iter().find(|piece| piece.part == Part::Rank);
-        lowest.is_some_and(|piece| address >> piece.from != (address + bytes - 1) >> piece.from)
+        self.rank_pieces.first().is_some_and(|piece| address >> piece.from != (address + bytes - 1) >> piece.from)
     }
 
     /// `address` without the bits that choose its rank.
     pub fn inside_rank(&self, address: u64) -> u64 {
         // From the top down, so that bits below stay where they are.
-        self.pieces.iter().rev().filter(|piece| piece.part == Part::Rank).fold(address, |address, piece| {
+        self.rank_pieces.iter().rev().fold(address, |address, piece| {
             let low = address & ((1 << piece.from) - 1);
             (address >> (piece.from + piece.mask.count_ones())) << piece.from | low
         })

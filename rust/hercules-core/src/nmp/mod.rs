@@ -166,6 +166,8 @@ struct Rank {
     delivered: Vec<(Piece, u64)>,
     log: RankLog,
     instructions: usize,
+    /// `instructions` modulo the length of the queue: where the ring of `log` says when there is room for the next.
+    turn: usize,
 }
 
 #[derive(Default)]
@@ -183,6 +185,7 @@ struct RankLog {
     /// Cycles in which instructions left the queue: the last `fifo`, in a ring.
     left: Vec<u64>,
     leavings: usize,
+    place: usize,
 }
 
 impl Observer for RankLog {
@@ -194,8 +197,8 @@ impl Observer for RankLog {
         self.taken += 1;
         if self.taken == accesses {
             (self.next, self.taken) = (self.next + 1, 0);
-            let place = self.leavings % self.left.len();
-            self.left[place] = cycle;
+            self.left[self.place] = cycle;
+            self.place = if self.place + 1 == self.left.len() { 0 } else { self.place + 1 };
             self.leavings += 1;
         }
     }
@@ -216,6 +219,7 @@ impl Rank {
             delivered: Vec::new(),
             log,
             instructions: 0,
+            turn: 0,
         }
     }
 
@@ -226,7 +230,7 @@ impl Rank {
         let fifo = self.log.left.len();
         match self.instructions.checked_sub(fifo) {
             None => Some(0),
-            Some(k) if k < self.log.leavings => Some(self.log.left[k % fifo] + 1),
+            Some(k) if k < self.log.leavings => Some(self.log.left[self.turn] + 1),
             Some(_) => None,
         }
     }
@@ -239,6 +243,7 @@ impl Rank {
         self.log.coming.push((piece.accesses, (self.log.bags.len() - 1) as u32));
         self.delivered.push((piece, cycle));
         self.instructions += 1;
+        self.turn = if self.turn + 1 == self.log.left.len() { 0 } else { self.turn + 1 };
     }
 
     /// Take in what was delivered; `mapping` tells the bank of an address, of whose number the rank is left out.
@@ -366,6 +371,7 @@ impl Hardware {
         let mut out = Outcome::default();
         let (mut cycle, mut used) = (1, 0);
         let (mut first, mut bag) = (0, 0);
+        let dimm_bits = self.ranks_per_dimm.trailing_zeros(); // what divides a power of two is one
         let mut pieces = Vec::new();
         while first < program.addresses.len() {
             let end = packet_end(program, plan, first);
@@ -380,7 +386,7 @@ impl Hardware {
                 let vector_bytes = u64::from(program.accesses[bag]) * access_bytes;
                 self.cut(*address, vector_bytes, split, &of_one_rank, &mut pieces);
                 for piece in &pieces {
-                    bags[bag].dimms |= 1 << (piece.rank / self.ranks_per_dimm);
+                    bags[bag].dimms |= 1 << (piece.rank >> dimm_bits);
                 }
                 if let Some(caches) = &mut caches
                     && program.cacheable.is_none_or(|cacheable| cacheable[i])
