@@ -243,6 +243,8 @@ def test_smoke() -> None:
         ({"ranks": 3}, "ranks: is 3; allowed is a power of two"),
         ({"channels": 0}, "channels: is 0"),
         ({"window": 0}, "window: is 0"),
+        ({"window": -1}, "window: is -1"),
+        ({"gap": 2**40}, "gap: is"),
         ({"gap": 0}, "gap: is 0"),
         ({"write_queue": 0}, "write_queue: is 0"),
         ({"age_limit": 2**40}, "age_limit: is"),
@@ -265,6 +267,8 @@ def test_wrong_types_are_named() -> None:
         simulate_dram([1.5])
     with pytest.raises(DTypeError, match="writes: has dtype int64"):
         simulate_dram([0], writes=np.array([1]))
+    with pytest.raises(DTypeError, match=r"window: is 1\.5"):
+        simulate_dram([0], window=1.5)
     with pytest.raises(DTypeError, match="standard: is int"):
         simulate_dram([0], standard=4)
     with pytest.raises(UnknownNameError, match="did you mean 'DDR4-2400R'"):
@@ -279,6 +283,7 @@ def test_wrong_types_are_named() -> None:
         ({"faw": 2}, "timing.faw: is 2"),
         ({"refi": 430}, "timing.refi: is 430"),
         ({"cl": 0}, "timing.cl: is 0; allowed is a whole number from 1"),
+        ({"cl": -1}, "timing.cl: is -1"),
         ({"bl": 3}, "timing.bl: makes bursts of 48 bytes"),
     ],
 )

@@ -271,6 +271,8 @@ TABLE = NmpTable(rows=10, dim=16)
         ({"dimm": Dimm(dimms=0)}, "dimm.dimms: is 0"),
         ({"dimm": Dimm(dimms=3)}, "ranks: is 6; allowed is a power of two"),
         ({"fifo": 0}, "fifo: is 0"),
+        ({"fifo": -1}, "fifo: is -1"),
+        ({"ranks": -1}, "ranks: is -1"),
         ({"inst_per_cycle": 0}, "inst_per_cycle: is 0"),
         ({"packet": -1}, "packet: is -1"),
         ({"psum_tags": -1}, "psum_tags: is -1"),

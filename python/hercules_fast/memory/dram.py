@@ -10,7 +10,7 @@ import numpy as np
 
 from hercules_fast import _core
 from hercules_fast.errors import DTypeError, InputError
-from hercules_fast.memory.standards import DramStandard, standard
+from hercules_fast.memory.standards import DramStandard, check_whole, standard
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -125,6 +125,8 @@ def simulate_dram(
         KeyboardInterrupt: Ctrl-C.
     """
     chosen = as_standard(standard)
+    check_whole({"channels": channels, "ranks": ranks, "window": window, "gap": gap})
+    check_whole({"write_queue": write_queue, "age_limit": age_limit})
     if writes is not None and np.asarray(writes).dtype != np.bool_:
         raise DTypeError(f"writes: has dtype {np.asarray(writes).dtype}; allowed is bool")
     found: dict[str, Any] = _core.simulate_dram(

@@ -11,7 +11,7 @@ import numpy as np
 from hercules_fast import _core
 from hercules_fast.errors import DTypeError, InputError
 from hercules_fast.memory.dram import Page, Scheduler, as_standard
-from hercules_fast.memory.standards import DramStandard
+from hercules_fast.memory.standards import DramStandard, check_whole
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -247,9 +247,8 @@ def simulate_nmp(
     dimm = _overridden(dimm, ranks, fifo, inst_per_cycle, cache_kb, cache_ways)
     standard = as_standard(dimm.standard)
     work = _Work.of(indices, offsets, tables, standard, dimm.ranks, order)
-    for name, value in (("packet", packet), ("psum_tags", psum_tags), ("hot_threshold", hot_threshold)):
-        if value < 0:
-            raise InputError(f"{name}: is {value}; allowed is from 0")
+    check_whole({"packet": packet, "psum_tags": psum_tags, "hot_threshold": hot_threshold})
+    check_whole({"window": window, "gap": gap, "age_limit": age_limit})
     if not 0 <= dimm.cache_kb <= 2**20:
         raise InputError(f"cache_kb: is {dimm.cache_kb}; allowed is from 0 to {2**20}")
     if pooling not in ("sum", "weighted", "mean"):
@@ -311,6 +310,7 @@ def _overridden(
 ) -> Dimm:
     if not isinstance(dimm, Dimm):
         raise DTypeError(f"dimm: is {type(dimm).__name__}; allowed is a Dimm")
+    check_whole({} if ranks is None else {"ranks": ranks})
     given: dict[str, Any] = {
         "fifo": fifo,
         "inst_per_cycle": inst_per_cycle,
@@ -325,6 +325,8 @@ def _overridden(
         if per_dimm < 1 or ranks % per_dimm:
             raise InputError(f"ranks: is {ranks}; allowed is a multiple of ranks_per_dimm = {per_dimm}")
         dimm = replace(dimm, ranks_per_dimm=per_dimm, dimms=ranks // per_dimm)
+    numbers = ("dimms", "ranks_per_dimm", "fifo", "inst_per_cycle", "cache_ways", "reduce_cycles")
+    check_whole({name: getattr(dimm, name) for name in numbers})
     for name, value in (("dimms", dimm.dimms), ("ranks_per_dimm", dimm.ranks_per_dimm)):
         if value < 1:
             raise InputError(f"dimm.{name}: is {value}; allowed is from 1")

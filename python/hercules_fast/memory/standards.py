@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from hercules_fast import _core
 from hercules_fast.descriptors import FILE_RULES, Bound, Catalog, FileKind, load
-from hercules_fast.errors import Fault, InputError
+from hercules_fast.errors import DTypeError, Fault, InputError
 
 __all__ = ["KINDS", "Currents", "DramStandard", "Organisation", "Timing", "load_standard", "standard", "standard_names"]
 
@@ -127,7 +127,10 @@ class DramStandard:
     def core(self) -> _core.DramStandard:
         """The standard as the core takes it. Raises :class:`InputError` where parameters do not fit each other."""
         currents = None if self.currents is None else asdict(self.currents)
-        return _core.DramStandard(asdict(self.organisation), asdict(self.timing), self.tck_ns, currents)
+        organisation, timing = asdict(self.organisation), asdict(self.timing)
+        check_whole({f"organisation.{name}": value for name, value in organisation.items()})
+        check_whole({f"timing.{name}": value for name, value in timing.items()})
+        return _core.DramStandard(organisation, timing, self.tck_ns, currents)
 
     @property
     def access_bytes(self) -> int:
@@ -143,6 +146,15 @@ class DramStandard:
     def peak_gb_s(self) -> float:
         """Most that one channel moves, GB/s."""
         return self.core().peak_gb_s
+
+
+def check_whole(values: Mapping[str, int]) -> None:
+    """Refuse what is no whole number that the core can take; the core knows the ranges."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not hasattr(value, "__index__"):
+            raise DTypeError(f"{name}: is {value!r}; allowed is a whole number")
+        if not 0 <= value < 2**32:
+            raise InputError(f"{name}: is {value}; allowed is a whole number from 0 to 2**32 - 1")
 
 
 def _faults(form: DramStandard) -> Iterator[Fault]:

@@ -175,6 +175,11 @@ impl Standard {
             let message = format!("is {}; allowed is at most organisation.bus_bits = {}", o.device_bits, o.bus_bits);
             return Err(Error::invalid("organisation.device_bits", message));
         }
+        // So that the bytes of any number of channels are counted in 64 bits.
+        if self.rank_bytes() > 1 << 48 {
+            let message = format!("makes ranks of {} bytes; allowed is up to 2^48", self.rank_bytes());
+            return Err(Error::invalid("organisation.rows", message));
+        }
         self.check_timing()?;
         let bytes = self.access_bytes();
         if !bytes.is_power_of_two() || bytes > u64::from(o.row_bytes) || bytes > 4096 {

@@ -436,6 +436,10 @@ fn wrong_standards_are_named() {
         (|s| s.timing.cl = 0, "timing.cl: is 0"),
         (|s| s.timing.bl = 3, "timing.bl: makes bursts of 48 bytes"),
         (|s| s.organisation.rows = 3, "organisation.rows: is 3"),
+        (
+            |s| (s.organisation.rows, s.organisation.row_bytes, s.organisation.groups) = (1 << 24, 1 << 20, 64),
+            "organisation.rows: makes ranks of",
+        ),
         (|s| s.organisation.device_bits = 128, "organisation.device_bits"),
         (|s| s.tck_ns = f64::NAN, "tck_ns"),
         (|s| s.currents.as_mut().unwrap().idd5_ma = 1.0, "currents.idd5_ma"),
