@@ -9,11 +9,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Builds and tests must not depend on a caller's environment.
 unexport PYTHONPATH PYTHONHOME CONDA_PREFIX
 
-.PHONY: plan test lint bench build clean help
+.PHONY: plan test lint bench bench-sls build clean help
 .DELETE_ON_ERROR:
 
 help: ## list the commands
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/'
 
 plan: build ## plan a week of the built-in fleet (writes runs/plan-NNNN)
 	$(BIN)/hercules-fast plan $(ARGS)
@@ -31,6 +31,9 @@ lint: build $(VENV)/.dev ## formatting, lints, types
 
 bench: build $(VENV)/.bench ## benchmarks beside their rivals and limits (ARGS="-k sls")
 	$(BIN)/python -m pytest benches --benchmark-enable --benchmark-only -p no:cacheprovider $(ARGS)
+
+bench-sls: build $(VENV)/.bench ## embedding bags at every point, with a summary by class (ARGS="-k 'int8 and t1'")
+	$(BIN)/python -m pytest benches/bench_sls.py --benchmark-enable --benchmark-quiet -p no:cacheprovider -q -s $(ARGS)
 
 build: $(VENV)/.built ## the extension, in release mode
 

@@ -1,217 +1,198 @@
-"""Embedding bag over float32 arrays and over tables of every format: ours, PyTorch's, and what a bare gather reaches.
+"""Embedding bags: ours, the best that others offer on a CPU, and what the machine's memory allows.
 
-    pytest benches/bench_sls.py --benchmark-enable -s
+    make bench-sls                       (all points, some minutes)
+    make bench-sls ARGS="-k 'fp32 and t2'"
 
-Contenders take turns on the same table and the same lookups, and medians are compared. The limit is
-``_core.gather_limit``: the same rows in the same order with the same prefetches, one byte read per cache line and
-nothing summed. It is a measurement too, so on a shared machine ours may come out above it by its noise. Each answer is
-checked before it is timed. With benchmarks disabled only the check runs.
+A point's name says what it is: ``int8-d64-r1e7-p80-b4096-t2`` is int8 rows of 64 columns, 1e7 of them, 80 lookups per
+bag, 4096 bags, two threads; ``-zipf``: exponent 1.05, else uniform; ``-x32``: 32 tables in one call; ``-4K``: 4 KiB
+pages.
+
+Contenders take turns in one run, each call on lookups of its own, and medians are compared. Each answer is checked
+before it is timed. The limit is a bare read of the same rows in the same order at the best prefetch of its own
+(``hf.host``): one byte per cache line, nothing summed, threads that start together. It is a measurement too: on a
+shared machine ours may come out above it by its noise. Idle OpenMP threads (PyTorch's, Numba's) are told to sleep,
+since their spinning would slow the next in the turn; that costs them the time to wake where they are given two threads.
+With benchmarks disabled only the answers are checked, on small tables.
 """
 
 from __future__ import annotations
 
 import itertools
-import statistics
 import time
-import warnings
-from dataclasses import dataclass
+from functools import lru_cache
+from statistics import median
 
 import numpy as np
 import pytest
+import sls_rivals
+from sls_points import POINTS, Point, Rows, lookups
+from sls_rivals import Contender
+from sls_timing import Account, Result, interleaved_medians, quietest
 
 import hercules_fast as hf
 from hercules_fast import _core
+from hercules_fast.host.limits import best_prefetch
+from hercules_fast.host.system import available_memory_bytes
 
-ROUNDS = 41
-# Every call gets lookups of its own, and they come round again only after this many bytes of rows: else a table in
-# memory would be served from the cache, by grace of the contender before.
-BYTES_BETWEEN_REPEATS = 1 << 28
-
-
-@dataclass(frozen=True)
-class Case:
-    name: str
-    rows: int
-    dim: int
-    lookups_per_bag: int
-    bags: int
-    dtype: str = "float32"
-
-    @property
-    def useful_bytes(self) -> int:
-        params = {"int8": 8, "int4": 4, "int2": 4}.get(self.dtype, 0)
-        bits = {"float32": 32, "float16": 16, "bfloat16": 16, "int8": 8, "int4": 4, "int2": 2}[self.dtype]
-        return self.bags * self.lookups_per_bag * (self.dim * bits // 8 + params)
+ROUNDS = 61
+SMALL_CALL_BYTES = 1 << 20
+SMALL_CALL_ROUNDS = 1001
+has_collection = "EmbeddingBagCollection" in hf.__all__
 
 
-CASES = [
-    Case("memory, 64 B rows", 10_000_000, 16, 80, 1024),
-    Case("memory, 128 B rows", 10_000_000, 32, 80, 1024),
-    Case("memory, 256 B rows", 6_000_000, 64, 80, 512),
-    Case("memory, 512 B rows", 3_000_000, 128, 80, 256),
-    Case("memory, 1 KiB rows", 1_500_000, 256, 40, 256),
-    Case("memory, one bag", 6_000_000, 64, 80, 1),
-    Case("memory, batch of 16", 6_000_000, 64, 20, 16),
-    Case("memory, one lookup per bag", 6_000_000, 64, 1, 20_000),
-    Case("in cache, 64 B rows", 1_000, 16, 80, 256),
-    Case("in cache, 256 B rows", 1_000, 64, 80, 256),
-    Case("in cache, one lookup per bag", 1_000, 64, 1, 20_000),
-    Case("in cache, 4 KiB rows", 100, 1024, 80, 32),
-]
-
-TABLES = [
-    Case("memory, float16 64 B rows", 8_000_000, 32, 80, 1024, "float16"),
-    Case("memory, float16 128 B rows", 4_000_000, 64, 80, 1024, "float16"),
-    Case("memory, bfloat16 128 B rows", 4_000_000, 64, 80, 1024, "bfloat16"),
-    Case("memory, int8 72 B rows", 7_000_000, 64, 80, 1024, "int8"),
-    Case("memory, int8 136 B rows", 4_000_000, 128, 80, 1024, "int8"),
-    Case("memory, int4 36 B rows", 12_000_000, 64, 80, 1024, "int4"),
-    Case("memory, int4 68 B rows", 7_000_000, 128, 80, 1024, "int4"),
-    Case("memory, int2 36 B rows", 12_000_000, 128, 80, 1024, "int2"),
-    Case("memory, int8 one bag", 7_000_000, 64, 80, 1, "int8"),
-    Case("memory, int4 batch of 16", 7_000_000, 128, 20, 16, "int4"),
-    Case("in cache, float16 128 B rows", 1_000, 64, 80, 256, "float16"),
-    Case("in cache, bfloat16 128 B rows", 1_000, 64, 80, 256, "bfloat16"),
-    Case("in cache, int8 72 B rows", 1_000, 64, 80, 256, "int8"),
-    Case("in cache, int4 68 B rows", 1_000, 128, 80, 256, "int4"),
-    Case("in cache, int2 36 B rows", 1_000, 128, 80, 256, "int2"),
-]
-PATTERN = 1 << 16
-"""Different rows in a table of a format of its own; it repeats them."""
-RIVALS = {"int8": "byte", "int4": "4bit", "int2": "2bit"}
+@pytest.fixture(scope="module")
+def account():
+    """Where results are kept; printed when all points are done."""
+    kept = Account()
+    yield kept
+    if sls_rivals.MISSING:
+        kept.notes.append(f"not installed, so not compared: {', '.join(sorted(sls_rivals.MISSING))}")
+    if kept.results or kept.modes:
+        print(kept.summary())
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _release_build() -> None:
-    if _core.build_info()["profile"] != "release":
-        pytest.exit("this extension is a debug build; times would mean nothing: build with --release", returncode=2)
+@lru_cache(maxsize=1)
+def _rows(key: tuple) -> Rows:
+    return Rows(next(point for point in (*POINTS, *map(Point.small, POINTS), *MODES) if point.table_key == key))
 
 
-def lookups(case: Case) -> tuple[list[np.ndarray], np.ndarray]:
-    """Sets of lookups, to be taken in turn, and the offsets that go with each."""
-    n = case.bags * case.lookups_per_bag
-    sets = np.random.default_rng(7).integers(0, case.rows, (max(4, BYTES_BETWEEN_REPEATS // case.useful_bytes), n))
-    return list(sets), np.arange(0, n, case.lookups_per_bag)
+def rows_of(point: Point) -> Rows:
+    """The point's tables; those of the point before are let go first."""
+    if _rows.cache_info().currsize and _held[0] != point.table_key:
+        _rows.cache_clear()
+        sls_rivals.forget()
+    _held[0] = point.table_key
+    return _rows(point.table_key)
 
 
-def table(case: Case) -> np.ndarray:
-    """Rows on cache-line borders, as PyTorch allocates them, filled block by block."""
-    values = np.empty(case.rows * case.dim + 16, np.float32)
-    skip = -(values.ctypes.data // 4) % 16
-    weight = values[skip : skip + case.rows * case.dim].reshape(case.rows, case.dim)
-    for start in range(0, case.rows, 1 << 20):
-        part = weight[start : start + (1 << 20)]
-        part[:] = (np.arange(start, start + len(part)) % 1021)[:, None]
-        part += np.arange(case.dim, dtype=np.float32) / 64
-    return weight
+_held: list[tuple] = [()]
 
 
-def interleaved_medians(contenders: dict, sets: int, rounds: int) -> dict[str, float]:
-    """Median seconds of each contender, taking turns, each call on the next set; a float given is its own time."""
-    times = {name: [] for name in contenders}
-    next_set = itertools.cycle(range(sets))
-    for turn in range(rounds + 2):
-        for name, call in contenders.items():
-            i = next(next_set)
-            start = time.perf_counter()
-            own = call(i)
-            elapsed = time.perf_counter() - start
-            if turn >= 2:  # the first two turns warm up
-                times[name].append(own if isinstance(own, float) else elapsed)
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
-def report(benchmark, case: Case, threads: int, contenders: dict, weight, sets: list[np.ndarray]) -> None:
-    """Time the contenders and a bare gather in turns, print one line, keep the figures."""
-    small = case.useful_bytes < 1 << 20
-    gather = {"gather": lambda i: case.useful_bytes / 1e9 / _core.gather_limit(weight, sets[i], threads)}
-    medians = interleaved_medians(contenders | gather, len(sets), ROUNDS * (20 if small else 1))
-    limit = case.useful_bytes / medians["gather"] / 1e9
-    reached = case.useful_bytes / medians["ours"] / 1e9
-    rivals = [f"{name}/ours {medians[name] / medians['ours']:5.2f}" for name in contenders if name != "ours"]
-    print(
-        f"\n{case.name:<30} threads {threads}: ours {medians['ours'] * 1e6:9.1f} us, {reached:6.1f} GB/s; "
-        f"{'; '.join(rivals) or 'torch is not installed'}; "
-        f"gather limit {limit:6.1f} GB/s, ours/limit {reached / limit:4.2f}"
-    )
-    benchmark.extra_info.update(medians_s=medians, gather_limit_gb_s=limit, useful_gb_s=reached, threads=threads)
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_embedding_bag(benchmark, case, threads):
-    if benchmark.disabled:
-        case = Case(case.name, min(case.rows, 10_000), case.dim, case.lookups_per_bag, 32)
-    weight = table(case)
-    sets, offsets = lookups(case)
-    contenders = {"ours": lambda i: hf.embedding_bag(weight, sets[i], offsets, mode="sum", threads=threads)}
-    rows = weight[sets[0]].reshape(case.bags, case.lookups_per_bag, case.dim)
-    right = rows.sum(1, dtype=np.float64)
-    np.testing.assert_allclose(contenders["ours"](0), right, rtol=1e-5)
-    try:
-        import torch
-    except ImportError:
-        torch = None
-    if torch is not None:
-        torch.set_num_threads(threads)
-        tensors = [torch.from_numpy(indices) for indices in sets]
-        their_weight, their_offsets = torch.from_numpy(weight), torch.from_numpy(offsets)
-        contenders["torch"] = lambda i: torch.nn.functional.embedding_bag(
-            tensors[i], their_weight, their_offsets, mode="sum"
+def check(contender: Contender, point: Point, indices: np.ndarray) -> None:
+    """The contender's answer for one set against float64."""
+    answer = contender.call(0)
+    if not isinstance(answer, np.ndarray):
+        answer = answer.float().numpy()  # NumPy does not know PyTorch's bfloat16
+    answer = answer.reshape(point.batch, point.tables, point.dim)
+    bags = np.arange(0, point.batch * point.pooling, point.pooling)
+    for t, one in enumerate(indices.reshape(point.tables, -1)):
+        rows = contender.values[one % len(contender.values)]
+        right = np.add.reduceat(rows, bags, axis=0, dtype=np.float64)
+        size = np.abs(right).max() + np.sqrt(point.pooling) * np.abs(contender.values).max()
+        # Codes may be summed apart from the bias, which is the least value and so several times the values' size.
+        np.testing.assert_allclose(
+            answer[:, t].astype(np.float64), right, rtol=contender.rounding, atol=1e-5 * size, err_msg=contender.name
         )
-        np.testing.assert_allclose(contenders["torch"](0).numpy(), right, rtol=1e-5)
-    if not benchmark.disabled:
-        report(benchmark, case, threads, contenders, weight, sets)
-    benchmark(contenders["ours"], 0)
 
 
-def own_table(case: Case) -> tuple[hf.EmbeddingTable, np.ndarray]:
-    """A table of the case's format, and the values of its first rows, which the others repeat."""
-    pattern = np.random.default_rng(3).standard_normal((min(PATTERN, case.rows), case.dim), dtype=np.float32)
-    first = hf.EmbeddingTable.from_array(pattern, case.dtype)
-    times = -(-case.rows // first.rows)
-    if case.dtype in RIVALS:
-        rows = np.tile(first.to_fused(), (times, 1))[: case.rows]
-        return hf.EmbeddingTable.from_fused(rows, case.dtype), first.dequantize()
-    rows = np.tile(pattern.astype(np.float16 if case.dtype == "float16" else np.float32), (times, 1))[: case.rows]
-    return hf.EmbeddingTable.from_array(rows, case.dtype), first.dequantize()
+def limit(point: Point, rows: Rows, sets: list[np.ndarray]):
+    """A bare read of the same rows, at its best prefetch: seconds of set ``i``."""
+    raw = rows.raw().reshape(-1)
+    turns = itertools.cycle(sets)
+
+    def seconds(prefetch, indices) -> float:
+        return _core.read_seconds(raw, point.row_bytes, indices, *prefetch, point.threads)
+
+    best = best_prefetch(lambda prefetch: seconds(prefetch, next(turns)))
+    return lambda i: seconds(best, sets[i])
 
 
-def torch_call(torch, case: Case, table: hf.EmbeddingTable, sets: list[np.ndarray], offsets: np.ndarray):
-    """PyTorch's operator for the format, over the same memory."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the memory is read-only, which torch cannot express
-        rows = torch.from_numpy(table._rows.view())
-        tensors, starts = [torch.from_numpy(indices) for indices in sets], torch.from_numpy(offsets)
-    if case.dtype in RIVALS:
-        bag = getattr(torch.ops.quantized, f"embedding_bag_{RIVALS[case.dtype]}_rowwise_offsets")
-        return lambda i: bag(rows, tensors[i], starts, False, 0, False, None)
-    weight = rows.view(getattr(torch, case.dtype))
-    return lambda i: torch.nn.functional.embedding_bag(tensors[i], weight, starts, mode="sum")
+def possible(point: Point):
+    """The point, to be skipped where it cannot be had: rows of ours, of a rival, and those that they are made of."""
+    most = 3 * point.tables * point.rows * point.row_bytes
+    marks = [
+        pytest.mark.skipif(point.tables > 1 and not has_collection, reason="this build has no EmbeddingBagCollection"),
+        pytest.mark.skipif(most > available_memory_bytes(), reason=f"no {most / 2**30:.1f} GiB of memory available"),
+    ]
+    return pytest.param(point, id=str(point), marks=marks)
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("case", TABLES, ids=lambda case: case.name)
-def test_tables(benchmark, case, threads):
+@pytest.mark.parametrize("point", [possible(point) for point in POINTS])
+def test_sls(benchmark, account: Account, point: Point) -> None:
     if benchmark.disabled:
-        case = Case(case.name, min(case.rows, 100_000), case.dim, case.lookups_per_bag, 32, case.dtype)
-    table, values = own_table(case)
-    sets, offsets = lookups(case)
-    contenders = {"ours": lambda i: hf.embedding_bag(table, sets[i], offsets, mode="sum", threads=threads)}
-    rows = values[sets[0] % len(values)].reshape(case.bags, case.lookups_per_bag, case.dim)
-    right, size = rows.sum(1, dtype=np.float64), np.abs(rows).sum(1, dtype=np.float64).max()
-    # Codes are summed apart from the bias, which is the least value and so several times the values' size.
-    np.testing.assert_allclose(contenders["ours"](0), right, rtol=0, atol=1e-5 * size)
-    try:
-        import torch
-    except ImportError:
-        torch = None
-    if torch is not None:
-        torch.set_num_threads(threads)
-        contenders["torch"] = torch_call(torch, case, table, sets, offsets)
-        # PyTorch's results over narrow floats are as narrow: one rounding, of 8 bits for bfloat16.
-        rounding = {"float16": 2.0**-11, "bfloat16": 2.0**-8}.get(case.dtype, 0.0)
-        np.testing.assert_allclose(contenders["torch"](0).float().numpy(), right, rtol=rounding, atol=1e-5 * size)
+        point = point.small()
+    rounds = SMALL_CALL_ROUNDS if point.useful_bytes < SMALL_CALL_BYTES else ROUNDS
+    rows, sets = rows_of(point), lookups(point, 8 * rounds)
+    ours = sls_rivals.ours(point, rows, sets)
+    others = sls_rivals.rivals(point, rows, sets)
+    for contender in (ours, *others):
+        check(contender, point, sets[0])
     if not benchmark.disabled:
-        report(benchmark, case, threads, contenders, table._rows, sets)
-    benchmark(contenders["ours"], 0)
+        calls = {contender.name: contender.call for contender in (ours, *others)}
+        if point.tables == 1 and point.batch > 16:
+            calls["limit"] = limit(point, rows, sets)
+        medians, busy = quietest(lambda: interleaved_medians(calls, len(sets), rounds))
+        result = Result(point, medians.pop("ours"), medians, medians.pop("limit", None), rows.huge_page_share, busy)
+        account.results.append(result)
+        print(f"\n{result}", end="", flush=True)
+        benchmark.extra_info.update(ours_s=result.ours_s, rivals_s=medians, limit_s=result.limit_s)
+    turns = itertools.cycle(range(len(sets)))
+    benchmark.pedantic(lambda: ours.call(next(turns)), rounds=3)
+
+
+MODES = [
+    Point("fp32", 64, 10**7, 80, 256),
+    Point("fp32", 64, 2000, 80, 256),
+    Point("int8", 64, 10**7, 80, 256),
+    Point("int8", 64, 2000, 80, 256),
+]
+
+
+@pytest.mark.parametrize("point", MODES, ids=str)
+def test_modes(benchmark, account: Account, point: Point) -> None:
+    """What mean, max, padding, weights and pruned rows cost over our own plain sum of the same lookups."""
+    if benchmark.disabled:
+        point = point.small()
+    rows, sets = rows_of(point), lookups(point, 8 * ROUNDS)
+    (table,), offsets = rows.tables, np.arange(0, point.lookups, point.pooling)
+    weights = np.random.default_rng(5).random(point.lookups, dtype=np.float32)
+
+    def call(**more):
+        return lambda i: hf.embedding_bag(table, sets[i], offsets, threads=point.threads, **more)
+
+    calls = {
+        "sum": call(mode="sum"),
+        "mean": call(mode="mean"),
+        "max": call(mode="max"),
+        "padding_idx": call(mode="sum", padding_idx=0),
+        "weights": call(mode="sum", per_sample_weights=weights),
+    }
+    if has_collection:
+        collection = hf.EmbeddingBagCollection(rows.tables)
+        ends = np.append(offsets, point.lookups)
+        pruned = [np.where(np.arange(point.lookups) % 20 == 7, -1, one) for one in sets]
+        calls["sum through a collection"] = lambda i: collection(sets[i], ends, threads=point.threads)
+        kept = (pruned[0] >= 0).astype(np.float32)
+        right = hf.embedding_bag(table, sets[0], offsets, mode="sum", per_sample_weights=kept)
+        np.testing.assert_allclose(collection(pruned[0], ends, skip_pruned=True), right, rtol=1e-4, atol=1e-3)
+        calls["a twentieth pruned"] = lambda i: collection(pruned[i], ends, threads=point.threads, skip_pruned=True)
+    expected = np.asarray(calls["sum"](0))
+    np.testing.assert_allclose(np.asarray(calls["mean"](0)) * point.pooling, expected, rtol=1e-5, atol=1e-5)
+    if not benchmark.disabled:
+        medians, _ = quietest(lambda: interleaved_medians(calls, len(sets), ROUNDS))
+        for name, seconds in medians.items():
+            if name != "sum":
+                ratio = seconds / medians["sum"]
+                account.modes.append((f"{name}, {point}", ratio, 1.3 if name == "max" else 1.1))
+        benchmark.extra_info.update(medians_s=medians)
+    turns = itertools.cycle(range(len(sets)))
+    benchmark.pedantic(lambda: calls["sum"](next(turns)), rounds=3)
+
+
+def test_one_small_call(benchmark, account: Account) -> None:
+    """A whole Python call of 20 lookups in the cache."""
+    rng, calls = np.random.default_rng(1), 100 if benchmark.disabled else 20_000
+    table = hf.EmbeddingTable.from_array(rng.standard_normal((1000, 64), dtype=np.float32))
+    sets, offsets, out = list(rng.integers(0, 1000, (1000, 20))), np.array([0]), np.empty((1, 64), np.float32)
+    bag = hf.embedding_bag
+    times: dict[str, list[float]] = {"a new result": [], "out=": []}
+    for block in range(calls // 100):
+        for name, given in (("a new result", None), ("out=", out)):
+            start = time.perf_counter()
+            for i in range(100):
+                bag(table, sets[(block * 100 + i) % 1000], offsets, mode="sum", out=given)
+            times[name].append((time.perf_counter() - start) / 100)
+    if not benchmark.disabled:
+        for name, seconds in times.items():
+            account.notes.append(f"one call, 20 cached lookups, {name}: {median(seconds) * 1e6:.2f} us (allowed 3)")
+    benchmark.pedantic(lambda: bag(table, sets[0], offsets, mode="sum"), rounds=100)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hercules_fast.profiling import Effort, SearchResult, profile, search
     from hercules_fast.provisioning import Plan, Policy, provision
     from hercules_fast.serving import Terms, max_load, server_power, service_table, simulate
-    from hercules_fast.sls import EmbeddingTable, embedding_bag, sparse_lengths_sum
+    from hercules_fast.sls import EmbeddingBagCollection, EmbeddingTable, embedding_bag, sparse_lengths_sum
     from hercules_fast.tables import EfficiencyTable, SchedulingConfig, ServiceTable
     from hercules_fast.traffic import LoadTrace, Sla, Workload, read_load_csv
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Effort": "profiling",
     "EfficiencyTable": "tables",
+    "EmbeddingBagCollection": "sls",
     "EmbeddingTable": "sls",
     "Fleet": "fleets",
     "HerculesError": "errors",
@@ -55,14 +56,15 @@ _HOMES = {
 }
 _ROOMS = frozenset(
     {
-        *("descriptors", "errors", "fleets", "hardware", "memory", "models", "planning", "plotting", "profiling"),
-        *("provisioning", "report", "serving", "sls", "tables", "traffic"),
+        *("descriptors", "errors", "fleets", "hardware", "host", "memory", "models", "planning", "plotting"),
+        *("profiling", "provisioning", "report", "serving", "sls", "tables", "traffic"),
     }
 )
 
 __all__ = [
     "EfficiencyTable",
     "Effort",
+    "EmbeddingBagCollection",
     "EmbeddingTable",
     "Fleet",
     "HerculesError",

@@ -17,8 +17,9 @@ __all__ = [
     "capabilities",
     "dram_earliest",
     "embedding_bag",
-    "gather_limit",
+    "embedding_bag_collection",
     "max_load",
+    "read_seconds",
     "search",
     "simulate",
     "simulate_dram",
@@ -52,7 +53,27 @@ def embedding_bag(
     exact: bool,
     isa: str | None = None,
 ) -> _Floats: ...
-def gather_limit(weight: _Weight, indices: _Ints, threads: int | None = None) -> float: ...
+def embedding_bag_collection(
+    tables: tuple[_Weight, ...],
+    indices: _Ints,
+    offsets: _Ints,
+    mode: str,
+    per_sample_weights: _Floats | None,
+    skip_pruned: bool,
+    out: _Floats | None,
+    threads: int | None,
+    exact: bool,
+    isa: str | None = None,
+) -> _Floats: ...
+def read_seconds(
+    memory: _U8,
+    row_bytes: int,
+    rows: _I64,
+    rows_ahead: int,
+    burst: int,
+    level: str,
+    threads: int | None = None,
+) -> float: ...
 def sparse_lengths_sum(
     weight: _Weight,
     indices: _Ints,

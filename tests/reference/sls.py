@@ -48,6 +48,21 @@ def embedding_bag(weight, indices, bags, mode="mean", lookup_weights=None, paddi
     return out
 
 
+def pooled_side_by_side(pool, indices, offsets, n_tables: int, lookup_weights=None, skip_pruned=False) -> np.ndarray:
+    """Many tables: bag ``b`` of table ``t`` holds lookups ``offsets[t * B + b] .. offsets[t * B + b + 1]``.
+
+    ``pool(t, indices, bags, lookup_weights)`` is the pooling of one table, ``[B, dims[t]]``; the result has the tables'
+    columns side by side. Lookups of -1 name no row: they are left out of their bags.
+    """
+    bags = bags_of_offsets(offsets, len(indices), include_last_offset=True)
+    n_bags = len(bags) // n_tables
+    blocks = []
+    for t in range(n_tables):
+        kept = [[j for j in bag if not (skip_pruned and indices[j] == -1)] for bag in bags[t * n_bags :][:n_bags]]
+        blocks.append(pool(t, indices, kept, lookup_weights))
+    return np.concatenate(blocks, axis=1)
+
+
 PER_BYTE = {"int8": 1, "int4": 2, "int2": 4}
 
 

@@ -109,7 +109,7 @@ def test_any_argument_may_be_odd(tmp_path: Path) -> None:
 
 
 def try_odd_arguments(table: np.ndarray, lookups: np.ndarray, rows: _core.TableRows, file: BinaryIO) -> None:
-    one, ones = np.array([1]), np.ones((1, 1, 1, 1))
+    one, ones, halves = np.array([1]), np.ones((1, 1, 1, 1)), np.zeros((1, 3), np.float16)
     problem = _core.SearchProblem(grid(), traffic(), CONFIG[None], np.array([[0, 0]]), np.array([0]), [(0.9, 0.1)])
     station: tuple[str, int, str, list[float], float, int, float] = ("query", 1, "exponential", [], 0.001, 1, 0.0)
     calls: list[tuple[Callable[..., object], list[Any]]] = [
@@ -127,7 +127,6 @@ def try_odd_arguments(table: np.ndarray, lookups: np.ndarray, rows: _core.TableR
         (_core.search, [[problem], "gradient", 200, 200, 2, 0.95, 0.01, 1]),
         (_core.embedding_bag, [table, lookups, np.array([0, 2]), "sum", None, False, None, None, 1, False, "portable"]),
         (_core.sparse_lengths_sum, [table, lookups, np.array([1, 2]), None, None, 1, True, "avx512"]),
-        (_core.gather_limit, [table, lookups, 1]),
         (_core.DramStandard, [*dram_parts()]),
         (
             _core.simulate_dram,
@@ -145,6 +144,15 @@ def try_odd_arguments(table: np.ndarray, lookups: np.ndarray, rows: _core.TableR
             ],
         ),
         (_core.dram_earliest, [_core.DramStandard(*dram_parts()), 1, [("activate", 0, 5)]]),
+        (
+            _core.embedding_bag_collection,
+            [(table, rows), lookups, np.array([0, 2, 3]), "mean", None, True, None, 1, True, "portable"],
+        ),
+        (
+            _core.embedding_bag_collection,
+            [(table,), lookups, np.array([0, 2]), "sum", np.ones(3, np.float32), False, halves, 1, False, "avx2"],
+        ),
+        (_core.read_seconds, [np.ones(640, np.uint8), 64, lookups, 2, 1, "L2", 1]),
         (_core.TableRows.encode, [table, "int4", 1]),
         (_core.TableRows.import_fused, [np.zeros((2, 9), np.uint8), "int2", "first", 19]),
         (rows.export_fused, ["last"]),

@@ -14,10 +14,12 @@ import hercules_fast as hf
 
 
 def parallel_call() -> np.ndarray:
-    """Large enough to be shared between threads."""
+    """Two calls large enough to be shared between threads, one over many tables."""
     weight = np.ones((1000, 64), np.float32)
     indices = np.arange(40_000) % 1000
-    return hf.embedding_bag(weight, indices, np.arange(0, 40_000, 10), mode="sum", threads=2)
+    one = hf.embedding_bag(weight, indices, np.arange(0, 40_000, 10), mode="sum", threads=2)
+    many = hf.EmbeddingBagCollection([weight, weight])(indices, np.arange(0, 40_001, 10), threads=2)
+    return np.concatenate([one.reshape(-1), many.reshape(-1)])
 
 
 def wait(pid: int, seconds: float) -> int:

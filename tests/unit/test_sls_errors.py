@@ -135,7 +135,7 @@ BAG_ERRORS = {
     "last, none at all": (
         {"offsets": ints(), "include_last_offset": True},
         InputError,
-        "offsets: is empty; with include_last_offset it needs at least one entry",
+        "offsets: is empty; where it includes the last offset it has at least one entry, a leading 0",
     ),
     "offsets with 2-D": ({"indices": IDX.reshape(2, 2)}, InputError, "offsets: must be None for 2-D indices"),
     "last with 2-D": (

@@ -43,16 +43,19 @@ impl Isa {
         *DETECTED.get_or_init(detect)
     }
 
-    /// The tier to use: the detected one, no higher than `cap` or, without it, than `HERCULES_FAST_ISA`.
+    /// The tier to use: the detected one, no higher than `cap` or, without it, than `HERCULES_FAST_ISA`, which is read
+    /// once: the environment is long next to a small call.
     pub fn chosen(cap: Option<Self>) -> Result<Self> {
-        let cap = match cap {
-            Some(cap) => Some(cap),
-            None => match std::env::var(ISA_VARIABLE) {
-                Ok(text) if !text.is_empty() => Some(Self::parse(&text)?),
-                _ => None,
-            },
-        };
-        Ok(cap.map_or(Self::detected(), |cap| cap.min(Self::detected())))
+        static FROM_ENVIRONMENT: OnceLock<Result<Isa>> = OnceLock::new();
+        if let Some(cap) = cap {
+            return Ok(cap.min(Self::detected()));
+        }
+        FROM_ENVIRONMENT
+            .get_or_init(|| match std::env::var(ISA_VARIABLE) {
+                Ok(text) if !text.is_empty() => Self::parse(&text).map(|cap| cap.min(Self::detected())),
+                _ => Ok(Self::detected()),
+            })
+            .clone()
     }
 }
 

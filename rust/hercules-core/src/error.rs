@@ -7,8 +7,8 @@ use std::fmt;
 pub enum Error {
     /// An argument is outside what is allowed.
     Invalid { field: String, message: String },
-    /// A lookup index is outside its table.
-    Index { position: usize, value: i64, rows: usize },
+    /// A lookup index is outside its table, which is numbered where there are several.
+    Index { position: usize, value: i64, rows: usize, table: Option<usize> },
     /// A product of sizes does not fit in the address space.
     Size(String),
     /// Memory could not be had.
@@ -32,8 +32,9 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Invalid { field, message } => write!(f, "{field}: {message}"),
-            Self::Index { position, value, rows } => {
-                write!(f, "indices[{position}] is {value}, outside the table's rows 0 <= index < {rows}")
+            Self::Index { position, value, rows, table } => {
+                let table = table.map_or_else(|| "the table".to_owned(), |number| format!("tables[{number}]"));
+                write!(f, "indices[{position}] is {value}, outside {table}'s rows 0 <= index < {rows}")
             }
             Self::Size(message) | Self::Internal(message) => f.write_str(message),
             Self::Memory { bytes } => write!(f, "cannot allocate {bytes} bytes"),

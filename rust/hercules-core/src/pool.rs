@@ -29,18 +29,27 @@ static POOLS: AtomicPtr<Pools> = AtomicPtr::new(ptr::null_mut());
 
 /// The pools of this process: those of a parent are left behind, on purpose.
 fn pools() -> &'static Pools {
+    of_this_process(&POOLS, |pools| pools.pid, |pid| Pools { pid, by_threads: Mutex::new(BTreeMap::new()) })
+}
+
+/// What `slot` holds for this process, made where it holds nothing or what a parent left there.
+pub(crate) fn of_this_process<T>(
+    slot: &'static AtomicPtr<T>,
+    pid_of: impl Fn(&T) -> u32,
+    make: impl FnOnce(u32) -> T,
+) -> &'static T {
     let pid = std::process::id();
-    let seen = POOLS.load(Ordering::Acquire);
+    let seen = slot.load(Ordering::Acquire);
     if !seen.is_null() {
-        // SAFETY: non-null values of POOLS come from Box::leak below and are never freed.
-        let pools = unsafe { &*seen };
-        if pools.pid == pid {
-            return pools;
+        // SAFETY: non-null values of a slot come from Box::into_raw below and are never freed.
+        let known = unsafe { &*seen };
+        if pid_of(known) == pid {
+            return known;
         }
     }
-    let fresh = Box::into_raw(Box::new(Pools { pid, by_threads: Mutex::new(BTreeMap::new()) }));
-    match POOLS.compare_exchange(seen, fresh, Ordering::AcqRel, Ordering::Acquire) {
-        // SAFETY: `fresh` was just leaked from a Box and is now owned by POOLS for the life of the process.
+    let fresh = Box::into_raw(Box::new(make(pid)));
+    match slot.compare_exchange(seen, fresh, Ordering::AcqRel, Ordering::Acquire) {
+        // SAFETY: `fresh` was just leaked from a Box and now belongs to the slot for the life of the process.
         Ok(_) => unsafe { &*fresh },
         Err(winner) => {
             // SAFETY: the exchange failed, so nobody else has seen `fresh`; `winner` was leaked by the thread that won.
@@ -83,6 +92,22 @@ fn check(n: usize, name: &str) -> Result<usize> {
     }
 }
 
+/// This process's pool of `threads` threads.
+fn pool_of(threads: usize) -> Result<&'static ThreadPool> {
+    let mut map = pools().by_threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Some(pool) = map.get(&threads) {
+        return Ok(pool);
+    }
+    let pool = ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(|i| format!("hercules-{i}"))
+        .build()
+        .map_err(|e| Error::Internal(format!("cannot start {threads} threads: {e}")))?;
+    let pool: &'static ThreadPool = Box::leak(Box::new(pool));
+    map.insert(threads, pool);
+    Ok(pool)
+}
+
 /// Run `work` on this process's pool of `threads` threads, so that rayon calls inside use exactly these.
 ///
 /// Called from inside a pool, it runs `work` where it stands: threads are never started inside threads.
@@ -90,22 +115,7 @@ pub fn install<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> Resu
     if rayon::current_thread_index().is_some() {
         return Ok(work());
     }
-    let pool = {
-        let mut map = pools().by_threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(pool) = map.get(&threads) {
-            *pool
-        } else {
-            let pool = ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .thread_name(|i| format!("hercules-{i}"))
-                .build()
-                .map_err(|e| Error::Internal(format!("cannot start {threads} threads: {e}")))?;
-            let pool: &'static ThreadPool = Box::leak(Box::new(pool));
-            map.insert(threads, pool);
-            pool
-        }
-    };
-    Ok(pool.install(work))
+    Ok(pool_of(threads)?.install(work))
 }
 
 #[cfg(test)]

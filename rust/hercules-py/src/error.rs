@@ -35,6 +35,6 @@ impl From<CoreError> for PyErr {
 }
 
 /// An [`InputError`] for one argument of a binding.
-pub fn invalid(field: &str, message: impl std::fmt::Display) -> PyErr {
+pub fn invalid(field: impl std::fmt::Display, message: impl std::fmt::Display) -> PyErr {
     InputError::new_err(format!("{field}: {message}"))
 }

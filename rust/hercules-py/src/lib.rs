@@ -5,6 +5,7 @@ use pyo3::prelude::*;
 mod call;
 mod dram;
 mod error;
+mod host;
 mod info;
 mod list;
 mod nmp;
@@ -18,6 +19,8 @@ mod _core {
     #[pymodule_export]
     use crate::dram::{DramStandard, dram_earliest, simulate_dram};
     #[pymodule_export]
+    use crate::host::read_seconds;
+    #[pymodule_export]
     use crate::info::{build_info, capabilities};
     #[pymodule_export]
     use crate::nmp::simulate_nmp;
@@ -26,7 +29,7 @@ mod _core {
     #[pymodule_export]
     use crate::search::{SearchProblem, search};
     #[pymodule_export]
-    use crate::sls::{embedding_bag, gather_limit, sparse_lengths_sum};
+    use crate::sls::{embedding_bag, embedding_bag_collection, sparse_lengths_sum};
     #[pymodule_export]
     use crate::table::TableRows;
 }

@@ -135,7 +135,7 @@ fn count(field: &str, value: i64) -> PyResult<u32> {
 pub fn config(prefix: &str, row: &[i64], stages: usize) -> PyResult<Config> {
     if row.len() != CONFIG_COLUMNS + stages {
         let message = format!("has {} entries, must be {CONFIG_COLUMNS} + {stages} stages", row.len());
-        return Err(invalid(&format!("{prefix}config"), message));
+        return Err(invalid(format!("{prefix}config"), message));
     }
     let field = |name: &str, value: i64| count(&format!("{prefix}{name}"), value);
     Ok(Config {

@@ -45,7 +45,7 @@ impl SearchProblem {
             .enumerate()
             .map(|(i, start)| {
                 usize::try_from(*start)
-                    .map_err(|_| crate::error::invalid(&format!("starts[{i}]"), format!("is {start}; must be from 0")))
+                    .map_err(|_| crate::error::invalid(format!("starts[{i}]"), format!("is {start}; must be from 0")))
             })
             .collect::<PyResult<Vec<_>>>()?;
         let coords: Vec<i64> = coords.as_array().iter().copied().collect();

@@ -10,12 +10,14 @@ use crate::table::TableRows;
 use hercules_core::Error;
 use hercules_core::control::Control;
 use hercules_core::cpu::Isa;
-use hercules_core::sls::{self, Bags, Call, Ints, Length, LookupWeights, Mode, Output, Plan, RowFormat, Table};
+use hercules_core::sls::{Bags, Call, Ints, Length, LookupWeights, Mode, Output, Plan, RowFormat, Skip, Table, Tables};
 use numpy::npyffi::{self, NPY_ARRAY_WRITEABLE, PY_ARRAY_API, npy_intp};
 use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods, dtype};
 use pyo3::exceptions::{PyKeyboardInterrupt, PyOverflowError};
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 use std::ffi::c_int;
+use std::fmt;
 use std::ops::Range;
 
 /// `hercules_fast.embedding_bag`, with `isa` to cap the instruction set (for tests).
@@ -35,7 +37,7 @@ pub fn embedding_bag<'py>(
     exact: bool,
     isa: Option<&str>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let weight = Weight::of(weight)?;
+    let weight = Weight::of("weight", weight)?;
     let indices = Input::of("indices", indices)?;
     let offsets = offsets.map(|any| Input::of("offsets", any)).transpose()?;
     let lookup_weights = per_sample_weights.map(|any| Input::of("per_sample_weights", any)).transpose()?;
@@ -52,24 +54,21 @@ pub fn embedding_bag<'py>(
         }
         (shape, _) => return Err(invalid("indices", format!("must be 1-D or 2-D, not of shape {}", tuple(shape)))),
     };
-    if let Some(weights) = &lookup_weights
-        && weights.shape() != indices.shape()
-    {
-        let (given, needed) = (tuple(weights.shape()), tuple(indices.shape()));
-        return Err(invalid(
-            "per_sample_weights",
-            format!("has shape {given}; indices have {needed}, it must be the same"),
-        ));
+    if let Some(given) = &lookup_weights {
+        given.require_shape_of_indices(&indices)?;
     }
     let mode: String = mode.extract().map_err(|_| not_a("mode", "'sum', 'mean' or 'max'", mode))?;
     let call = Call {
-        table: weight.table()?,
+        tables: weight.table()?.into(),
         indices: indices.ints()?,
         bags,
         mode: Mode::parse(&mode).map_err(CoreError)?,
         lookup_weights: lookup_weights.as_ref().map(|given| given.lookup_weights(&weight)).transpose()?,
         exact,
-        padding: padding_idx.map(|any| integer("padding_idx", any)).transpose()?,
+        skip: match padding_idx {
+            Some(any) => Skip::Padding(integer("padding_idx", any)?),
+            None => Skip::Nothing,
+        },
         threads: threads.map(thread_count).transpose()?,
         isa: isa.map(Isa::parse).transpose().map_err(CoreError)?,
     };
@@ -91,26 +90,23 @@ pub fn sparse_lengths_sum<'py>(
     exact: bool,
     isa: Option<&str>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let weight = Weight::of(weight)?;
+    let weight = Weight::of("weight", weight)?;
     let indices = Input::of("indices", indices)?;
     let lengths = Input::of("lengths", lengths)?;
     let weights = weights.map(|any| Input::of("weights", any)).transpose()?;
     indices.require_ndim(1)?;
     lengths.require_ndim(1)?;
-    if let Some(weights) = &weights
-        && weights.shape() != indices.shape()
-    {
-        let (given, needed) = (tuple(weights.shape()), tuple(indices.shape()));
-        return Err(invalid("weights", format!("has shape {given}; indices have {needed}, it must be the same")));
+    if let Some(given) = &weights {
+        given.require_shape_of_indices(&indices)?;
     }
     let call = Call {
-        table: weight.table()?,
+        tables: weight.table()?.into(),
         indices: indices.ints()?,
         bags: Bags::Lengths(lengths.ints()?),
         mode: Mode::Sum,
         lookup_weights: weights.as_ref().map(|given| given.lookup_weights(&weight)).transpose()?,
         exact,
-        padding: None,
+        skip: Skip::Nothing,
         threads: threads.map(thread_count).transpose()?,
         isa: isa.map(Isa::parse).transpose().map_err(CoreError)?,
     };
@@ -118,24 +114,52 @@ pub fn sparse_lengths_sum<'py>(
     run(indices.array.py(), call, out, &inputs)
 }
 
-/// GB/s at which rows of `weight` reach the cores in the order of `indices`, one pass, nothing summed.
+/// `hercules_fast.EmbeddingBagCollection.__call__`, with `isa` to cap the instruction set (for tests).
 #[pyfunction]
-#[pyo3(signature = (weight, indices, threads=None))]
-pub fn gather_limit(
-    py: Python<'_>,
-    weight: &Bound<'_, PyAny>,
-    indices: &Bound<'_, PyAny>,
-    threads: Option<&Bound<'_, PyAny>>,
-) -> PyResult<f64> {
-    let weight = Weight::of(weight)?;
+#[pyo3(signature = (tables, indices, offsets, mode, per_sample_weights, skip_pruned, out, threads, exact, isa=None))]
+#[allow(clippy::too_many_arguments)] // as above
+pub fn embedding_bag_collection<'py>(
+    tables: &Bound<'py, PyTuple>,
+    indices: &Bound<'py, PyAny>,
+    offsets: &Bound<'py, PyAny>,
+    mode: &Bound<'py, PyAny>,
+    per_sample_weights: Option<&Bound<'py, PyAny>>,
+    skip_pruned: bool,
+    out: Option<&Bound<'py, PyAny>>,
+    threads: Option<&Bound<'py, PyAny>>,
+    exact: bool,
+    isa: Option<&str>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let named = |entry| Name { argument: "tables", entry: Some(entry) };
+    let weights: Vec<_> =
+        tables.iter().enumerate().map(|(t, any)| Weight::of(named(t), &any)).collect::<PyResult<_>>()?;
     let indices = Input::of("indices", indices)?;
-    let (table, indices) = (weight.table()?, indices.ints()?);
-    let threads = threads.map(thread_count).transpose()?;
-    let done = watched(py, None, 1, |control| sls::gather_limit(&table, &indices, threads, control))?;
-    if done.interrupted {
-        return Err(PyKeyboardInterrupt::new_err(()));
+    let offsets = Input::of("offsets", offsets)?;
+    let lookup_weights = per_sample_weights.map(|any| Input::of("per_sample_weights", any)).transpose()?;
+    indices.require_ndim(1)?;
+    offsets.require_ndim(1)?;
+    if let Some(given) = &lookup_weights {
+        given.require_shape_of_indices(&indices)?;
     }
-    Ok(done.result.map_err(CoreError)? / 1e9)
+    let mode: String = mode.extract().map_err(|_| not_a("mode", "'sum', 'mean' or 'max'", mode))?;
+    let views = weights.iter().map(Weight::table).collect::<PyResult<Vec<_>>>()?;
+    let call = Call {
+        tables: Tables::Many(&views),
+        indices: indices.ints()?,
+        bags: Bags::Offsets { offsets: offsets.ints()?, include_last: true },
+        mode: Mode::parse(&mode).map_err(CoreError)?,
+        lookup_weights: match (&lookup_weights, weights.first()) {
+            (Some(given), Some(first)) => Some(given.lookup_weights(first)?),
+            _ => None,
+        },
+        exact,
+        skip: if skip_pruned { Skip::Pruned } else { Skip::Nothing },
+        threads: threads.map(thread_count).transpose()?,
+        isa: isa.map(Isa::parse).transpose().map_err(CoreError)?,
+    };
+    let inputs: Vec<_> =
+        weights.iter().map(Weight::input).chain([Some(&indices), Some(&offsets), lookup_weights.as_ref()]).collect();
+    run(indices.array.py(), call, out, &inputs)
 }
 
 /// Plan `call`, make or check the result array, and run: here, detached, or watched for Ctrl-C.
@@ -148,8 +172,8 @@ fn run<'py>(
     let plan = Plan::new(call).map_err(CoreError)?;
     let out = match out {
         Some(out) => checked_out(out, &plan, inputs)?,
-        None if plan.is_f64() => empty(py, plan.bags(), plan.dim(), dtype::<f64>(py))?,
-        None => empty(py, plan.bags(), plan.dim(), dtype::<f32>(py))?,
+        None if plan.is_f64() => empty(py, plan.bags(), plan.columns(), dtype::<f64>(py))?,
+        None => empty(py, plan.bags(), plan.columns(), dtype::<f32>(py))?,
     };
     let item_bytes = out.item_bytes;
     // An address, not a pointer, so that the closures below may cross threads; its provenance is exposed here.
@@ -160,7 +184,7 @@ fn run<'py>(
             8 => Output::F64(std::ptr::with_exposed_provenance_mut(address)),
             _ => Output::F32(std::ptr::with_exposed_provenance_mut(address)),
         };
-        // SAFETY: `out` holds floats of that size, C-contiguous, aligned, writable, of shape (bags, dim), apart from the
+        // SAFETY: `out` holds floats of that size, C-contiguous, aligned, writable, of shape (bags, columns), apart from the
         // inputs: checked above or just made. It and the inputs stay alive: this function's caller holds references.
         unsafe { plan.run(output, control) }
     };
@@ -185,12 +209,13 @@ enum Weight<'py> {
 }
 
 impl<'py> Weight<'py> {
-    fn of(any: &Bound<'py, PyAny>) -> PyResult<Self> {
+    fn of(name: impl Into<Name>, any: &Bound<'py, PyAny>) -> PyResult<Self> {
+        let name = name.into();
         if let Ok(array) = any.cast::<PyUntypedArray>() {
-            return Input::of_array("weight", array).map(Self::Array);
+            return Input::of_array(name, array).map(Self::Array);
         }
         let rows = any.cast::<TableRows>();
-        let rows = rows.map_err(|_| not_a("weight", "a NumPy array or an EmbeddingTable", any))?;
+        let rows = rows.map_err(|_| not_a(name, "a NumPy array or an EmbeddingTable", any))?;
         Ok(Self::Rows(rows.clone()))
     }
 
@@ -214,21 +239,42 @@ impl<'py> Weight<'py> {
     }
 }
 
+/// An argument, or an entry of one, in messages.
+#[derive(Clone, Copy)]
+pub struct Name {
+    argument: &'static str,
+    entry: Option<usize>,
+}
+
+impl From<&'static str> for Name {
+    fn from(argument: &'static str) -> Self {
+        Self { argument, entry: None }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.argument)?;
+        self.entry.map_or(Ok(()), |entry| write!(f, "[{entry}]"))
+    }
+}
+
 /// A NumPy array whose memory can be read as it is: C-contiguous, aligned, native byte order.
 pub struct Input<'py> {
-    name: &'static str,
+    name: Name,
     array: Bound<'py, PyUntypedArray>,
     kind: u8,
     item_bytes: usize,
 }
 
 impl<'py> Input<'py> {
-    pub fn of(name: &'static str, any: &Bound<'py, PyAny>) -> PyResult<Self> {
+    pub fn of(name: impl Into<Name>, any: &Bound<'py, PyAny>) -> PyResult<Self> {
+        let name = name.into();
         let array = any.cast::<PyUntypedArray>().map_err(|_| not_a(name, "a NumPy array", any))?;
         Self::of_array(name, array)
     }
 
-    fn of_array(name: &'static str, array: &Bound<'py, PyUntypedArray>) -> PyResult<Self> {
+    fn of_array(name: Name, array: &Bound<'py, PyUntypedArray>) -> PyResult<Self> {
         let array = array.clone();
         let dtype = array.dtype();
         if dtype.is_native_byteorder() == Some(false) {
@@ -304,6 +350,14 @@ impl<'py> Input<'py> {
         }
     }
 
+    fn require_shape_of_indices(&self, indices: &Input) -> PyResult<()> {
+        if self.shape() == indices.shape() {
+            return Ok(());
+        }
+        let (given, needed) = (tuple(self.shape()), tuple(indices.shape()));
+        Err(invalid(self.name, format!("has shape {given}; indices have {needed}, it must be the same")))
+    }
+
     /// One factor per lookup, in the type that sums over `table` are kept in.
     fn lookup_weights(&self, table: &Weight) -> PyResult<LookupWeights<'_>> {
         match (self.kind, self.item_bytes, table.is_f64()) {
@@ -312,7 +366,7 @@ impl<'py> Input<'py> {
             // SAFETY: as above, float64.
             (b'f', 8, true) => Ok(unsafe { LookupWeights::from_raw_f64(self.data()?.cast(), self.array.len()) }),
             (_, _, false) => Err(self.dtype_error("float32")),
-            (_, _, true) => Err(self.dtype_error("float64, as weight is")),
+            (_, _, true) => Err(self.dtype_error("float64, as the table is")),
         }
     }
 
@@ -345,10 +399,10 @@ fn checked_out<'py>(any: &Bound<'py, PyAny>, plan: &Plan, inputs: &[Option<&Inpu
     match (out.kind, out.item_bytes, plan.is_f64()) {
         (b'f', 2 | 4, false) | (b'f', 8, true) => {}
         (_, _, false) => return Err(out.dtype_error("float32, float16")),
-        (_, _, true) => return Err(out.dtype_error("float64, as weight is")),
+        (_, _, true) => return Err(out.dtype_error("float64, as the table is")),
     }
-    if out.shape() != [plan.bags(), plan.dim()] {
-        let needed = tuple(&[plan.bags(), plan.dim()]);
+    if out.shape() != [plan.bags(), plan.columns()] {
+        let needed = tuple(&[plan.bags(), plan.columns()]);
         return Err(invalid("out", format!("has shape {}; the result has {needed}", tuple(out.shape()))));
     }
     let data = out.data()?;
@@ -384,7 +438,7 @@ pub fn empty<'py>(py: Python<'py>, rows: usize, columns: usize, dtype: Bound<'py
 }
 
 /// A whole number that fits 64 bits.
-pub fn integer(name: &str, any: &Bound<'_, PyAny>) -> PyResult<i64> {
+pub fn integer(name: &'static str, any: &Bound<'_, PyAny>) -> PyResult<i64> {
     any.extract().map_err(|error: PyErr| {
         if error.is_instance_of::<PyOverflowError>(any.py()) {
             invalid(name, format!("is {any}, beyond 64 bits"))
@@ -400,7 +454,7 @@ pub fn thread_count(any: &Bound<'_, PyAny>) -> PyResult<usize> {
     usize::try_from(n).map_err(|_| CoreError(Error::invalid("threads", format!("is {n}; allowed is 1 or more"))).into())
 }
 
-fn not_a(name: &str, what: &str, any: &Bound<'_, PyAny>) -> PyErr {
+fn not_a(name: impl fmt::Display, what: &str, any: &Bound<'_, PyAny>) -> PyErr {
     let given = any.get_type().name().map_or_else(|_| "something else".to_owned(), |name| name.to_string());
     DTypeError::new_err(format!("{name}: must be {what}, not {given}"))
 }

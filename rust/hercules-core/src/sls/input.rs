@@ -4,10 +4,11 @@
 //! they are never turned into references: each value is read once, by a volatile load, checked, and used from the
 //! checked copy. A torn or changed value can give a wrong sum or an error, never a read outside the table.
 
-use super::check_index;
 use super::format::RowFormat;
+use super::kernel::prefetch_bytes;
 use crate::error::{Error, Result};
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 #[derive(Debug, Clone, Copy)]
@@ -73,27 +74,36 @@ impl Ints<'_> {
         })
     }
 
-    /// Copy the row numbers at `positions`, checked against `table`, as offsets in bytes.
-    pub(super) fn copy_checked(&self, positions: Range<usize>, table: &Table, to: &mut [usize]) -> Result<()> {
-        assert!(positions.end <= self.len && positions.len() == to.len(), "window outside the indices");
+    /// Copy the values from `start` on into `slots`, as bits; gives what was copied.
+    pub(super) fn copy<'s>(&self, start: usize, slots: &'s mut [MaybeUninit<usize>]) -> &'s mut [usize] {
+        assert!(self.len.checked_sub(start).is_some_and(|rest| slots.len() <= rest), "copy from outside the indices");
         // One loop per type, so that none asks for each value which it is.
-        // SAFETY: positions are below len by the assertion, and the constructors promise that many readable values.
+        // SAFETY: positions are below len by the assertion, and the constructors promise that many readable values;
+        // every slot is written.
         unsafe {
             match self.data {
-                Data::I32(data) => copy_each(positions, table, to, |i| i64::from(data.add(i).read_volatile())),
-                Data::I64(data) => copy_each(positions, table, to, |i| data.add(i).read_volatile()),
+                Data::I32(data) => copy_each(slots, |i| i64::from(data.add(start + i).read_volatile())),
+                Data::I64(data) => copy_each(slots, |i| data.add(start + i).read_volatile()),
             }
+            &mut *(std::ptr::from_mut(slots) as *mut [usize])
         }
+    }
+
+    /// Ask for the memory of the values at `positions`.
+    pub(super) fn prefetch(&self, positions: Range<usize>) {
+        let (data, bytes) = match self.data {
+            Data::I32(data) => (data.addr(), size_of::<i32>()),
+            Data::I64(data) => (data.addr(), size_of::<i64>()),
+        };
+        prefetch_bytes(data.wrapping_add(positions.start * bytes), positions.len() * bytes, false);
     }
 }
 
 #[inline(always)]
-fn copy_each(positions: Range<usize>, table: &Table, to: &mut [usize], read: impl Fn(usize) -> i64) -> Result<()> {
-    let (rows, row_bytes) = (table.rows, table.row_bytes);
-    for (position, slot) in positions.zip(to) {
-        *slot = check_index(read(position), position, rows)? * row_bytes;
+fn copy_each(slots: &mut [MaybeUninit<usize>], read: impl Fn(usize) -> i64) {
+    for (i, slot) in slots.iter_mut().enumerate() {
+        slot.write(read(i) as usize);
     }
-    Ok(())
 }
 
 /// An embedding table: `rows` rows of `dim` columns, row after row without gaps.
@@ -138,6 +148,28 @@ impl<'a> Table<'a> {
 
     pub(super) fn bytes(&self) -> usize {
         self.rows * self.row_bytes
+    }
+}
+
+/// The tables of a call.
+#[derive(Debug, Clone, Copy)]
+pub enum Tables<'a> {
+    One(Table<'a>),
+    Many(&'a [Table<'a>]),
+}
+
+impl<'a> From<Table<'a>> for Tables<'a> {
+    fn from(table: Table<'a>) -> Self {
+        Self::One(table)
+    }
+}
+
+impl<'a> Tables<'a> {
+    pub(super) fn as_slice(&self) -> &[Table<'a>] {
+        match self {
+            Self::One(table) => std::slice::from_ref(table),
+            Self::Many(tables) => tables,
+        }
     }
 }
 
@@ -228,7 +260,7 @@ fn reserve(bags: usize) -> Result<Vec<usize>> {
 
 fn ends_of_offsets(offsets: &Ints, include_last: bool, indices: usize) -> Result<Vec<usize>> {
     if include_last && offsets.is_empty() {
-        let message = "is empty; with include_last_offset it needs at least one entry, a leading 0";
+        let message = "is empty; where it includes the last offset it has at least one entry, a leading 0";
         return Err(Error::invalid("offsets", message));
     }
     let mut ends = reserve(offsets.len())?;

@@ -1,7 +1,9 @@
 //! The tier for any CPU: lanes in an array, which the compiler maps to the baseline's vectors.
 
 use super::half::{brain_to_f32, f32_to_half, half_to_f32};
+use super::input::Table;
 use super::kernel::{Batch, Fold, Lanes, NarrowLanes, Number, define_kernels, pool_strip, read_first};
+use super::window;
 use std::ops::{Add, Mul};
 
 /// Lanes in an array. The other tiers use it for f64, where it is compiled with their instructions.
@@ -59,6 +61,11 @@ impl<N: Number + Add<Output = N> + Mul<Output = N> + PartialOrd, const COUNT: us
     unsafe fn max_or_nan(self, other: Self) -> Self {
         self.zip(other, |a, b| if b > a || b != b { b } else { a })
     }
+    #[inline(always)]
+    unsafe fn interleave(self, other: Self) -> (Self, Self) {
+        let turn = |first: usize| Self(std::array::from_fn(|i| [self.0, other.0][i % 2][first + i / 2]));
+        (turn(0), turn(COUNT / 2))
+    }
 }
 
 type Quad = Array<f32, 4>;
@@ -82,10 +89,14 @@ unsafe fn first_pairs(from: *const u8, n: usize) -> [u16; 4] {
 }
 
 impl NarrowLanes for Quad {
-    type Codes = [u8; 4];
+    type Codes = [u32; 4];
     #[inline(always)]
     unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
         Self(std::array::from_fn(|i| self.0[i].mul_add(factor.0[i], addend.0[i])))
+    }
+    #[inline(always)]
+    unsafe fn max_of_numbers(self, other: Self) -> Self {
+        self.zip(other, |a, b| if b > a { b } else { a })
     }
     #[inline(always)]
     unsafe fn load_half(from: *const u8) -> Self {
@@ -98,43 +109,47 @@ impl NarrowLanes for Quad {
         unsafe { if n == 4 { Self::load_half(from) } else { Self::map(first_pairs(from, n), half_to_f32) } }
     }
     #[inline(always)]
-    unsafe fn load_brain(from: *const u8) -> Self {
-        // SAFETY: the caller promises four readable values of two bytes at `from`.
-        unsafe { Self::map(from.cast::<[u16; 4]>().read_unaligned(), brain_to_f32) }
+    unsafe fn load_codes<const BYTES: usize>(from: *const u8) -> [u32; 4] {
+        // SAFETY: the caller promises four times BYTES readable bytes at `from`.
+        unsafe {
+            match BYTES {
+                1 => from.cast::<[u8; 4]>().read().map(u32::from),
+                2 => from.cast::<[u16; 4]>().read_unaligned().map(u32::from),
+                _ => from.cast::<[u32; 4]>().read_unaligned(),
+            }
+        }
     }
     #[inline(always)]
-    unsafe fn load_brain_first(from: *const u8, n: usize) -> Self {
-        // SAFETY: the caller promises `n` such values.
-        unsafe { if n == 4 { Self::load_brain(from) } else { Self::map(first_pairs(from, n), brain_to_f32) } }
+    unsafe fn load_codes_first<const BYTES: usize>(from: *const u8, bytes: usize) -> [u32; 4] {
+        if bytes == 4 * BYTES {
+            // SAFETY: the caller promises `bytes` readable bytes at `from`.
+            return unsafe { Self::load_codes::<BYTES>(from) };
+        }
+        // SAFETY: as above; at most 16.
+        let bits = unsafe { read_first(from, bytes) };
+        std::array::from_fn(|i| (bits >> (8 * BYTES * i)) as u32 & (u32::MAX >> (32 - 8 * BYTES)))
     }
     #[inline(always)]
-    unsafe fn load_codes(from: *const u8) -> [u8; 4] {
-        // SAFETY: the caller promises four readable bytes at `from`.
-        unsafe { from.cast::<[u8; 4]>().read() }
+    unsafe fn next_codes<const BITS: u32>(codes: [u32; 4]) -> [u32; 4] {
+        codes.map(|code| code >> BITS)
     }
     #[inline(always)]
-    unsafe fn load_codes_first(from: *const u8, n: usize) -> [u8; 4] {
-        // SAFETY: the caller promises `n` readable bytes at `from`.
-        unsafe { if n == 4 { Self::load_codes(from) } else { (read_first(from, n) as u32).to_le_bytes() } }
-    }
-    #[inline(always)]
-    unsafe fn decode<const SHIFT: u32, const BITS: u32>(codes: [u8; 4]) -> Self {
-        let mask = (1_i32 << BITS) - 1;
-        Self::map(codes, |code| ((i32::from(code) >> SHIFT) & mask) as f32)
+    unsafe fn decode<const BITS: u32>(codes: [u32; 4], _: bool) -> Self {
+        Self::map(codes, |code| (code & (u32::MAX >> (32 - BITS))) as i32 as f32)
     }
     #[inline(always)]
     unsafe fn steps<const BITS: u32>(scale: f32) -> Self {
         Self([scale; 4])
     }
     #[inline(always)]
-    unsafe fn add_steps<const SHIFT: u32, const BITS: u32>(self, codes: [u8; 4], steps: Self) -> Self {
+    unsafe fn add_steps<const BITS: u32>(self, codes: [u32; 4], rest: bool, steps: Self) -> Self {
         // SAFETY: no instructions beyond the baseline.
-        unsafe { self.add(Self::decode::<SHIFT, BITS>(codes).mul(steps)) }
+        unsafe { self.add(Self::decode::<BITS>(codes, rest).mul(steps)) }
     }
     #[inline(always)]
-    unsafe fn interleave(self, other: Self) -> (Self, Self) {
-        let ([a, b, c, d], [e, f, g, h]) = (self.0, other.0);
-        (Self([a, e, b, f]), Self([c, g, d, h]))
+    unsafe fn split_brains(codes: [u32; 4]) -> [Self; 2] {
+        let upper = |bits: u32| brain_to_f32((bits >> 16) as u16);
+        [Self::map(codes, |bits| upper(bits << 16)), Self::map(codes, upper)]
     }
     #[inline(always)]
     unsafe fn two_halves(from: *const u8) -> (f32, f32) {
@@ -144,12 +159,21 @@ impl NarrowLanes for Quad {
     }
 }
 
-unsafe fn strip<L: Lanes, F: Fold<L>, const U: usize, const SKIP: bool>(batch: &Batch, out: *mut u8) {
+/// See [`window::Resolver`].
+pub(super) unsafe fn resolve(slots: &mut [usize], table: &Table, skip: Option<i64>) -> bool {
+    window::resolve(slots, table, skip)
+}
+
+unsafe fn strip<L: Lanes, F: Fold<L>, const U: usize, const SKIP: bool>(batch: &Batch, out: *mut u8) -> usize {
     // SAFETY: the caller's promise; no instructions beyond the baseline are used.
     unsafe { pool_strip::<L, F, U, SKIP>(batch, out) }
 }
 
-define_kernels!(Quad, Array<f64, 2>; f32: 1 2 3 4 5 6 7 8; f64: 1 2 4 8; bytes: 1 2 4 8; int4: 1 2 4; int2: 1 2);
+define_kernels!(
+    Quad, Array<f64, 2>;
+    f32: 1 2 3 4 5 6 7 8; f64: 1 2 4 8; f16: 1 2 4 8; bf16: 1 2 4;
+    int8: 1 => 1 2 3, 4 => 1 2; int4: packed 1 => 1 2 3, 4 => 1; int2: 1 => 1 2
+);
 
 pub(super) unsafe fn round_to_half(from: *const f32, to: *mut u16, n: usize) {
     for i in 0..n {

@@ -1,7 +1,7 @@
 //! The slow twin: embedding-bag as its definition reads, over checked slices. Read this first.
 
-use super::{Mode, check_index};
-use crate::error::Result;
+use super::Mode;
+use crate::error::{Error, Result};
 use std::ops::{Add, Div, Mul};
 
 /// f32 or f64.
@@ -43,7 +43,8 @@ pub(crate) fn embedding_bag<N: Real>(q: &Question<N>) -> Result<Vec<N>> {
     for &end in q.ends {
         let mut rows = Vec::new();
         for (position, &value) in q.indices.iter().enumerate().take(end).skip(start) {
-            let row = check_index(value, position, q.rows)?;
+            let outside = Error::Index { position, value, rows: q.rows, table: None };
+            let row = usize::try_from(value).ok().filter(|&row| row < q.rows).ok_or(outside)?;
             if Some(row) != q.padding {
                 rows.push((row, q.lookup_weights.map(|weights| weights[position])));
             }

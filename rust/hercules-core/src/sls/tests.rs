@@ -2,6 +2,7 @@
 
 use super::reference::{self, Question};
 use super::*;
+use crate::control::Control;
 use crate::rng::{Purpose, Stream};
 use proptest::prelude::*;
 
@@ -29,20 +30,20 @@ fn same(a: &[f32], b: &[f32]) -> bool {
 fn run(call: Call) -> Result<Vec<f32>> {
     let plan = Plan::new(call)?;
     // Poisoned, so that a value that is not written shows.
-    let mut out = vec![f32::NAN; plan.bags() * plan.dim()];
+    let mut out = vec![f32::NAN; plan.bags() * plan.columns()];
     plan.run_into(&mut out, &Control::new())?;
     Ok(out)
 }
 
 fn call<'a>(table: Table<'a>, indices: &'a [i64], lengths: &'a [i64]) -> Call<'a> {
     Call {
-        table,
+        tables: table.into(),
         indices: indices.into(),
         bags: Bags::Lengths(lengths.into()),
         mode: Mode::Sum,
         lookup_weights: None,
         exact: false,
-        padding: None,
+        skip: Skip::Nothing,
         threads: Some(1),
         isa: None,
     }
@@ -79,7 +80,7 @@ fn compare(rows: usize, dim: usize, lengths: &[i64], padding: Option<usize>, see
                     let ours = run(Call {
                         mode,
                         lookup_weights: lookup_weights.map(Into::into),
-                        padding: padding.map(|row| row as i64),
+                        skip: padding.map_or(Skip::Nothing, |row| Skip::Padding(row as i64)),
                         threads: Some(threads),
                         isa: Some(isa),
                         ..call(table, &indices, lengths)
@@ -127,7 +128,7 @@ fn threads_share_a_large_call_and_give_the_same_bytes() {
     let table = Table::new(&table_values, 500, 33).unwrap();
     let indices = picks(lengths.iter().sum::<i64>() as usize, 500, 4);
     let plan = Plan::new(Call { threads: Some(3), ..call(table, &indices, &lengths) }).unwrap();
-    assert_eq!(plan.threads, 3, "the call must be large enough to be shared");
+    assert_eq!(plan.threads(), 3, "the call must be large enough to be shared");
     compare(500, 33, &lengths, None, 3);
 }
 
@@ -179,9 +180,9 @@ fn the_first_bad_index_is_named_for_any_thread_count() {
     indices[3_333] = 100;
     for threads in 1..=3 {
         let call = Call { threads: Some(threads), ..call(table, &indices, &lengths) };
-        assert_eq!(Plan::new(call).unwrap().threads, threads, "the call must be large enough to be shared");
+        assert_eq!(Plan::new(call).unwrap().threads(), threads, "the call must be large enough to be shared");
         let error = run(call).unwrap_err();
-        assert_eq!(error, Error::Index { position: 3_333, value: 100, rows: 100 });
+        assert_eq!(error, Error::Index { position: 3_333, value: 100, rows: 100, table: None });
     }
 }
 
@@ -228,11 +229,11 @@ fn options_are_checked() {
     let indices = [0_i64, 3];
     let base = call(table, &indices, &[2]);
     for padding in [4, -5, i64::MIN, i64::MAX] {
-        let error = run(Call { padding: Some(padding), ..base }).unwrap_err().to_string();
+        let error = run(Call { skip: Skip::Padding(padding), ..base }).unwrap_err().to_string();
         assert!(error.contains("-4 <= padding_idx < 4"), "{error}");
     }
-    assert_eq!(run(Call { padding: Some(-1), ..base }).unwrap(), weight[..3]);
-    assert_eq!(run(Call { padding: Some(-4), ..base }).unwrap(), weight[9..]);
+    assert_eq!(run(Call { skip: Skip::Padding(-1), ..base }).unwrap(), weight[..3]);
+    assert_eq!(run(Call { skip: Skip::Padding(-4), ..base }).unwrap(), weight[9..]);
     let factors = [1.0_f32; 3];
     assert!(run(Call { lookup_weights: Some(factors[..].into()), ..base }).is_err());
     let two = factors[..2].into();
@@ -253,19 +254,6 @@ fn a_cancelled_call_stops() {
     control.cancel();
     assert_eq!(plan.run_into(&mut [0.0; 3], &control), Err(Error::Cancelled));
     assert!(plan.run_into(&mut [0.0; 4], &Control::new()).is_err(), "wrong size of out");
-}
-
-#[test]
-fn gather_limit_reads_and_checks() {
-    let weight = values(64 * 20, 0);
-    let table = Table::new(&weight, 64, 20).unwrap();
-    let indices = picks(10_000, 64, 0);
-    for threads in 1..=3 {
-        assert!(gather_limit(&table, &indices[..].into(), Some(threads), &Control::new()).unwrap() > 0.0);
-    }
-    let bad = [64_i64];
-    assert!(gather_limit(&table, &bad[..].into(), Some(1), &Control::new()).is_err());
-    assert!(gather_limit(&table, &bad[..0].into(), Some(1), &Control::new()).is_err());
 }
 
 proptest! {

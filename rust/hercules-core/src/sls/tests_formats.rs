@@ -7,6 +7,7 @@ use super::owned::Source;
 use super::reference::{self, Quantised, Question};
 use super::tests::{ends_of, picks, tiers, values};
 use super::*;
+use crate::control::Control;
 use std::ptr;
 
 const DIMS: [usize; 34] = [
@@ -14,23 +15,23 @@ const DIMS: [usize; 34] = [
     255, 256, 260, 513, 600,
 ];
 
-fn encode(format: RowFormat, weight: &[f32], rows: usize, dim: usize) -> OwnedTable {
+pub(super) fn encode(format: RowFormat, weight: &[f32], rows: usize, dim: usize) -> OwnedTable {
     // SAFETY: the slice holds rows * dim values.
     unsafe { OwnedTable::encode(Source::F32(weight.as_ptr()), rows, dim, format, Some(2), &Control::new()) }.unwrap()
 }
 
 /// Values of mixed sign and size that a half can hold.
-fn small_values(n: usize, seed: u64) -> Vec<f32> {
+pub(super) fn small_values(n: usize, seed: u64) -> Vec<f32> {
     values(n, seed).iter().map(|x| x / 64.0).collect()
 }
 
-fn bytes_of(table: &OwnedTable) -> &[u8] {
+pub(super) fn bytes_of(table: &OwnedTable) -> &[u8] {
     // SAFETY: the table holds that many bytes, and nobody writes them.
     unsafe { std::slice::from_raw_parts(table.data(), table.rows() * table.row_bytes()) }
 }
 
 /// The values of rows of sixteen bits, or codes and parameters of quantised rows, by the layout's definition.
-fn decode(table: &OwnedTable) -> Quantised {
+pub(super) fn decode(table: &OwnedTable) -> Quantised {
     let (format, dim) = (table.format(), table.dim());
     let mut all = Quantised { codes: Vec::new(), scale_and_bias: Vec::new() };
     for row in bytes_of(table).chunks_exact(table.row_bytes()) {
@@ -60,28 +61,28 @@ fn decode(table: &OwnedTable) -> Quantised {
     all
 }
 
-fn run(call: Call) -> Vec<f32> {
+pub(super) fn run(call: Call) -> Vec<f32> {
     let plan = Plan::new(call).unwrap();
-    let mut out = vec![f32::NAN; plan.bags() * plan.dim()];
+    let mut out = vec![f32::NAN; plan.bags() * plan.columns()];
     plan.run_into(&mut out, &Control::new()).unwrap();
     out
 }
 
 fn call<'a>(table: Table<'a>, indices: &'a [i64], lengths: &'a [i64], mode: Mode) -> Call<'a> {
     Call {
-        table,
+        tables: table.into(),
         indices: indices.into(),
         bags: Bags::Lengths(lengths.into()),
         mode,
         lookup_weights: None,
         exact: false,
-        padding: None,
+        skip: Skip::Nothing,
         threads: Some(1),
         isa: None,
     }
 }
 
-fn same(a: &[f32], b: &[f32]) -> bool {
+pub(super) fn same(a: &[f32], b: &[f32]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(x, y)| x.to_bits() == y.to_bits())
 }
 
@@ -100,7 +101,7 @@ fn compare_narrow(format: RowFormat, rows: usize, dim: usize, lengths: &[i64], p
             for threads in 1..=2 {
                 let ours = run(Call {
                     lookup_weights: lookup_weights.map(Into::into),
-                    padding: padding.map(|row| row as i64),
+                    skip: padding.map_or(Skip::Nothing, |row| Skip::Padding(row as i64)),
                     threads: Some(threads),
                     isa: Some(isa),
                     ..call(table.table(), &indices, lengths, mode)
@@ -123,7 +124,7 @@ fn compare_quantised(format: RowFormat, rows: usize, dim: usize, lengths: &[i64]
     for (mode, weighted) in [(Mode::Sum, false), (Mode::Sum, true), (Mode::Mean, true), (Mode::Max, false)] {
         let base = Call {
             lookup_weights: weighted.then_some(factors[..].into()),
-            padding: padding.map(|row| row as i64),
+            skip: padding.map_or(Skip::Nothing, |row| Skip::Padding(row as i64)),
             ..call(table.table(), &indices, lengths, mode)
         };
         let mut right = Vec::new();
@@ -254,7 +255,7 @@ fn doubles_are_bit_equal_to_the_definition() {
                 for threads in 1..=2 {
                     let plan = Plan::new(Call {
                         lookup_weights: lookup_weights.map(Into::into),
-                        padding: Some(3),
+                        skip: Skip::Padding(3),
                         threads: Some(threads),
                         isa: Some(isa),
                         ..call(table, &indices, &lengths, mode)
@@ -447,7 +448,6 @@ fn run_guarded(format: RowFormat, dim: usize, flush: Flush) -> usize {
             }
         }
     }
-    gather_limit(&table, &indices.get().into(), Some(1), &Control::new()).unwrap();
     shapes
 }
 
