@@ -56,7 +56,7 @@ _HOMES = {
 }
 _ROOMS = frozenset(
     {
-        *("descriptors", "errors", "fleets", "hardware", "host", "models", "planning", "plotting"),
+        *("descriptors", "errors", "fleets", "hardware", "host", "memory", "models", "planning", "plotting"),
         *("profiling", "provisioning", "report", "serving", "sls", "tables", "traffic"),
     }
 )

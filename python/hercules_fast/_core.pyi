@@ -1,12 +1,13 @@
 """Signatures of the Rust extension, checked against the built module by stubtest."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "DramStandard",
     "SearchProblem",
     "ServiceGrid",
     "TableRows",
@@ -14,12 +15,15 @@ __all__ = [
     "bottleneck_qps",
     "build_info",
     "capabilities",
+    "dram_earliest",
     "embedding_bag",
     "embedding_bag_collection",
     "max_load",
     "read_seconds",
     "search",
     "simulate",
+    "simulate_dram",
+    "simulate_nmp",
     "simulate_stations",
     "simulate_trace",
     "sparse_lengths_sum",
@@ -29,6 +33,7 @@ _U8 = NDArray[np.uint8]
 _F32 = NDArray[np.float32]
 _F64 = NDArray[np.float64]
 _I64 = NDArray[np.int64]
+_U64 = NDArray[np.uint64]
 _Ints = NDArray[np.int32] | NDArray[np.int64]
 _Floats: TypeAlias = NDArray[np.float16] | NDArray[np.float32] | NDArray[np.float64]
 _Weight: TypeAlias = _Floats | TableRows
@@ -106,6 +111,71 @@ class TableRows:
     def mapped(self) -> bool: ...
     @property
     def huge_page_share(self) -> float: ...
+
+@final
+class DramStandard:
+    """A checked DRAM standard; ``hercules_fast.memory.DramStandard`` is its public face."""
+
+    def __new__(
+        cls,
+        organisation: Mapping[str, int],
+        timing: Mapping[str, int],
+        tck_ns: float,
+        currents: Mapping[str, float] | None = None,
+    ) -> DramStandard: ...
+    @property
+    def access_bytes(self) -> int: ...
+    @property
+    def banks(self) -> int: ...
+    @property
+    def rank_bytes(self) -> int: ...
+    @property
+    def peak_gb_s(self) -> float: ...
+
+def simulate_dram(
+    standard: DramStandard,
+    addresses: _U64,
+    writes: NDArray[np.bool_] | None,
+    channels: int,
+    ranks: int,
+    mapping: str,
+    window: int,
+    gap: int,
+    write_queue: int,
+    scheduler: str,
+    age_limit: int,
+    page: str,
+    refresh: bool,
+    threads: int | None = None,
+) -> dict[str, Any]: ...
+def simulate_nmp(
+    standard: DramStandard,
+    addresses: _U64,
+    cacheable: NDArray[np.bool_] | None,
+    offsets: _U64,
+    accesses: NDArray[np.uint32],
+    results: NDArray[np.uint32],
+    channels: Sequence[int],
+    mode: str,
+    ranks: int,
+    ranks_per_dimm: int,
+    mapping: str,
+    window: int,
+    gap: int,
+    scheduler: str,
+    age_limit: int,
+    page: str,
+    refresh: bool,
+    fifo: int,
+    inst_per_cycle: int,
+    packet: int,
+    tags: int,
+    cache_bytes: int,
+    cache_ways: int,
+    reduce_cycles: int,
+    threads: int | None = None,
+) -> dict[str, Any]: ...
+def dram_earliest(standard: DramStandard, ranks: int, commands: Sequence[tuple[str, int, int]]) -> _U64: ...
 
 @final
 class ServiceGrid:

@@ -17,6 +17,7 @@ from hercules_fast.tables import EfficiencyRow, EfficiencyTable
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from hercules_fast.memory import MemorySweep
     from hercules_fast.planning import PlanRun
     from hercules_fast.profiling import SearchResult
     from hercules_fast.provisioning import Plan
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "mapping_text",
+    "memory_text",
     "plan_text",
     "provision_text",
     "search_text",
@@ -101,6 +103,34 @@ def simulation_text(result: SimulationResult, *, slas: Sequence[Sla] = ()) -> st
 
 
 # --- plans ---------------------------------------------------------------------------------------------------------
+
+
+def memory_text(sweep: MemorySweep) -> str:
+    """What was gathered, and a line for every point of the sweep."""
+    law = f"Zipf {sweep.exponent:g}" if sweep.exponent else "uniform"
+    barrier = f"packets of {sweep.packet}" if sweep.packet else "no barriers"
+    rows = [
+        (
+            str(point.vector_bytes),
+            str(point.ranks),
+            point.stage,
+            f"{point.host_gb_s:.1f}",
+            f"{point.bandwidth_gb_s:.1f}",
+            f"{point.speedup:.2f}",
+            _percent(point.hit_rate),
+            "-" if math.isnan(point.energy_saving) else _percent(point.energy_saving),
+        )
+        for point in sweep.points
+    ]
+    header = ("row bytes", "ranks", "stage", "host GB/s", "near GB/s", "speedup", "cache hits", "energy saved")
+    return "\n".join(
+        (
+            f"{sweep.standard}, one channel: {sweep.tables} tables of {sweep.rows:,} rows, {law}; "
+            f"{sweep.bags} bags of {sweep.pooling} each; {barrier}",
+            text_table(header, rows, align=">><>>>>>"),
+            "speedup and energy saved: against a host with the same ranks and no cache",
+        )
+    )
 
 
 def plan_text(run: PlanRun) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,6 +28,14 @@ def traffic(arrivals: str = "poisson", params: tuple[float, ...] = ()) -> _core.
 
 
 CONFIG = np.array([0, 1, 1, 0, 2])
+
+
+def dram_parts() -> tuple[dict[str, int], dict[str, int], float, dict[str, float]]:
+    standard = hf.memory.standard("DDR4-2400R")
+    assert standard.currents is not None
+    return asdict(standard.organisation), asdict(standard.timing), standard.tck_ns, asdict(standard.currents)
+
+
 TRACE = np.array([0.0])
 
 
@@ -118,6 +127,23 @@ def try_odd_arguments(table: np.ndarray, lookups: np.ndarray, rows: _core.TableR
         (_core.search, [[problem], "gradient", 200, 200, 2, 0.95, 0.01, 1]),
         (_core.embedding_bag, [table, lookups, np.array([0, 2]), "sum", None, False, None, None, 1, False, "portable"]),
         (_core.sparse_lengths_sum, [table, lookups, np.array([1, 2]), None, None, 1, True, "avx512"]),
+        (_core.DramStandard, [*dram_parts()]),
+        (
+            _core.simulate_dram,
+            [
+                *(_core.DramStandard(*dram_parts()), np.array([0, 64], np.uint64), np.array([True, False]), 1, 2),
+                *("row bank group rank column", 8, 1, 8, "fr-fcfs", 100, "closed", True, 1),
+            ],
+        ),
+        (
+            _core.simulate_nmp,
+            [
+                *(_core.DramStandard(*dram_parts()), np.array([0, 64], np.uint64), np.array([True, False])),
+                *(np.array([0, 2], np.uint64), np.array([1], np.uint32), np.array([1], np.uint32), [0, 1], "nmp"),
+                *(2, 2, "row bank group rank column", 8, 1, "fr-fcfs", 100, "open", True, 4, 2, 1, 1, 1024, 4, 4, 1),
+            ],
+        ),
+        (_core.dram_earliest, [_core.DramStandard(*dram_parts()), 1, [("activate", 0, 5)]]),
         (
             _core.embedding_bag_collection,
             [(table, rows), lookups, np.array([0, 2, 3]), "mean", None, True, None, 1, True, "portable"],

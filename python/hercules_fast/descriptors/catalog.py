@@ -26,6 +26,7 @@ _DECLARED_IN = (
     "hercules_fast.models.files",
     "hercules_fast.traffic.files",
     "hercules_fast.fleets",
+    "hercules_fast.memory.standards",
 )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from hercules_fast.errors import InputError
 from hercules_fast.plotting.efficiency import plot_efficiency
+from hercules_fast.plotting.memory import plot_memory
 from hercules_fast.plotting.power import plot_power
 from hercules_fast.plotting.style import FORMATS, PlotsUnavailableError, require_matplotlib
 from hercules_fast.plotting.week import plot_week
@@ -19,7 +20,15 @@ from hercules_fast.plotting.week import plot_week
 if TYPE_CHECKING:
     from hercules_fast.planning import PlanRun
 
-__all__ = ["FORMATS", "PlotsUnavailableError", "plot_efficiency", "plot_power", "plot_week", "save_plots"]
+__all__ = [
+    "FORMATS",
+    "PlotsUnavailableError",
+    "plot_efficiency",
+    "plot_memory",
+    "plot_power",
+    "plot_week",
+    "save_plots",
+]
 
 
 def save_plots(run: PlanRun, directory: str | os.PathLike[str], formats: Sequence[str] = ("svg", "png")) -> list[Path]:

@@ -7,7 +7,7 @@
 //!
 //! Helpers are kept per process id, like pools: a child of `fork` starts its own.
 
-use crate::error::{Error, Result};
+use crate::pool;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
@@ -43,16 +43,13 @@ struct Helper {
 }
 
 impl Helper {
-    fn start(number: usize) -> Result<&'static Self> {
+    fn start(number: usize) -> std::io::Result<&'static Self> {
         let helper: &'static Self = Box::leak(Box::new(Self {
             thread: OnceLock::new(),
             offer: AtomicPtr::new(ptr::null_mut()),
             home: Home::default(),
         }));
-        let handle = thread::Builder::new()
-            .name(format!("hercules-help-{number}"))
-            .spawn(|| helper.serve())
-            .map_err(|e| Error::Internal(format!("cannot start a thread: {e}")))?;
+        let handle = thread::Builder::new().name(format!("hercules-help-{number}")).spawn(|| helper.serve())?;
         let _ = helper.thread.set(handle.thread().clone());
         Ok(helper)
     }
@@ -111,17 +108,19 @@ impl<'a> Offers<'a> {
         Self { task, to: Vec::new() }
     }
 
-    /// Offer the task to `wanted` of `helpers`, fewer if fewer are free. There are at least that many.
-    fn make(&mut self, helpers: &Helpers, wanted: usize) -> Result<()> {
+    /// Offer the task to `wanted` of `helpers`, fewer if fewer are free and there are as many as CPUs.
+    fn make(&mut self, helpers: &Helpers, wanted: usize) {
         let mut all = helpers.all.lock().unwrap_or_else(PoisonError::into_inner);
-        while all.len() < wanted {
-            let number = all.len();
-            all.push(Helper::start(number)?);
-        }
         let task = self.pointer();
         self.to.reserve(wanted);
         self.to.extend(all.iter().filter(|helper| helper.offer(task)).take(wanted));
-        Ok(())
+        // More than a CPU has to run would only take turns; one caller is given what it asks for, though.
+        let most = wanted.max(pool::available_cpus());
+        while self.to.len() < wanted && all.len() < most {
+            let Ok(helper) = Helper::start(all.len()) else { break }; // the caller does the work alone
+            all.push(helper);
+            self.to.extend(helper.offer(task).then_some(helper));
+        }
     }
 
     /// The task as helpers know it. Its lifetime ends after that of the offers, which wait for everybody who took it.
@@ -155,12 +154,12 @@ static HELPERS: AtomicPtr<Helpers> = AtomicPtr::new(ptr::null_mut());
 
 /// The helpers of this process: those of a parent are left behind, on purpose.
 fn helpers() -> &'static Helpers {
-    crate::pool::of_this_process(&HELPERS, |helpers| helpers.pid, |pid| Helpers { pid, all: Mutex::new(Vec::new()) })
+    pool::of_this_process(&HELPERS, |helpers| helpers.pid, |pid| Helpers { pid, all: Mutex::new(Vec::new()) })
 }
 
 /// `work(0)`, `work(1)`, ... up to `count`, done by the calling thread and up to `threads - 1` helpers, each taking the next
 /// one; the results in order. On a thread of a pool, the caller does it all.
-pub fn share<R: Send + Sync>(threads: usize, count: usize, work: impl Fn(usize) -> R + Sync) -> Result<Vec<R>> {
+pub fn share<R: Send + Sync>(threads: usize, count: usize, work: impl Fn(usize) -> R + Sync) -> Vec<R> {
     let results: Vec<OnceLock<R>> = (0..count).map(|_| OnceLock::new()).collect();
     let next = AtomicUsize::new(0);
     let drain = || {
@@ -176,7 +175,7 @@ pub fn share<R: Send + Sync>(threads: usize, count: usize, work: impl Fn(usize) 
     } else {
         let task = Task::new(&drain);
         let mut offers = Offers::of(&task);
-        offers.make(helpers(), wanted)?;
+        offers.make(helpers(), wanted);
         let own = catch_unwind(AssertUnwindSafe(drain));
         drop(offers);
         if let Err(panic) = own {
@@ -184,7 +183,7 @@ pub fn share<R: Send + Sync>(threads: usize, count: usize, work: impl Fn(usize) 
         }
         assert!(!task.panicked.into_inner(), "a helping thread panicked");
     }
-    Ok(results.into_iter().filter_map(OnceLock::into_inner).collect())
+    results.into_iter().filter_map(OnceLock::into_inner).collect()
 }
 
 /// Where a helper may run.
@@ -242,7 +241,6 @@ impl Home {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool;
     use std::time::{Duration, Instant};
 
     #[test]
@@ -254,7 +252,7 @@ mod tests {
                     calls.fetch_add(1, Ordering::Relaxed);
                     i * i
                 });
-                assert_eq!(squares.unwrap(), (0..count).map(|i| i * i).collect::<Vec<_>>());
+                assert_eq!(squares, (0..count).map(|i| i * i).collect::<Vec<_>>());
                 assert_eq!(calls.into_inner(), count);
             }
         }
@@ -267,15 +265,15 @@ mod tests {
                 scope.spawn(move || {
                     for round in 0..300 {
                         let sums = share(3, 7, |i| {
-                            let inner = share(2, 2, |k| caller + k).unwrap();
+                            let inner = share(2, 2, |k| caller + k);
                             inner[0] + inner[1] + i * round
                         });
-                        assert_eq!(sums.unwrap(), (0..7).map(|i| 2 * caller + 1 + i * round).collect::<Vec<_>>());
+                        assert_eq!(sums, (0..7).map(|i| 2 * caller + 1 + i * round).collect::<Vec<_>>());
                     }
                 });
             }
         });
-        let nested = pool::install(2, || share(3, 3, |_| rayon::current_num_threads()).unwrap()).unwrap();
+        let nested = pool::install(2, || share(3, 3, |_| rayon::current_num_threads())).unwrap();
         assert_eq!(nested, [2, 2, 2], "a thread of a pool does it all");
     }
 
@@ -292,7 +290,6 @@ mod tests {
                 }
                 thread::current().id()
             });
-            let both = both.unwrap();
             both[0] != both[1]
         };
         assert!((0..100).any(|_| shared()), "one thread did it all");
@@ -310,11 +307,11 @@ mod tests {
         };
         let (easy, long) = (Task::new(&nothing), Task::new(&wait));
         let mut first = Offers::of(&easy);
-        first.make(&helpers, 2).unwrap();
+        first.make(&helpers, 2);
         drop(first); // two helpers, both free
         let (mut busy, mut asked) = (Offers::of(&long), Offers::of(&easy));
-        busy.make(&helpers, 1).unwrap();
-        asked.make(&helpers, 1).unwrap();
+        busy.make(&helpers, 1);
+        asked.make(&helpers, 1);
         released.store(true, Ordering::Relaxed); // before anything can fail: offers wait when they go
         assert_eq!((busy.to.len(), asked.to.len()), (1, 1));
         assert!(!ptr::eq(busy.to[0], asked.to[0]));
@@ -326,6 +323,6 @@ mod tests {
             let outcome = catch_unwind(|| share(3, 6, |i| assert_ne!(i, bad)));
             assert!(outcome.is_err());
         }
-        assert_eq!(share(3, 3, |i| i).unwrap(), [0, 1, 2]);
+        assert_eq!(share(3, 3, |i| i), [0, 1, 2]);
     }
 }

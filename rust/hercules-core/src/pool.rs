@@ -64,8 +64,6 @@ pub(crate) fn of_this_process<T: Sync>(
 /// Number of threads to use: the argument, else the environment, else what this process may use
 /// (`available_parallelism` heeds affinity and cgroup limits).
 pub fn resolve_threads(requested: Option<usize>) -> Result<usize> {
-    // Read once: it parses cgroup files, which costs tens of microseconds, more than a small call of a kernel.
-    static AVAILABLE: OnceLock<usize> = OnceLock::new();
     if let Some(n) = requested {
         return check(n, "threads");
     }
@@ -81,7 +79,14 @@ pub fn resolve_threads(requested: Option<usize>) -> Result<usize> {
             return check(n, name);
         }
     }
-    Ok(*AVAILABLE.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS)))
+    Ok(available_cpus())
+}
+
+/// CPUs that this process may use, at most [`MAX_THREADS`].
+pub fn available_cpus() -> usize {
+    // Read once: it parses cgroup files, which costs tens of microseconds, more than a small call of a kernel.
+    static AVAILABLE: OnceLock<usize> = OnceLock::new();
+    *AVAILABLE.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS))
 }
 
 fn check(n: usize, name: &str) -> Result<usize> {

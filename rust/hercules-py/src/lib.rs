@@ -3,10 +3,12 @@
 use pyo3::prelude::*;
 
 mod call;
+mod dram;
 mod error;
 mod host;
 mod info;
 mod list;
+mod nmp;
 mod queue;
 mod search;
 mod sls;
@@ -15,9 +17,13 @@ mod table;
 #[pymodule]
 mod _core {
     #[pymodule_export]
+    use crate::dram::{DramStandard, dram_earliest, simulate_dram};
+    #[pymodule_export]
     use crate::host::read_seconds;
     #[pymodule_export]
     use crate::info::{build_info, capabilities};
+    #[pymodule_export]
+    use crate::nmp::simulate_nmp;
     #[pymodule_export]
     use crate::queue::{ServiceGrid, Traffic, bottleneck_qps, max_load, simulate, simulate_stations, simulate_trace};
     #[pymodule_export]

@@ -267,7 +267,7 @@ impl<'a> Plan<'a> {
         }
         let pieces = self.pieces(self.threads * PIECES_PER_THREAD);
         // Pieces are disjoint, so no two threads write the same part of the result.
-        let outcomes = helpers::share(self.threads, pieces.len(), |i| work(pieces[i].clone()))?;
+        let outcomes = helpers::share(self.threads, pieces.len(), |i| work(pieces[i].clone()));
         outcomes.into_iter().collect() // the first error in the order of the bags
     }
 
