@@ -17,7 +17,7 @@ pub(super) const NO_ADDRESSES: Addresses = [MaybeUninit::uninit(); CAPACITY];
 
 /// Cache lines to keep in flight ahead of the sum, for a table in memory. In lines rather than rows: memory answers
 /// lines, and a distance in rows is right for one width only.
-const LINES_AHEAD: usize = 160;
+const LINES_AHEAD: usize = 192;
 const MOST_ROWS_AHEAD: usize = 128;
 
 /// Tables up to this size together sit in caches near the core, where a long distance only evicts what is needed next.
