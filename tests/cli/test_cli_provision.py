@@ -33,13 +33,14 @@ def provision(files: Path, *more: str, load: str = "load.csv", stock: str = STOC
     return main(["provision", str(files / "table.json"), "--load", str(files / load), "--stock", stock, *more])
 
 
-def test_text_and_json(files, capsys) -> None:
+def test_text_and_json(files, capfd) -> None:
+    """By the files themselves, so that what a solver prints past Python shows."""
     assert provision(files) == 0
-    out, err = capsys.readouterr()
+    out, err = capfd.readouterr()
     assert out.startswith("Plan for load load\n")
     assert err == ""
     assert provision(files, "--json", "--headroom", "0.1") == 0
-    document = json.loads(capsys.readouterr().out)
+    document = json.loads(capfd.readouterr().out)
     plan = Plan.from_dict(document)
     assert plan.headroom == 0.1
     assert plan.is_covered

@@ -143,6 +143,20 @@ def _power_of_two(values: FloatArray) -> FloatArray:
     return np.asarray(np.ldexp(1.0, exponent - 1), dtype=np.float64)
 
 
+def _quiet_highs() -> Any:
+    """A HiGHS object that prints nothing, which would land in the documents that we print."""
+    import highspy
+
+    class Quiet(highspy.Highs):
+        def enableCallbacks(self) -> None:
+            self.setOptionValue("output_flag", False)
+            super().enableCallbacks()  # type: ignore[no-untyped-call]
+
+    highs = Quiet()  # type: ignore[no-untyped-call]
+    highs.setOptionValue("output_flag", False)  # where the constructor does not
+    return highs
+
+
 class _Program:
     """The scaled coefficients and one HiGHS object; only the right-hand side changes between solves.
 
@@ -164,9 +178,8 @@ class _Program:
         qps = problem.qps[self.pair_h, self.pair_w]
         ratio = qps * self.cover_scale[self.pair_w] * self.stock_scale[self.pair_h]
         self.pair_scale = 1.0 / _power_of_two(np.sqrt(ratio))
-        self.highs: Any = highspy.Highs()  # type: ignore[no-untyped-call]
+        self.highs = _quiet_highs()
         for option, value in (
-            ("output_flag", False),
             ("threads", 1),
             ("primal_feasibility_tolerance", _SOLVER_TOL),
             ("dual_feasibility_tolerance", _SOLVER_TOL),
