@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from hercules_fast.errors import InputError
 from hercules_fast.memory.dram import as_standard
-from hercules_fast.memory.nmp import Dimm, NmpTable, Variant, simulate_nmp, variants
+from hercules_fast.memory.nmp import Dimm, NmpResult, NmpTable, Variant, simulate_nmp, variants
 from hercules_fast.memory.standards import DramStandard
 from hercules_fast.memory.traces import uniform_rows, zipf_rows
 
@@ -111,6 +111,7 @@ def sweep_memory(
     for size in vector_bytes:
         table = NmpTable(rows=rows, dim=size // 4)
         for count in ranks:
+            hosts: dict[str, NmpResult | None] = {}  # by order: nothing else of a stage concerns the host
             for stage in stages:
                 found = simulate_nmp(
                     draw,
@@ -122,8 +123,10 @@ def sweep_memory(
                     cache_kb=stage.cache_kb,
                     order=stage.order,
                     hot_threshold=stage.hot_threshold,
+                    baseline=stage.order not in hosts,
                     threads=threads,
                 )
+                found = replace(found, host=hosts.setdefault(stage.order, found.host))
                 assert found.host is not None
                 point = SweepRow(
                     vector_bytes=size,

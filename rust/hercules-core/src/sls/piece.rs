@@ -183,6 +183,10 @@ impl Row<'_> {
     ) -> (usize, f32) {
         let Kernels { unit_columns, unit_bytes, .. } = self.part.kernels;
         let table = &self.stretch.table;
+        if table.dim == 0 {
+            let reach = position + taken.rows.len();
+            return (ends.partition_point(|&end| end <= reach), 0.0);
+        }
         let value_bytes = self.plan.value_bytes();
         let quantised = table.format.is_quantised();
         let (weights, weight_stride) = match self.plan.call.lookup_weights {
@@ -208,10 +212,6 @@ impl Row<'_> {
             open_shared: &open_shared,
             stride: self.stride,
         };
-        let reach = position + taken.rows.len();
-        if table.dim == 0 {
-            return (ends.partition_point(|&end| end <= reach), 0.0);
-        }
         let mut closed = 0;
         let mut column = 0;
         while column < table.dim {

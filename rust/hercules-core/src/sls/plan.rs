@@ -81,7 +81,7 @@ pub(super) struct Part {
     pub kernels: Kernels,
     /// Where its columns start in a row of the result.
     pub first_column: usize,
-    /// Work in the tables before it, in bytes.
+    /// Cache lines that are moved for the tables before it.
     work_before: usize,
 }
 
@@ -151,22 +151,15 @@ impl<'a> Plan<'a> {
         };
         let all_bytes = tables.iter().fold(0, |bytes: usize, table| bytes.saturating_add(table.bytes()));
         let ns_per_line = if all_bytes <= CACHED_BYTES { NS_PER_LINE_IN_CACHE } else { NS_PER_LINE_IN_MEMORY };
-        let value_bytes = plan.value_bytes();
         let mut work = 0_usize;
         for (t, &table) in tables.iter().enumerate() {
             let kernels = (tier.kernels)(table.format, table.dim, pooling, call.exact, skip.is_some());
             plan.parts.push(Part { kernels, first_column: plan.columns, work_before: work });
-            let (start, end) = (plan.start_of(t * bags), plan.start_of((t + 1) * bags));
-            plan.stretches.push(Stretch::new(table, end, all_bytes));
-            // At least a line per lookup, and the result's.
-            let lines_per_row = table.row_bytes().div_ceil(LINE_BYTES).max(1);
-            let lines_per_bag = table.dim.saturating_mul(value_bytes).div_ceil(LINE_BYTES).max(1);
-            let lines = (end - start).saturating_mul(lines_per_row);
-            let lines = lines.saturating_add(bags.saturating_mul(lines_per_bag));
-            plan.ns = plan.ns.saturating_add(lines.saturating_mul(ns_per_line));
+            plan.stretches.push(Stretch::new(table, plan.start_of((t + 1) * bags), all_bytes));
             plan.columns = plan.columns.checked_add(table.dim).ok_or_else(|| too_wide(tables.len()))?;
             work = work.saturating_add(plan.work_of(t, (t + 1) * bags));
         }
+        plan.ns = work.saturating_mul(ns_per_line);
         // One row at least: NumPy refuses wider ones even where there are none.
         checked_bytes("out", bags.max(1), plan.columns, plan.value_bytes())?;
         if plan.ns >= NS_TO_SHARE && plan.ends.len() > 1 {
@@ -279,7 +272,7 @@ impl<'a> Plan<'a> {
         let mut start = 0;
         for piece in 1..=count {
             let target = (total as u128 * piece as u128 / count as u128) as usize;
-            // The last one takes the rest: bags without columns are no work, but their indices are checked.
+            // The last one takes the rest, wherever the numbers of lines saturate.
             let end = if piece == count { all } else { lowest(start, all, |bag| self.work_before(bag) >= target) };
             if end > start {
                 pieces.push(start..end);
@@ -289,19 +282,21 @@ impl<'a> Plan<'a> {
         pieces
     }
 
-    /// Bytes that are moved for the bags before `bag`, counted over all tables.
+    /// Cache lines that are moved for the bags before `bag`, counted over all tables.
     fn work_before(&self, bag: usize) -> usize {
         let t = bag.checked_div(self.bags).unwrap_or(0).min(self.parts.len() - 1);
         self.parts[t].work_before.saturating_add(self.work_of(t, bag))
     }
 
-    /// Bytes that are moved for those bags of table `t` that come before `bag`: cache lines of rows, and the result.
+    /// Cache lines that are moved for those bags of table `t` that come before `bag`: at least one for each lookup, and one
+    /// for each bag's result.
     fn work_of(&self, t: usize, bag: usize) -> usize {
-        let Table { dim, .. } = self.stretches[t].table;
-        let row = self.stretches[t].table.row_bytes().next_multiple_of(LINE_BYTES);
+        let table = &self.stretches[t].table;
+        let per_row = table.row_bytes().div_ceil(LINE_BYTES).max(1);
+        let per_bag = table.dim.saturating_mul(self.value_bytes()).div_ceil(LINE_BYTES).max(1);
         let first = t * self.bags;
         let lookups = self.start_of(bag) - self.start_of(first);
-        lookups.saturating_mul(row).saturating_add((bag - first).saturating_mul(dim.saturating_mul(self.value_bytes())))
+        lookups.saturating_mul(per_row).saturating_add((bag - first).saturating_mul(per_bag))
     }
 }
 
