@@ -82,7 +82,8 @@ const LN2_LO: f64 = 1.908_214_929_270_587_7e-10;
 /// same bits on every machine. Relative error below 1e-15 (tested against the platform's).
 ///
 /// With x = 2^k m, m in [sqrt(1/2), sqrt(2)), and s = (m-1)/(m+1): ln m = 2 artanh s = 2 (s + s^3/3 + s^5/5 + ...).
-/// |s| <= 0.1716, so eleven terms leave less than 2 * 0.1716^23/23 = 2e-19.
+/// |s| <= 0.1716, so what nine terms leave is less than 3e-17 of the sum. Terms are added in pairs, pairs in pairs: the
+/// chain of dependent operations is what a loop over many numbers waits for.
 #[inline(always)]
 pub const fn ln(x: f64) -> f64 {
     let bits = x.to_bits();
@@ -94,23 +95,16 @@ pub const fn ln(x: f64) -> f64 {
     let f = m - 1.0;
     let s = f / (m + 1.0);
     let z = s * s;
-    let mut p = 1.0 / 23.0;
-    p = p * z + 1.0 / 21.0;
-    p = p * z + 1.0 / 19.0;
-    p = p * z + 1.0 / 17.0;
-    p = p * z + 1.0 / 15.0;
-    p = p * z + 1.0 / 13.0;
-    p = p * z + 1.0 / 11.0;
-    p = p * z + 1.0 / 9.0;
-    p = p * z + 1.0 / 7.0;
-    p = p * z + 1.0 / 5.0;
-    p = p * z + 1.0 / 3.0;
+    let (z2, z4) = (z * z, (z * z) * (z * z));
+    let low = (1.0 / 3.0 + z * (1.0 / 5.0)) + z2 * (1.0 / 7.0 + z * (1.0 / 9.0));
+    let high = (1.0 / 11.0 + z * (1.0 / 13.0)) + z2 * (1.0 / 15.0 + z * (1.0 / 17.0));
+    let p = low + z4 * (high + z4 * (1.0 / 19.0));
     // ln m = 2s + 2s * z * p, and 2s = f - s f keeps the leading term exact.
     let tail = s * (2.0 * z * p - f) + f;
     k * LN2_HI + (tail + k * LN2_LO)
 }
 
-/// e^x for |x| <= 700 by range reduction and a Taylor polynomial; relative error below 1e-15.
+/// e^x for |x| <= 700 by range reduction and a Taylor polynomial; relative error below 2e-15.
 #[inline(always)]
 pub const fn exp(x: f64) -> f64 {
     const SHIFT: f64 = 6_755_399_441_055_744.0; // 1.5 * 2^52: adding it rounds to a whole number, in the low bits
@@ -118,20 +112,12 @@ pub const fn exp(x: f64) -> f64 {
     let k = shifted - SHIFT;
     let r = (x - k * LN2_HI) - k * LN2_LO;
     // |r| <= 0.35: the first term left out is r^14/14! < 5e-18.
-    let mut sum = 1.0 / 6_227_020_800.0;
-    sum = sum * r + 1.0 / 479_001_600.0;
-    sum = sum * r + 1.0 / 39_916_800.0;
-    sum = sum * r + 1.0 / 3_628_800.0;
-    sum = sum * r + 1.0 / 362_880.0;
-    sum = sum * r + 1.0 / 40_320.0;
-    sum = sum * r + 1.0 / 5_040.0;
-    sum = sum * r + 1.0 / 720.0;
-    sum = sum * r + 1.0 / 120.0;
-    sum = sum * r + 1.0 / 24.0;
-    sum = sum * r + 1.0 / 6.0;
-    sum = sum * r + 0.5;
-    sum = sum * r + 1.0;
-    sum = sum * r + 1.0;
+    let (r2, r4) = (r * r, (r * r) * (r * r));
+    let first = (1.0 + r) + r2 * (0.5 + r * (1.0 / 6.0));
+    let second = (1.0 / 24.0 + r * (1.0 / 120.0)) + r2 * (1.0 / 720.0 + r * (1.0 / 5_040.0));
+    let third = (1.0 / 40_320.0 + r * (1.0 / 362_880.0)) + r2 * (1.0 / 3_628_800.0 + r * (1.0 / 39_916_800.0));
+    let fourth = 1.0 / 479_001_600.0 + r * (1.0 / 6_227_020_800.0);
+    let sum = first + r4 * (second + r4 * (third + r4 * fourth));
     sum * f64::from_bits((shifted.to_bits() << 52).wrapping_add(0x3ff0_0000_0000_0000))
 }
 

@@ -28,7 +28,9 @@ mod _core {
     #[pymodule_export]
     use crate::queue::{ServiceGrid, Traffic, bottleneck_qps, max_load, simulate, simulate_stations, simulate_trace};
     #[pymodule_export]
-    use crate::queueing::{draw_queries, service_draws, simulate_system, station_capacities};
+    use crate::queueing::{
+        draw_queries, max_load_system, service_draws, simulate_system, station_capacities, sweep_systems,
+    };
     #[pymodule_export]
     use crate::search::{SearchProblem, search};
     #[pymodule_export]

@@ -8,8 +8,9 @@ use hercules_core::control::Control;
 use hercules_core::cpu::Isa;
 use hercules_core::queue::engine::service_index;
 use hercules_core::queue::fusion::Limits;
+use hercules_core::queue::max_load::{self, Question};
 use hercules_core::queue::network::{Interference, Network, Route, Service, Station};
-use hercules_core::queue::run::{self, Engine, Order, Report};
+use hercules_core::queue::run::{self, Engine, Job, Order, Report};
 use hercules_core::queue::source::{Modulated, Process, Profile, Source, Trace};
 use hercules_core::queue::table::{MAX_ITEMS, StageTable};
 use hercules_core::queue::{Law, Unit};
@@ -105,9 +106,8 @@ fn station(part: &Part<'_>, threads: &[u32]) -> PyResult<Station> {
     let columns = threads.get(slowed_by).copied().unwrap_or(1).min(hercules_core::queue::network::MAX_THREADS);
     let unit: String = part.get("unit")?;
     Ok(Station {
-        unit: Unit::parse(&unit).map_err(|_| {
-            invalid(part.name("unit"), format!("is {unit:?}; allowed are sub_batch, query, fused"))
-        })?,
+        unit: Unit::parse(&unit)
+            .map_err(|_| invalid(part.name("unit"), format!("is {unit:?}; allowed are sub_batch, query, fused")))?,
         threads: part.get("threads")?,
         service: service(&part.part("service")?, if interference == Interference::None { 1 } else { columns })?,
         buffer: part.optional("buffer")?,
@@ -127,11 +127,9 @@ fn service(part: &Part<'_>, columns: u32) -> PyResult<Service> {
     let noise = || part.any("noise")?.map(|_| part.part("noise")?.law()).transpose();
     match &*kind {
         "law" => Ok(Service::Law { law: part.law()?, mean_s: part.get("mean_s")? }),
-        "linear" => Ok(Service::Linear {
-            base_s: part.get("base_s")?,
-            per_item_s: part.get("per_item_s")?,
-            noise: noise()?,
-        }),
+        "linear" => {
+            Ok(Service::Linear { base_s: part.get("base_s")?, per_item_s: part.get("per_item_s")?, noise: noise()? })
+        }
         "table" => {
             let (items, busy): (List<u32>, List<u32>) = (part.get("items")?, part.get("busy")?);
             let rows: List<List<f64>> = part.get("seconds")?;
@@ -153,41 +151,48 @@ struct Arrays<'py> {
     arrival_s: Option<PyReadonlyArray1<'py, f64>>,
     sizes: Option<PyReadonlyArray1<'py, i64>>,
     pmf: Vec<f64>,
+    seed: u64,
+}
+
+/// Contiguous numbers: the arrays' own where they are, else copies.
+struct Slices<'a> {
+    arrival_s: Cow<'a, [f64]>,
+    sizes: Option<Cow<'a, [i64]>>,
+}
+
+fn contiguous<'a, T: numpy::Element + Copy>(field: &str, array: &'a PyReadonlyArray1<'_, T>) -> PyResult<Cow<'a, [T]>> {
+    if let Ok(slice) = array.as_slice() {
+        return Ok(Cow::Borrowed(slice));
+    }
+    check_entries(field, array.len(), MAX_DRAWS)?;
+    Ok(Cow::Owned(array.as_array().iter().copied().collect()))
 }
 
 impl<'py> Arrays<'py> {
-    fn new(source: &Bound<'py, PyAny>, size_pmf: &PyReadonlyArray1<'py, f64>) -> PyResult<Self> {
+    fn new(source: &Bound<'py, PyAny>, size_pmf: &PyReadonlyArray1<'py, f64>, seed: u64) -> PyResult<Self> {
         let part = Part::of(source, String::new())?;
         check_entries("size_pmf", size_pmf.len(), MAX_ITEMS as usize)?;
-        let mut arrays = Self { part, arrival_s: None, sizes: None, pmf: size_pmf.as_array().to_vec() };
+        let mut arrays = Self { part, arrival_s: None, sizes: None, pmf: size_pmf.as_array().to_vec(), seed };
         if arrays.part.get::<String>("kind")? == "trace" {
-            let array = |key| arrays.part.any(key);
-            let times = array("arrival_s")?.ok_or_else(|| invalid("arrival_s", "is missing"))?;
-            let sizes = array("sizes")?;
-            let float = |value: Bound<'py, PyAny>| {
-                value.extract().map_err(|_| invalid("arrival_s", "must be a one-dimensional float64 array"))
-            };
-            let whole = |value: Bound<'py, PyAny>| {
-                value.extract().map_err(|_| invalid("sizes", "must be a one-dimensional int64 array"))
-            };
-            (arrays.arrival_s, arrays.sizes) = (Some(float(times)?), sizes.map(whole).transpose()?);
+            let times = arrays.part.any("arrival_s")?.ok_or_else(|| invalid("arrival_s", "is missing"))?;
+            let float = |_| invalid("arrival_s", "must be a one-dimensional float64 array");
+            let whole = |_| invalid("sizes", "must be a one-dimensional int64 array");
+            arrays.arrival_s = Some(times.extract().map_err(float)?);
+            arrays.sizes = arrays.part.any("sizes")?.map(|sizes| sizes.extract().map_err(whole)).transpose()?;
         }
         Ok(arrays)
     }
 
-    /// Contiguous numbers: the array's own where they are, else a copy.
-    fn contiguous<'a, T: numpy::Element + Copy>(
-        field: &str,
-        array: &'a PyReadonlyArray1<'py, T>,
-    ) -> PyResult<Cow<'a, [T]>> {
-        if let Ok(slice) = array.as_slice() {
-            return Ok(Cow::Borrowed(slice));
-        }
-        check_entries(field, array.len(), MAX_DRAWS)?;
-        Ok(Cow::Owned(array.as_array().iter().copied().collect()))
+    fn slices(&self) -> PyResult<Slices<'_>> {
+        let arrival_s = match &self.arrival_s {
+            Some(array) => contiguous("arrival_s", array)?,
+            None => Cow::Borrowed(&[][..]),
+        };
+        let sizes = self.sizes.as_ref().map(|array| contiguous("sizes", array)).transpose()?;
+        Ok(Slices { arrival_s, sizes })
     }
 
-    fn process<'a>(&self, times: &'a [f64], sizes: Option<&'a [i64]>) -> PyResult<Process<'a>> {
+    fn process<'a>(&self, slices: &'a Slices<'_>) -> PyResult<Process<'a>> {
         let part = &self.part;
         let kind: String = part.get("kind")?;
         let process = match &*kind {
@@ -205,9 +210,9 @@ impl<'py> Arrays<'py> {
                 let starts = starts.map_or_else(|| vec![0], Into::into);
                 let (scale, cycles): (Option<f64>, Option<usize>) =
                     (part.optional("rate_scale")?, part.optional("cycles")?);
+                let (times, sizes) = (&slices.arrival_s, slices.sizes.as_deref());
                 let cycle_s = part.optional("cycle_s")?;
-                Trace::new(times, sizes, starts, scale.unwrap_or(1.0), cycles.unwrap_or(1), cycle_s)
-                    .map(Process::Trace)
+                Trace::new(times, sizes, starts, scale.unwrap_or(1.0), cycles.unwrap_or(1), cycle_s).map(Process::Trace)
             }
             _ => {
                 let message = format!("is {kind:?}; allowed are law, mmpp, rates, diurnal, trace");
@@ -217,17 +222,10 @@ impl<'py> Arrays<'py> {
         Ok(process.map_err(CoreError)?)
     }
 
-    /// Build the source and hand it to `work`.
-    fn with<R>(&self, seed: u64, work: impl FnOnce(Source<'_>) -> PyResult<R>) -> PyResult<R> {
-        let times = match &self.arrival_s {
-            Some(array) => Self::contiguous("arrival_s", array)?,
-            None => Cow::Borrowed(&[][..]),
-        };
-        let sizes = self.sizes.as_ref().map(|array| Self::contiguous("sizes", array)).transpose()?;
-        let process = self.process(&times, sizes.as_deref())?;
+    fn source<'a>(&self, slices: &'a Slices<'_>) -> PyResult<Source<'a>> {
         let group: Option<List<f64>> = self.part.optional("group")?;
         let group = group.as_ref().map(|group| &group[..]);
-        work(Source::new(process, group, &self.pmf, seed).map_err(CoreError)?)
+        Ok(Source::new(self.process(slices)?, group, &self.pmf, self.seed).map_err(CoreError)?)
     }
 }
 
@@ -240,14 +238,74 @@ fn watched_alone<R: Send>(py: Python<'_>, work: impl FnOnce(&Control) -> Result<
     Ok(watched.result.map_err(CoreError)?)
 }
 
+/// One run as Python describes it.
+struct Call<'py> {
+    network: Network,
+    arrays: Arrays<'py>,
+    qps: Option<f64>,
+    order: Order,
+}
+
+/// Positional arguments of [`simulate_system`] from `system` to `waits`.
+type CallRow<'py> = (
+    Bound<'py, PyAny>,
+    Bound<'py, PyAny>,
+    PyReadonlyArray1<'py, f64>,
+    Option<f64>,
+    u64,
+    Option<u64>,
+    Option<usize>,
+    List<f64>,
+    u64,
+);
+
+impl<'py> Call<'py> {
+    fn new(row: CallRow<'py>, engine: &str, keep: bool, waits: bool, isa: Option<&str>) -> PyResult<Self> {
+        let (system, source, size_pmf, qps, queries, warmup, segments, percentiles, seed) = row;
+        let order = Order {
+            queries,
+            warmup,
+            segments,
+            percentiles: percentiles.into(),
+            engine: Engine::parse(engine).map_err(CoreError)?,
+            keep,
+            waits,
+            isa: isa.map(Isa::parse).transpose().map_err(CoreError)?,
+        };
+        Ok(Self { network: network(&system)?, arrays: Arrays::new(&source, &size_pmf, seed)?, qps, order })
+    }
+}
+
+/// Run all calls beside each other.
+fn run_calls(
+    py: Python<'_>,
+    calls: &[Call<'_>],
+    threads: Option<usize>,
+    progress: Option<&Py<PyAny>>,
+) -> PyResult<Vec<Report>> {
+    let threads = pool::resolve_threads(threads).map_err(CoreError)?;
+    let slices = calls.iter().map(|call| call.arrays.slices()).collect::<PyResult<Vec<_>>>()?;
+    let pairs = calls.iter().zip(&slices);
+    let sources = pairs.map(|(call, slices)| call.arrays.source(slices)).collect::<PyResult<Vec<_>>>()?;
+    let runs = calls.iter().zip(&sources);
+    let jobs: Vec<_> =
+        runs.map(|(call, source)| Job { network: &call.network, source, qps: call.qps, order: &call.order }).collect();
+    let total = run::blocks(&jobs).map_err(CoreError)?;
+    let watched = watched(py, progress, total, |control| run::sweep(&jobs, threads, control))?;
+    if watched.interrupted {
+        return Err(pyo3::exceptions::PyKeyboardInterrupt::new_err(()));
+    }
+    Ok(watched.result.map_err(CoreError)?)
+}
+
 /// Simulate a described system; see `hercules_fast.queueing`.
 #[pyfunction]
 #[pyo3(signature = (system, source, size_pmf, qps, queries, warmup, segments, percentiles, seed, threads=None, engine="auto", keep_latencies=false, waits=false, isa=None))]
 #[allow(clippy::too_many_arguments)] // keyword arguments of a Python function
 pub fn simulate_system<'py>(
     py: Python<'py>,
-    system: &Bound<'py, PyAny>,
-    source: &Bound<'py, PyAny>,
+    system: Bound<'py, PyAny>,
+    source: Bound<'py, PyAny>,
     size_pmf: PyReadonlyArray1<'py, f64>,
     qps: Option<f64>,
     queries: u64,
@@ -261,23 +319,75 @@ pub fn simulate_system<'py>(
     waits: bool,
     isa: Option<&str>,
 ) -> PyResult<Bound<'py, PyDict>> {
-    let network = network(system)?;
+    let row = (system, source, size_pmf, qps, queries, warmup, segments, percentiles, seed);
+    let call = Call::new(row, engine, keep_latencies, waits, isa)?;
+    let mut reports = run_calls(py, &[call], threads, None)?;
+    report_dict(py, reports.remove(0))
+}
+
+/// Simulate several systems at once: one tuple of the arguments of `simulate_system`, `system` to `seed`, for each.
+#[pyfunction]
+#[pyo3(signature = (calls, threads=None, engine="auto", waits=false, progress=None))]
+pub fn sweep_systems<'py>(
+    py: Python<'py>,
+    calls: List<CallRow<'py>>,
+    threads: Option<usize>,
+    engine: &str,
+    waits: bool,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<Bound<'py, PyList>> {
+    let rows = Vec::from(calls).into_iter();
+    let calls = rows.map(|row| Call::new(row, engine, false, waits, None)).collect::<PyResult<Vec<_>>>()?;
+    let list = PyList::empty(py);
+    if calls.is_empty() {
+        return Ok(list);
+    }
+    for report in run_calls(py, &calls, threads, progress.as_ref())? {
+        list.append(report_dict(py, report)?)?;
+    }
+    Ok(list)
+}
+
+/// Highest load of a described system under latency targets.
+#[pyfunction]
+#[pyo3(signature = (system, source, size_pmf, targets, cap, precision, seed, threads=None, max_queries=1 << 30, loss=0.0, engine="auto"))]
+#[allow(clippy::too_many_arguments)] // keyword arguments of a Python function
+pub fn max_load_system<'py>(
+    py: Python<'py>,
+    system: Bound<'py, PyAny>,
+    source: Bound<'py, PyAny>,
+    size_pmf: PyReadonlyArray1<'py, f64>,
+    targets: List<(f64, f64)>,
+    cap: f64,
+    precision: f64,
+    seed: u64,
+    threads: Option<usize>,
+    max_queries: u64,
+    loss: f64,
+    engine: &str,
+) -> PyResult<Bound<'py, PyDict>> {
+    let network = network(&system)?;
     let threads = pool::resolve_threads(threads).map_err(CoreError)?;
-    let order = Order {
-        queries,
-        warmup,
-        segments,
-        percentiles: percentiles.into(),
-        engine: Engine::parse(engine).map_err(CoreError)?,
-        keep: keep_latencies,
-        waits,
-        isa: isa.map(Isa::parse).transpose().map_err(CoreError)?,
-    };
-    Arrays::new(source, &size_pmf)?.with(seed, |source| {
-        let report =
-            watched_alone(py, |control| run::simulate(&network, &source, qps, &order, threads, control))?;
-        report_dict(py, report)
-    })
+    let engine = Engine::parse(engine).map_err(CoreError)?;
+    let arrays = Arrays::new(&source, &size_pmf, seed)?;
+    let slices = arrays.slices()?;
+    let source = arrays.source(&slices)?;
+    let question = Question { targets: targets.into(), cap, precision, max_queries, loss };
+    let answer = watched_alone(py, |control| max_load::find(&network, &source, &question, engine, threads, control))?;
+    let dict = PyDict::new(py);
+    dict.set_item("qps", answer.qps)?;
+    dict.set_item("qps_low", answer.low_qps)?;
+    dict.set_item("qps_high", answer.high_qps)?;
+    dict.set_item("bound_qps", answer.bound_qps)?;
+    dict.set_item("collapse_qps", answer.collapse_qps)?;
+    let (limit, target) = answer.limit.name();
+    dict.set_item("limit", limit)?;
+    dict.set_item("limit_target", target)?;
+    dict.set_item("unloaded_s", answer.unloaded_s.into_pyarray(py))?;
+    dict.set_item("probes", answer.probes)?;
+    dict.set_item("simulated_queries", answer.simulated_queries)?;
+    dict.set_item("run", answer.report.map(|report| report_dict(py, report)).transpose()?)?;
+    Ok(dict)
 }
 
 fn report_dict(py: Python<'_>, report: Report) -> PyResult<Bound<'_, PyDict>> {
@@ -345,9 +455,10 @@ pub fn service_draws<'py>(
     let law = Law::parse("law", law, &params).map_err(CoreError)?;
     let stream = Stream::new(seed, Purpose::Service, (u64::from(segment) << 16) + u64::from(station));
     let (queries, parts) = (queries.as_array(), parts.as_array());
-    let draws = queries.iter().zip(parts.iter()).map(|(query, part)| {
-        law.draw(stream, service_index(query.cast_unsigned(), part.cast_unsigned()))
-    });
+    let draws = queries
+        .iter()
+        .zip(parts.iter())
+        .map(|(query, part)| law.draw(stream, service_index(query.cast_unsigned(), part.cast_unsigned())));
     Ok(draws.collect::<Vec<_>>().into_pyarray(py))
 }
 
@@ -366,11 +477,11 @@ pub fn draw_queries<'py>(
     segments: usize,
 ) -> PyResult<(Bound<'py, PyArray1<f64>>, Bound<'py, PyArray1<i64>>)> {
     check_entries("queries", queries, MAX_DRAWS)?;
-    Arrays::new(source, &size_pmf)?.with(seed, |source| {
-        let (times, sizes) =
-            watched_alone(py, |control| run::draw(&source, qps, queries, segment, segments, control))?;
-        Ok((times.into_pyarray(py), sizes.into_pyarray(py)))
-    })
+    let arrays = Arrays::new(source, &size_pmf, seed)?;
+    let slices = arrays.slices()?;
+    let source = arrays.source(&slices)?;
+    let (times, sizes) = watched_alone(py, |control| run::draw(&source, qps, queries, segment, segments, control))?;
+    Ok((times.into_pyarray(py), sizes.into_pyarray(py)))
 }
 
 /// Queries per second that each station can work off.

@@ -716,7 +716,8 @@ impl<'p, 's> Server<'p, 's> {
     fn finish(mut self) -> Segment {
         let end_s = self.origin + self.now;
         self.level.change(self.now, 0);
-        let (before, from, from_s) = self.warm_uses.take().unwrap_or_else(|| (vec![Use::default(); self.pools.len()], 0, 0.0));
+        let (before, from, from_s) =
+            self.warm_uses.take().unwrap_or_else(|| (vec![Use::default(); self.pools.len()], 0, 0.0));
         Segment {
             uses: self.uses().into_iter().zip(before).map(|(all, before)| all.less(before)).collect(),
             record: self.record,

@@ -17,6 +17,7 @@ pub mod fusion;
 pub mod input;
 pub mod law;
 pub mod load;
+pub mod max_load;
 pub mod network;
 pub mod percentile;
 pub mod pool;

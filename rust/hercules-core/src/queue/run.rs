@@ -132,7 +132,9 @@ fn warmup_need(network: &Network, source: &Source<'_>, sizes: &[(u32, f64)], qps
         utilisation = utilisation.max(load);
         // Relaxation of M/M/1 (Cohen), in arrivals, times the variability beside it; a pool behaves like one fast thread.
         let spread = f64::max(1.0, 0.5 * (source.scv() + station.service.scv()));
-        let stable = load.min(0.9999);
+        // What refuses or drops queries never falls far behind.
+        let sheds = network.capacity.is_some() || network.drop_after_s.is_some();
+        let stable = load.min(if sheds { 0.95 } else { 0.9999 });
         let gap = 1.0 - stable.sqrt();
         need = need.max(RELAXATIONS * (spread * stable / (gap * gap) + f64::from(station.threads)));
     }
@@ -182,6 +184,26 @@ fn cuts(network: &Network, source: &Source<'_>, sizes: &[(u32, f64)], qps: f64, 
     lengths.into_iter().map(cut).collect()
 }
 
+/// What is worked on at once: segments of one job.
+fn blocks_of(number: usize, (plan, engine, _): &(Plan<'_>, Engine, Isa)) -> Vec<(usize, std::ops::Range<usize>)> {
+    let count = plan.cuts.len();
+    // Lanes of one block take the same number of steps; parts of a trace may differ in length.
+    let lanes = if *engine == Engine::Recursion && plan.source.parts().is_none() { recursion::LANES } else { 1 };
+    (0..count).step_by(lanes).map(|from| (number, from..count.min(from + lanes))).collect()
+}
+
+/// How many times a [`sweep`] will report progress.
+pub fn blocks(jobs: &[Job<'_>]) -> Result<usize> {
+    jobs.iter().enumerate().map(|(number, job)| Ok(blocks_of(number, &job.plan()?).len())).sum()
+}
+
+/// Segments and warm-up of a run of so many queries at `qps`, by rule: what runs at lower rates take too, so that they
+/// see the same queries.
+pub fn rule(network: &Network, source: &Source<'_>, qps: f64, order: &Order) -> Result<(usize, u64)> {
+    let cuts = cuts(network, source, &source.sizes(), qps, order)?;
+    Ok((cuts.len(), cuts[0].warmup))
+}
+
 /// The mean rate of a run.
 fn rate_of(source: &Source<'_>, qps: Option<f64>) -> Result<f64> {
     match (source.trace_qps(), qps) {
@@ -192,30 +214,64 @@ fn rate_of(source: &Source<'_>, qps: Option<f64>) -> Result<f64> {
     }
 }
 
-/// Simulate `source` at `qps` on `network`.
-pub fn simulate(
-    network: &Network,
-    source: &Source<'_>,
-    qps: Option<f64>,
-    order: &Order,
-    threads: usize,
-    control: &Control,
-) -> Result<Report> {
-    let engine = order.engine.chosen(network)?;
-    let qps = rate_of(source, qps)?;
-    for (i, p) in order.percentiles.iter().enumerate() {
-        crate::queue::percentile::check(&format!("percentiles[{i}]"), *p)?;
-    }
-    let sizes = source.sizes();
-    let max_size = sizes.last().map_or(1, |(size, _)| *size);
-    network.check_sizes(max_size)?;
-    let cuts = cuts(network, source, &sizes, qps, order)?;
-    let isa = Isa::chosen(order.isa)?;
-    let plan = Plan { network, source, qps, cuts, max_size, keep: order.keep, waits: order.waits };
-    let segments = run_segments(&plan, engine, isa, threads, control)?;
-    Ok(report(&plan, engine, order, &segments))
+/// One run of several: a network, where its queries come from and at what rate, and what is asked.
+#[derive(Debug)]
+pub struct Job<'a> {
+    pub network: &'a Network,
+    pub source: &'a Source<'a>,
+    pub qps: Option<f64>,
+    pub order: &'a Order,
 }
 
+impl<'a> Job<'a> {
+    /// Check everything and decide what will be simulated.
+    fn plan(&self) -> Result<(Plan<'a>, Engine, Isa)> {
+        let engine = self.order.engine.chosen(self.network)?;
+        let qps = rate_of(self.source, self.qps)?;
+        for (i, p) in self.order.percentiles.iter().enumerate() {
+            crate::queue::percentile::check(&format!("percentiles[{i}]"), *p)?;
+        }
+        let sizes = self.source.sizes();
+        let max_size = sizes.last().map_or(1, |(size, _)| *size);
+        self.network.check_sizes(max_size)?;
+        let cuts = cuts(self.network, self.source, &sizes, qps, self.order)?;
+        let isa = Isa::chosen(self.order.isa)?;
+        let (network, source, order) = (self.network, self.source, self.order);
+        Ok((Plan { network, source, qps, cuts, max_size, keep: order.keep, waits: order.waits }, engine, isa))
+    }
+}
+
+/// Simulate one run.
+pub fn simulate(job: &Job<'_>, threads: usize, control: &Control) -> Result<Report> {
+    let mut reports = sweep(std::slice::from_ref(job), threads, control)?;
+    reports.pop().ok_or_else(|| Error::Internal("a run without a report".to_owned()))
+}
+
+/// Simulate several runs, all of their segments beside each other. Each is the same as alone.
+pub fn sweep(jobs: &[Job<'_>], threads: usize, control: &Control) -> Result<Vec<Report>> {
+    let plans = jobs.iter().map(Job::plan).collect::<Result<Vec<_>>>()?;
+    let blocks: Vec<_> = plans.iter().enumerate().flat_map(|(number, plan)| blocks_of(number, plan)).collect();
+    let run = |(number, segments): (usize, std::ops::Range<usize>)| {
+        let (plan, engine, isa) = &plans[number];
+        let found = match engine {
+            Engine::Recursion => recursion::run(plan, segments, *isa, control),
+            _ => segments.map(|segment| events::run(plan, segment, control)).collect(),
+        };
+        control.advance();
+        Ok((number, found?))
+    };
+    let found: Result<Vec<(usize, Vec<Segment>)>> = if threads == 1 || blocks.len() == 1 {
+        blocks.into_iter().map(run).collect()
+    } else {
+        pool::install(threads, || blocks.into_par_iter().map(run).collect())?
+    };
+    let mut segments: Vec<Vec<Segment>> = plans.iter().map(|_| Vec::new()).collect();
+    for (number, more) in found? {
+        segments[number].extend(more);
+    }
+    let done = plans.iter().zip(jobs).zip(&segments);
+    Ok(done.map(|(((plan, engine, _), job), segments)| report(plan, *engine, job.order, segments)).collect())
+}
 
 /// Arrival times and sizes of the first `queries` of `segment` of `segments`.
 pub fn draw(
@@ -241,24 +297,6 @@ pub fn draw(
         sizes.push(i64::from(stream.size(i)));
     }
     Ok((times, sizes))
-}
-
-/// All segments in order. Each is the same whoever runs it beside others.
-fn run_segments(plan: &Plan<'_>, engine: Engine, isa: Isa, threads: usize, control: &Control) -> Result<Vec<Segment>> {
-    let count = plan.cuts.len();
-    // Lanes of one block take the same number of steps; parts of a trace may differ in length.
-    let lanes = if engine == Engine::Recursion && plan.source.parts().is_none() { recursion::LANES } else { 1 };
-    let blocks: Vec<_> = (0..count).step_by(lanes).map(|from| from..count.min(from + lanes)).collect();
-    let run = |segments: std::ops::Range<usize>| match engine {
-        Engine::Recursion => recursion::run(plan, segments, isa, control),
-        _ => segments.map(|segment| events::run(plan, segment, control)).collect(),
-    };
-    let found: Result<Vec<Vec<Segment>>> = if threads == 1 || blocks.len() == 1 {
-        blocks.into_iter().map(run).collect()
-    } else {
-        pool::install(threads, || blocks.into_par_iter().map(run).collect())?
-    };
-    Ok(found?.into_iter().flatten().collect())
 }
 
 fn report(plan: &Plan<'_>, engine: Engine, order: &Order, segments: &[Segment]) -> Report {

@@ -235,7 +235,14 @@ pub(super) fn run(mut block: Block<'_, '_>) -> Result<Vec<Segment>> {
         let wait_s = account.sojourn_s[lane] - before.sojourn_s - busy_s;
         Segment {
             record,
-            uses: vec![Use { busy_s, blocked_s: 0.0, wait_s, jobs, executions: jobs, items: cutter.items - before.items }],
+            uses: vec![Use {
+                busy_s,
+                blocked_s: 0.0,
+                wait_s,
+                jobs,
+                executions: jobs,
+                items: cutter.items - before.items,
+            }],
             queries: cutter.query - before.query,
             seconds: account.end_s[lane] - before.now_s,
             inside_query_s: f64::NAN,

@@ -201,9 +201,8 @@ impl Leaving {
 pub(super) fn run(mut block: Block<'_, '_>) -> Result<Vec<Segment>> {
     let plan = block.plan;
     let stations = &plan.network.routes[0].stations;
-    let mut queries: Vec<_> = (0..LANES)
-        .map(|lane| plan.source.queries(plan.qps, block.segment(lane), plan.cuts.len()))
-        .collect();
+    let mut queries: Vec<_> =
+        (0..LANES).map(|lane| plan.source.queries(plan.qps, block.segment(lane), plan.cuts.len())).collect();
     let waits = if plan.waits { block.lanes() } else { 0 };
     let mut stages: Vec<Stage<'_>> = Vec::with_capacity(stations.len());
     for (s, station) in stations.iter().enumerate() {
@@ -212,8 +211,7 @@ pub(super) fn run(mut block: Block<'_, '_>) -> Result<Vec<Segment>> {
     }
     let total = plan.cuts[block.segments.start].queries;
     let warmup = plan.cuts[block.segments.start].warmup;
-    let streams: Vec<Stream> =
-        (0..ROWS * LANES).map(|i| plan.source.gap_stream(block.segment(i % LANES))).collect();
+    let streams: Vec<Stream> = (0..ROWS * LANES).map(|i| plan.source.gap_stream(block.segment(i % LANES))).collect();
     let mut time = [0.0; LANES];
     let mut warm: Option<(u64, Row)> = None;
     let mut flow = Flow::default();
