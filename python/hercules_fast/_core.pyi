@@ -12,21 +12,27 @@ __all__ = [
     "ServiceGrid",
     "TableRows",
     "Traffic",
+    "bottleneck",
     "bottleneck_qps",
     "build_info",
     "capabilities",
     "dram_earliest",
     "embedding_bag",
     "embedding_bag_collection",
+    "gap_draws",
     "max_load",
     "read_seconds",
     "search",
+    "service_draws",
     "simulate",
     "simulate_dram",
     "simulate_nmp",
     "simulate_stations",
+    "simulate_system",
     "simulate_trace",
     "sparse_lengths_sum",
+    "sweep_systems",
+    "unloaded",
 ]
 
 _U8 = NDArray[np.uint8]
@@ -269,3 +275,23 @@ def search(
     threads: int | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> tuple[list[dict[str, Any] | None], bool]: ...
+def simulate_system(
+    system: Mapping[str, Any],
+    source: Mapping[str, Any],
+    size_pmf: _F64,
+    qps: float | None,
+    queries: int,
+    warmup: int | None,
+    segments: int | None,
+    percentiles: Sequence[float],
+    seed: int,
+    threads: int | None = None,
+    engine: str = "auto",
+    keep_latencies: bool = False,
+    keep_trace: bool = False,
+) -> dict[str, Any]: ...
+def sweep_systems(calls: Sequence[tuple[Any, ...]], threads: int | None = None) -> list[dict[str, Any]]: ...
+def bottleneck(system: Mapping[str, Any], size_pmf: _F64) -> dict[str, Any]: ...
+def unloaded(system: Mapping[str, Any], size_pmf: _F64, percentiles: Sequence[float], seed: int) -> _F64: ...
+def service_draws(law: str, params: Sequence[float], seed: int, segment: int, station: int, indices: _I64) -> _F64: ...
+def gap_draws(source: Mapping[str, Any], qps: float | None, queries: int, seed: int, segment: int) -> _F64: ...

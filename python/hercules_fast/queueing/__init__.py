@@ -1,0 +1,27 @@
+"""Queue simulation of any inference server: a system as data, queries, latencies with their intervals."""
+
+from hercules_fast.queueing.laws import Law, LawService, LinearService, TableService
+from hercules_fast.queueing.mlperf import mlperf_server_valid
+from hercules_fast.queueing.results import SimulationResult, StationResult
+from hercules_fast.queueing.runs import load_curve, simulate, sweep
+from hercules_fast.queueing.sources import Queries, Source, Trace
+from hercules_fast.queueing.systems import Route, Station, System
+
+__all__ = [
+    "Law",
+    "LawService",
+    "LinearService",
+    "Queries",
+    "Route",
+    "SimulationResult",
+    "Source",
+    "Station",
+    "StationResult",
+    "System",
+    "TableService",
+    "Trace",
+    "load_curve",
+    "mlperf_server_valid",
+    "simulate",
+    "sweep",
+]
