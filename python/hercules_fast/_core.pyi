@@ -21,6 +21,7 @@ __all__ = [
     "embedding_bag_collection",
     "gap_draws",
     "max_load",
+    "max_load_system",
     "read_seconds",
     "search",
     "service_draws",
@@ -291,6 +292,18 @@ def simulate_system(
     keep_trace: bool = False,
 ) -> dict[str, Any]: ...
 def sweep_systems(calls: Sequence[tuple[Any, ...]], threads: int | None = None) -> list[dict[str, Any]]: ...
+def max_load_system(
+    system: Mapping[str, Any],
+    source: Mapping[str, Any],
+    size_pmf: _F64,
+    targets: Sequence[tuple[float, float]],
+    cap: float,
+    precision: float,
+    seed: int,
+    threads: int | None = None,
+    max_queries: int = ...,
+    loss: float = 0.0,
+) -> dict[str, Any]: ...
 def bottleneck(system: Mapping[str, Any], size_pmf: _F64) -> dict[str, Any]: ...
 def unloaded(system: Mapping[str, Any], size_pmf: _F64, percentiles: Sequence[float], seed: int) -> _F64: ...
 def service_draws(law: str, params: Sequence[float], seed: int, segment: int, station: int, indices: _I64) -> _F64: ...

@@ -20,6 +20,7 @@ from hercules_fast.descriptors import (
     load,
 )
 from hercules_fast.errors import ConfigError, Fault
+from hercules_fast.queueing.checks import MAX_COUNT
 from hercules_fast.queueing.laws import LAW_FIELDS, Law, LawFields, LawService, LinearService, Service, TableService
 from hercules_fast.queueing.sources import POISSON, QPS, Queries
 from hercules_fast.queueing.systems import Interference, Route, Station, System, Unit
@@ -32,6 +33,7 @@ T = TypeVar("T")
 
 _MS = Bound(1e-9, 1e12)
 _WAIT_MS = Bound(0.0, 1e12)
+_EXPONENTIAL = LawFields(kind="exponential")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +53,7 @@ class ServiceForm:
     __pydantic_config__: ClassVar[Mapping[str, Any]] = FILE_RULES
 
     kind: Literal["law", "linear", "table"]
-    law: LawFields = LawFields(kind="exponential")  # noqa: RUF009
+    law: LawFields = _EXPONENTIAL
     mean_ms: float = 0.0
     base_ms: float = 0.0
     per_item_ms: float = 0.0
@@ -110,7 +112,7 @@ class SimulationForm:
     name: str
     qps: float
     route: tuple[RouteForm, ...]
-    system: SystemForm = SystemForm()  # noqa: RUF009
+    system: SystemForm = SystemForm()
     arrivals: Arrivals = POISSON
     sizes: str = ""
     slas: tuple[SlaForm, ...] = ()
@@ -135,32 +137,32 @@ class _Collected:
 
 
 def _system(form: SimulationForm, parts: _Collected) -> System | None:
-    routes = [_route(f"route[{r}]", route, parts) for r, route in enumerate(form.route)]
-    if None in routes:
-        return None
+    """The system, or None. What cannot be made is stood in for, so that the faults around it come along."""
     after_ms = form.system.drop_after_ms
-    after_s = None if after_ms is None else after_ms / 1e3
-    # The faults of the system itself are of its routes' order, and of [system].
-    if parts.make("system", System, routes=(_NOWHERE,), capacity=form.system.capacity, drop_after_s=after_s) is None:
-        return None
-    return parts.make("", System, routes=tuple(routes), capacity=form.system.capacity, drop_after_s=after_s)
+    limits: dict[str, Any] = {
+        "capacity": form.system.capacity,
+        "drop_after_s": None if after_ms is None else after_ms / 1e3,
+    }
+    parts.make("system", System, routes=(_NOWHERE,), **limits)
+    routes = [
+        _route(f"route[{r}]", route, parts) or replace(_NOWHERE, min_size=min(max(route.min_size, 1), MAX_COUNT))
+        for r, route in enumerate(form.route)
+    ]
+    system = parts.make("", System, routes=tuple(routes))
+    return None if parts.faults or system is None else replace(system, **limits)
 
 
 def _route(at: str, form: RouteForm, parts: _Collected) -> Route | None:
     stations = [_station(f"{at}.station[{k}]", station, parts) for k, station in enumerate(form.station)]
-    if None in stations:
-        return None
-    return parts.make(at, Route, stations=tuple(stations), batch=form.batch, min_size=form.min_size)
+    usable = tuple(station or _NOWHERE.stations[0] for station in stations)
+    return parts.make(at, Route, stations=usable, batch=form.batch, min_size=form.min_size)
 
 
 def _station(at: str, form: StationForm, parts: _Collected) -> Station | None:
-    service = _service(f"{at}.service", form.service, parts)
+    service = _service(f"{at}.service", form.service, parts) or _STAND_INS[form.service.kind]
     same = ("name", "threads", "unit", "buffer", "interference", "slowed_by", "speed", "max_queries", "max_items")
     values: dict[str, Any] = {name: getattr(form, name) for name in same}
-    # A stand-in for a service with faults, so that those of the station come along.
-    stand_in = service or LawService(mean_s=1.0)
-    station = parts.make(at, Station, service=stand_in, max_wait_s=form.max_wait_ms / 1e3, **values)
-    return None if service is None else station
+    return parts.make(at, Station, service=service, max_wait_s=form.max_wait_ms / 1e3, **values)
 
 
 def _service(at: str, form: ServiceForm, parts: _Collected) -> Service | None:
@@ -183,7 +185,12 @@ def _service(at: str, form: ServiceForm, parts: _Collected) -> Service | None:
     return parts.make(at, TableService, items=form.items, busy=form.busy, seconds=seconds, noise=noise)
 
 
-_NOWHERE = Route(stations=(Station(service=LawService(mean_s=1.0)),))
+_STAND_INS: dict[str, Service] = {
+    "law": LawService(mean_s=1.0),
+    "linear": LinearService(base_s=1.0),
+    "table": TableService(items=(1,), seconds=((1.0,),)),
+}
+_NOWHERE = Route(stations=(Station(service=_STAND_INS["law"]),))
 
 
 def _faults(form: SimulationForm) -> Iterator[Fault]:

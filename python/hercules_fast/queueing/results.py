@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from hercules_fast.queueing.sources import Trace
+    from hercules_fast.traffic import Sla
 
 __all__ = ["MaxLoadResult", "SimulationResult", "StationResult"]
 
@@ -116,10 +117,35 @@ class SimulationResult:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaxLoadResult:
-    """The highest load that meets every SLA, and what stands in the way of more."""
+    """The highest load that meets every SLA, and what stands in the way of more. Tuples run over the SLAs."""
 
     qps: float
     """0 if no load meets the SLAs."""
+    interval_qps: tuple[float, float]
+    """Between them the verdict is not decided at 95 %; the width of the last bisection where it always was."""
+    limit: str
+    """``sla``, ``unloaded latency``, ``utilisation cap``, ``growing backlog`` or ``loss``; an SLA is named with it."""
+    bound_qps: float
+    """The utilisation cap times the bottleneck rate: no load can be higher."""
+    margin: float
+    """How much more load the system takes before it falls behind, as a share of ``qps``; NaN if ``qps`` is 0."""
+    slas: tuple[Sla, ...]
+    latency_ms: tuple[float, ...]
+    """Reached at ``qps``; NaN if ``qps`` is 0."""
+    half_width_ms: tuple[float, ...]
+    """95 % half-width of the same."""
+    unloaded_ms: tuple[float, ...]
+    """The same percentiles of a query that finds the system empty."""
+    probes: int
+    """Loads that were simulated."""
+    simulated_queries: int
+    seed: int
+    random_stream_version: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; an unknown figure is None."""
+        slas = [{"percentile": sla.percentile, "latency_ms": sla.latency_ms} for sla in self.slas]
+        return {**_fields(self, drop=("slas",)), "slas": slas}
 
 
 def _fields(result: Any, drop: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -14,11 +14,12 @@ from hercules_fast import _core
 from hercules_fast.descriptors import Bound
 from hercules_fast.errors import DTypeError, InputError
 from hercules_fast.queueing.checks import Checks, as_tuple
-from hercules_fast.queueing.results import SimulationResult, StationResult
+from hercules_fast.queueing.results import MaxLoadResult, SimulationResult, StationResult
 from hercules_fast.queueing.sources import Queries, Source, Trace
 from hercules_fast.queueing.systems import System
+from hercules_fast.traffic import Sla
 
-__all__ = ["Engine", "load_curve", "simulate", "sweep"]
+__all__ = ["Engine", "load_curve", "max_load", "simulate", "sweep"]
 
 Engine = Literal["auto", "recursion", "events"]
 
@@ -151,6 +152,75 @@ def sweep(
     ]
     calls = [job.arguments(_length(job, queries, duration_s)) for job in jobs]
     return [job.result(found) for job, found in zip(jobs, _core.sweep_systems(calls, threads=threads), strict=True)]
+
+
+def max_load(
+    system: System,
+    arrivals: Queries,
+    *,
+    sla: Sla | Sequence[Sla],
+    utilisation_cap: float = 0.95,
+    precision: float = 0.003,
+    loss: float = 0.0,
+    seed: int = 0,
+    threads: int | None = None,
+    max_queries: int = MAX_QUERIES,
+) -> MaxLoadResult:
+    """Find the highest load that meets every SLA: the last crossing from pass to fail on a grid of loads, bisected.
+
+    Every load sees the same queries, so that only the rate differs. A load passes if every percentile holds, no more
+    than ``loss`` of the queries is lost, the backlog does not grow, and the load is at most ``utilisation_cap`` of the
+    bottleneck.
+
+    Args:
+        system: what serves.
+        arrivals: their laws; ``qps`` does not matter.
+        sla: one or more.
+        utilisation_cap: above 0, at most 1.
+        precision: relative width at which the bisection stops.
+        loss: largest share of refused and dropped queries, from 0, below 1.
+        seed, threads: as in :func:`simulate`.
+        max_queries: most queries of one probe.
+
+    Raises:
+        InputError: an argument is outside what is allowed.
+    """
+    if not isinstance(system, System):
+        raise DTypeError(f"system: is {type(system).__name__}; allowed is a System (System.from_table makes one)")
+    if not isinstance(arrivals, Queries):
+        raise DTypeError(f"arrivals: is {type(arrivals).__name__}; allowed is Queries")
+    slas = (sla,) if isinstance(sla, Sla) else tuple(sla)
+    checks = Checks("max load")
+    checks.need(bool(slas) and all(isinstance(s, Sla) for s in slas), "sla", slas, "at least one Sla")
+    checks.number("utilisation_cap", utilisation_cap, Bound(0.0, 1.0, low_open=True))
+    checks.number("precision", precision, _PRECISION)
+    checks.number("loss", loss, Bound(0.0, 1.0, high_open=True))
+    checks.whole("seed", seed, 0, 2**63 - 1)
+    checks.whole("max_queries", max_queries, 1, MOST_QUERIES)
+    checks.done()
+    _check_threads(threads)
+    found = _core.max_load_system(
+        *(system.to_core(), arrivals.to_core(), arrivals.size_pmf()),
+        *([(s.percentile / 100.0, s.latency_ms / 1e3) for s in slas], utilisation_cap, precision),
+        *(seed, threads, max_queries, loss),
+    )
+    target = found["limit_target"]
+    qps = float(found["qps"])
+    return MaxLoadResult(
+        qps=qps,
+        interval_qps=(float(found["qps_low"]), float(found["qps_high"])),
+        limit=found["limit"] if target is None else f"{found['limit']}: {slas[target]}",
+        bound_qps=found["bound_qps"],
+        margin=found["collapse_qps"] / qps - 1.0 if qps > 0.0 else math.nan,
+        slas=slas,
+        latency_ms=_milliseconds(found["percentiles_s"]),
+        half_width_ms=_milliseconds(found["half_width_s"]),
+        unloaded_ms=_milliseconds(found["unloaded_s"]),
+        probes=found["probes"],
+        simulated_queries=found["simulated_queries"],
+        seed=seed,
+        random_stream_version=int(_core.build_info()["random_stream_version"]),
+    )
 
 
 def load_curve(
