@@ -200,9 +200,16 @@ def max_load(
     checks.done()
     _check_threads(threads)
     found = _core.max_load_system(
-        *(system.to_core(), arrivals.to_core(), arrivals.size_pmf()),
-        *([(s.percentile / 100.0, s.latency_ms / 1e3) for s in slas], utilisation_cap, precision),
-        *(seed, threads, max_queries, loss),
+        system.to_core(),
+        arrivals.to_core(),
+        arrivals.size_pmf(),
+        [(s.percentile / 100.0, s.latency_ms / 1e3) for s in slas],
+        utilisation_cap,
+        precision,
+        seed,
+        threads,
+        max_queries,
+        loss,
     )
     target = found["limit_target"]
     qps = float(found["qps"])
@@ -224,9 +231,9 @@ def max_load(
 
 
 def load_curve(
-    system: System, queries: Queries, points: int, *, cap: float = 0.95, **options: Any
+    system: System, arrivals: Queries, points: int, *, cap: float = 0.95, **options: Any
 ) -> list[SimulationResult]:
-    """Simulate ``points`` loads, evenly spaced up to ``cap`` of the bottleneck; ``queries.qps`` does not matter.
+    """Simulate ``points`` loads, evenly spaced up to ``cap`` of the bottleneck; ``arrivals.qps`` does not matter.
 
     A load at which the backlog grows, since stations block each other say, is returned with ``stable=False``. The other
     arguments and the errors are those of :func:`sweep`.
@@ -235,8 +242,10 @@ def load_curve(
     checks.whole("points", points, 1, 10_000)
     checks.number("cap", cap, Bound(0.0, 1.0, low_open=True, high_open=True))
     checks.done()
-    top = cap * float(_core.bottleneck(system.to_core(), queries.size_pmf())["qps"])
-    loads = [Queries(qps=top * (k + 1) / points, arrivals=queries.arrivals, sizes=queries.sizes) for k in range(points)]
+    top = cap * float(_core.bottleneck(system.to_core(), arrivals.size_pmf())["qps"])
+    loads = [
+        Queries(qps=top * (k + 1) / points, arrivals=arrivals.arrivals, sizes=arrivals.sizes) for k in range(points)
+    ]
     return sweep(system, loads, allow_unstable=True, **options)
 
 
@@ -376,7 +385,7 @@ def _length(job: _Job, queries: int | None, duration_s: float | None) -> int:
 
 def _pilot(percentiles: Sequence[float]) -> int:
     """Queries that give a first interval: 20 batches of 100 queries beyond the highest percentile each."""
-    return max(100_000, math.ceil(2000.0 / (1.0 - max(percentiles) / 100.0)))
+    return max(100_000, math.ceil(2000.0 / (1.0 - max(percentiles) / 100.0) - 1e-3))
 
 
 def _check_threads(threads: int | None) -> None:

@@ -52,12 +52,16 @@ def core_traffic(sizes: SizeLaw, arrivals: Arrivals, seed: int) -> _core.Traffic
     Raises:
         InputError: queries that arrive in groups, or arrivals that are no renewal process.
     """
-    if arrivals.group:
-        raise InputError(f"arrivals.group: is {arrivals.group}; allowed is nothing: the search has single arrivals")
     params: dict[str, tuple[float, ...]] = {
+        "poisson": (),
+        "deterministic": (),
         "erlang": (arrivals.k,),
         "lognormal": (arrivals.sigma,),
         "hyperexponential": (*arrivals.probabilities, *arrivals.rates),
         "deeprecsys-gap": (arrivals.mean_ticks,),
     }
-    return _core.Traffic(arrivals.kind, list(params.get(arrivals.kind, ())), size_pmf(sizes), seed)
+    if arrivals.kind not in params:
+        raise InputError(f"arrivals.kind: is {arrivals.kind!r}; allowed in the search is one of {', '.join(params)}")
+    if arrivals.group:
+        raise InputError(f"arrivals.group: is {arrivals.group}; allowed in the search is nothing: single arrivals")
+    return _core.Traffic(arrivals.kind, list(params[arrivals.kind]), size_pmf(sizes), seed)
