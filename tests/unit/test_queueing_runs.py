@@ -13,7 +13,9 @@ import pytest
 import hercules_fast as hf
 from hercules_fast import _core
 from hercules_fast.errors import DTypeError, InputError
+from hercules_fast.plotting import plot_load_curve
 from hercules_fast.queueing import load_curve
+from hercules_fast.report import load_curve_text, simulation_text
 from hercules_fast.traffic import Sla
 
 POOL = hf.System.pool(hf.LawService(mean_s=0.01), 2)
@@ -136,7 +138,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"percentiles": ("p99",)}, r"percentiles\[0\]: is 'p99'"),
     (
         {"queries": 5000, "percentiles": (99.9,)},
-        r"percentiles\[0\]: is 99.9, but only 5000 .*at least 10000 are needed",
+        r"percentiles\[0\]: is 99.9, but only 5000 .* least 10000 are needed",
     ),
     ({"queries": 1050, "warmup": 100}, r"percentiles\[2\]: is 99, but only 950 .*at least 1000 are needed"),
     ({"threads": 0}, "threads: is 0; allowed is a whole number from 1 to 1024"),
@@ -241,6 +243,33 @@ def test_the_highest_load(core: Core) -> None:
         None,
         [None],
     )
+
+
+def test_a_result_as_text(core: Core) -> None:
+    slas = [Sla(percentile=95, latency_ms=30.5), Sla(percentile=99, latency_ms=35)]
+    text = simulation_text(hf.simulate(POOL, LOAD, queries=20_000), "two threads", slas=slas)
+    lines = [line.split() for line in text.splitlines()]
+    assert text.startswith("two threads at 100 q/s\n")
+    assert ["p95", "30.000", "1.500", "30.5", "met,", "within", "the", "interval"] in lines
+    assert ["p99", "40.000", "2.000", "35", "missed"] in lines
+    assert "MSER-5 would drop 5 queries" in text, "the warm-up was 0"
+    assert "backlog" not in text and "lost" not in text
+    core.answer = {"falls_behind": True, "refused": 500, "half_width_s": np.full(3, math.nan), "warmup_cut": -1}
+    text = simulation_text(hf.simulate(POOL, LOAD, queries=19_500, allow_unstable=True), "two threads")
+    assert "the backlog grows" in text and "lost 2.50% (refused 500, late 0)" in text and "MSER" not in text
+    assert ["p50", "20.000", "?"] in [line.split() for line in text.splitlines()]
+
+
+def test_a_load_curve_as_text_and_picture(core: Core, tmp_path) -> None:
+    results = load_curve(POOL, LOAD, 2, queries=5000)
+    core.answer = {"falls_behind": True}
+    results += load_curve(POOL, LOAD, 1, queries=5000)
+    first, _, last = load_curve_text(results, "pool").splitlines()[2:]
+    assert first.split() == ["95", "47.5%", "20.000", "1.000", "30.000", "1.500", "40.000", "2.000"]
+    assert last.endswith("backlog grows")
+    pytest.importorskip("matplotlib")
+    drawn = [plot_load_curve(results, tmp_path / name).read_bytes() for name in ("a.svg", "b.svg")]
+    assert drawn[0] == drawn[1] and b"<!-- p99 -->" in drawn[0]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -243,9 +243,7 @@ def load_curve(
     checks.number("cap", cap, Bound(0.0, 1.0, low_open=True, high_open=True))
     checks.done()
     top = cap * float(_core.bottleneck(system.to_core(), arrivals.size_pmf())["qps"])
-    loads = [
-        Queries(qps=top * (k + 1) / points, arrivals=arrivals.arrivals, sizes=arrivals.sizes) for k in range(points)
-    ]
+    loads = [replace(arrivals, qps=top * (k + 1) / points) for k in range(points)]
     return sweep(system, loads, allow_unstable=True, **options)
 
 

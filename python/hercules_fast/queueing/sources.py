@@ -212,10 +212,9 @@ def _check_starts(starts: _Ints, n: int) -> None:
 
 
 def _check_times(times: _Floats, starts: _Ints) -> None:
-    """Each test makes one array of bytes as long as the trace, and no other."""
-    bad = ~((times >= 0.0) & (times <= MAX_ARRIVAL_S))
-    if bad.any():
-        i = int(np.argmax(bad))
+    """The only array made is one of bytes, unless something is wrong."""
+    if not (times.min() >= 0.0 and times.max() <= MAX_ARRIVAL_S):  # NaN is neither
+        i = int(np.argmin((times >= 0.0) & (times <= MAX_ARRIVAL_S)))
         raise InputError(f"arrival_s[{i}]: is {times[i]}; allowed is 0 to {MAX_ARRIVAL_S:g} seconds")
     falls = times[1:] < times[:-1]
     falls[starts[1:] - 1] = False
