@@ -91,7 +91,7 @@ def test_a_replayed_run_is_the_run(tmp_path) -> None:
     run = hf.simulate(found.system, found.queries, queries=20_000, keep_latencies=True, keep_trace=True)
     assert run.trace is not None
     run.trace.save(tmp_path / "run.npz")
-    again = hf.simulate(found.system, hf.Trace.load(tmp_path / "run.npz"), keep_latencies=True)
+    again = hf.simulate(found.system, hf.Trace.load(tmp_path / "run.npz"), warmup=run.warmup, keep_latencies=True)
     assert np.array_equal(again.latencies_ms, run.latencies_ms, equal_nan=True)
     assert again.latency_ms == run.latency_ms
 

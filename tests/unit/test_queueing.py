@@ -42,7 +42,7 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
     (lambda: hf.Law(kind="lognormal", sigma=-1.0), "sigma: is -1.0; allowed is a number, finite > 0 and <= 5"),
     (lambda: hf.Law(kind="gamma", shape=math.nan), "shape: is nan"),
     (lambda: hf.Law(kind="exponential", sigma=0.5), "sigma: is 0.5; allowed is nothing, it does not apply to kind"),
-    (lambda: hf.Law(kind="uniform", low=2.0, high=1.0), "low: is 2.0; allowed is at most high = 1.0"),
+    (lambda: hf.Law(kind="uniform", low=2.0, high=1.0), "low: is 2.0; allowed is below high = 1.0"),
     (lambda: hf.Law(kind="empirical", values=[1, 2], probabilities=[1.0]), "probabilities: is .*2 numbers whose sum"),
     (lambda: hf.Law(kind="hyperexponential", rates=[1, 2], probabilities=[0.5, 0.4]), "whose sum is 1"),
     (lambda: hf.Law(kind="replay", values=[0.0, 0.0]), "values: is .*; allowed is at least one number above 0"),
@@ -69,7 +69,7 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
     (lambda: station(unit="fused"), "max_queries: is None; allowed is a limit of a launch"),
     (lambda: station(**FUSED, max_wait_s=-1.0), "max_wait_s: is -1.0"),
     (lambda: station(max_items=8), "max_items: is 8; allowed is nothing, only fused"),
-    (lambda: hf.Route(stations=()), r"stations: is \(\); allowed is at least one Station"),
+    (lambda: hf.Route(stations=()), r"stations: is \(\); allowed is 1 to 64 Stations"),
     (lambda: hf.Route(stations=(EXPONENTIAL,)), r"stations\[0\]: is LawService.*; allowed is a Station"),
     (lambda: route(batch=0), "batch: is 0; allowed is a whole number from 1"),
     (lambda: route(station(buffer=2)), r"stations\[0\].buffer: is 2; allowed is None"),
@@ -77,7 +77,7 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
         lambda: route(station(interference="at_start", speed=[1.0], slowed_by=1)),
         r"stations\[0\].slowed_by: is 1; allowed is a station up to this one, 0",
     ),
-    (lambda: hf.System(routes=()), "routes: is .*; allowed is at least one Route"),
+    (lambda: hf.System(routes=()), "routes: is .*; allowed is 1 to 64 Routes"),
     (lambda: hf.System(routes=(route(min_size=2),)), r"routes\[0\].min_size: is 2; allowed is 1 in the first"),
     (lambda: hf.System(routes=(route(), route())), r"routes\[1\].min_size: is 1; allowed is more than .* before, 1"),
     (lambda: hf.System.pool(EXPONENTIAL, capacity=0), "capacity: is 0; allowed is a whole number from 1"),
@@ -93,6 +93,10 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
     (
         lambda: hf.Queries(qps=1.0, arrivals=hf.Arrivals(kind="mmpp", rates=(1.0, 2.0), switch_per_s=((0.0, 1.0),))),
         "switch_per_s: is not square; allowed is 2 rows",
+    ),
+    (
+        lambda: hf.Queries(qps=1.0, arrivals=hf.Arrivals(kind="mmpp", rates=(1.0,), switch_per_s=((0.0,),))),
+        "rates: 1 states; allowed are 2 to 64",
     ),
     (
         lambda: hf.Queries(

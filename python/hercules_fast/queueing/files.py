@@ -32,7 +32,6 @@ __all__ = ["KINDS", "Simulation", "load_simulation"]
 T = TypeVar("T")
 
 _MS = Bound(1e-9, 1e12)
-_WAIT_MS = Bound(0.0, 1e12)
 _EXPONENTIAL = LawFields(kind="exponential")
 
 
@@ -223,8 +222,8 @@ SIMULATION: FileKind[Simulation] = FileKind(
     references={"sizes": "sizes"},
     bounds={
         "qps": QPS,
-        "system.drop_after_ms": _WAIT_MS,
-        f"{_STATION}.max_wait_ms": _WAIT_MS,
+        "system.drop_after_ms": Bound(0.0, 1e12),
+        f"{_STATION}.max_wait_ms": Bound(0.0, 3.6e6),
         f"{_STATION}.service.mean_ms": _MS,
         f"{_STATION}.service.base_ms": NOT_NEGATIVE,
         f"{_STATION}.service.per_item_ms": NOT_NEGATIVE,

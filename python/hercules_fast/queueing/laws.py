@@ -34,7 +34,7 @@ _NOT_NEGATIVE = Bound(0.0, 1e12)
 _SHARE = Bound(0.0, 1.0)
 _SUM_SLACK = 1e-9
 _BOUNDS = {
-    "shape": Bound(1e-3, 1e6),
+    "shape": Bound(0.01, 1e4),
     "sigma": Bound(0.0, 5.0, low_open=True),
     "mean_ticks": Bound(0.1, 1e6),
     "low": _NOT_NEGATIVE,
@@ -113,7 +113,7 @@ class Law(LawFields):
             ok = len(self.probabilities) == len(beside) and abs(total - 1.0) <= _SUM_SLACK
             checks.need(ok, "probabilities", self.probabilities, f"{len(beside)} numbers whose sum is 1")
         if self.kind == "uniform" and isinstance(self.low, int | float) and isinstance(self.high, int | float):
-            checks.need(self.low <= self.high, "low", self.low, f"at most high = {self.high!r}")
+            checks.need(self.low < self.high, "low", self.low, f"below high = {self.high!r}")
         if "values" in wanted:
             checks.need(any(v != 0 for v in self.values), "values", self.values, "at least one number above 0")
 

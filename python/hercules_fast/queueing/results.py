@@ -89,9 +89,10 @@ class SimulationResult:
     seed: int
     random_stream_version: int
     latencies_ms: npt.NDArray[np.float64] | None = None
-    """Latency of every query in order of arrival, warm-up included, if asked for; NaN: refused or dropped."""
+    """Latency of every query after the warm-up, in order of arrival, segment after segment, if asked for; NaN: refused
+    or dropped."""
     trace: Trace | None = None
-    """The queries themselves, if asked for; replaying them gives this result again."""
+    """The queries themselves, if asked for; replayed with the same ``warmup`` they give this result again."""
 
     @property
     def intervals_ms(self) -> tuple[tuple[float, float], ...]:

@@ -121,11 +121,11 @@ class Trace:
                 raise InputError(f"sizes[{i}]: is {self.sizes[i]}; allowed is 1 to {MAX_ITEMS} items")
         checks = Checks("trace")
         checks.need(self.sizes is None or self.size_law is None, "size_law", self.size_law, "None beside sizes")
-        checks.number("rate_scale", self.rate_scale, Bound(1e-12, 1e12))
+        checks.number("rate_scale", self.rate_scale, Bound(1e-9, 1e9))
         if checks.whole("cycles", self.cycles, 1) and self.cycles > 1:
             allowed = "one part where cycles > 1"
             if checks.need(len(self.starts) == 1, "starts", self.starts, allowed):
-                bound = Bound(max(float(self.arrival_s[-1]), 1e-12), 1e18)
+                bound = Bound(max(float(self.arrival_s[-1]), 1e-9), MAX_ARRIVAL_S)
                 checks.number("cycle_s", self.cycle_s, bound)
         else:
             checks.need(self.cycle_s is None, "cycle_s", self.cycle_s, "None where the trace is not repeated")

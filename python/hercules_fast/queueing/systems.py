@@ -20,7 +20,10 @@ Unit = Literal["sub_batch", "query", "fused"]
 Interference = Literal["none", "at_start", "dynamic_rate"]
 
 _SPEED = Bound(1e-6, 1e6)
-_WAIT = Bound(0.0, MAX_SECONDS)
+_LATE = Bound(0.0, MAX_SECONDS)
+_WAIT = Bound(0.0, 3600.0)
+_MAX_THREADS = 4096
+_MAX_PARTS = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,7 +61,7 @@ class Station:
         checks = Checks(f"station {self.name!r}" if self.name else "station")
         is_service = isinstance(self.service, LawService | LinearService | TableService)
         checks.need(is_service, "service", self.service, "a LawService, LinearService or TableService")
-        checks.whole("threads", self.threads, 1)
+        checks.whole("threads", self.threads, 1, _MAX_THREADS)
         checks.choice("unit", self.unit, ("sub_batch", "query", "fused"))
         checks.need(isinstance(self.name, str), "name", self.name, "text")
         checks.whole("buffer", self.buffer, 0, optional=True)
@@ -123,8 +126,8 @@ class Route:
         checks = Checks("route")
         checks.whole("batch", self.batch, 1, optional=True)
         checks.whole("min_size", self.min_size, 1)
-        is_chain = isinstance(self.stations, tuple) and self.stations
-        if checks.need(bool(is_chain), "stations", self.stations, "at least one Station"):
+        is_chain = isinstance(self.stations, tuple) and 1 <= len(self.stations) <= _MAX_PARTS
+        if checks.need(is_chain, "stations", self.stations, f"1 to {_MAX_PARTS} Stations"):
             for k, station in enumerate(self.stations):
                 at = f"stations[{k}]"
                 if not checks.need(isinstance(station, Station), at, station, "a Station"):
@@ -162,9 +165,9 @@ class System:
         checks = Checks("system")
         checks.whole("capacity", self.capacity, 1, optional=True)
         if self.drop_after_s is not None:
-            checks.number("drop_after_s", self.drop_after_s, _WAIT)
-        is_list = isinstance(self.routes, tuple) and self.routes
-        if checks.need(bool(is_list), "routes", self.routes, "at least one Route"):
+            checks.number("drop_after_s", self.drop_after_s, _LATE)
+        is_list = isinstance(self.routes, tuple) and 1 <= len(self.routes) <= _MAX_PARTS
+        if checks.need(is_list, "routes", self.routes, f"1 to {_MAX_PARTS} Routes"):
             least = 0
             for r, route in enumerate(self.routes):
                 if checks.need(isinstance(route, Route), f"routes[{r}]", route, "a Route"):

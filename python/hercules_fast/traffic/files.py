@@ -52,6 +52,7 @@ __all__ = [
 _CATALOG = Path(__file__).parent / "catalog"
 _ITEMS = Bound(1, 1_000_000)
 _WEIGHT_SLACK = 1e-9
+_MAX_STATES = 64
 
 
 def _as_read(form: Any, _resolve: Callable[[str, str], Any]) -> Any:
@@ -168,6 +169,8 @@ def _rate_faults(rates: Sequence[float]) -> Iterator[Fault]:
 
 def _switch_faults(states: int, switch_per_s: Sequence[Sequence[float]]) -> Iterator[Fault]:
     """Every state must lead to every other, else the share of time in a state has no limit."""
+    if not 2 <= states <= _MAX_STATES:
+        yield Fault("rates", f"{states} states; allowed are 2 to {_MAX_STATES}")
     if [len(row) for row in switch_per_s] != [states] * states:
         yield Fault("switch_per_s", f"is not square; allowed is {states} rows of {states} numbers, as there are rates")
         return
@@ -195,15 +198,15 @@ ARRIVALS: FileKind[Arrivals] = FileKind(
     build=_as_read,
     bounds={
         "k": Bound(1, 1000),
-        "shape": Bound(1e-3, 1e6),
+        "shape": Bound(0.01, 1e4),
         "sigma": Bound(0.0, 5.0, low_open=True),
         "probabilities[]": Bound(0.0, 1.0, low_open=True),
         "rates[]": NOT_NEGATIVE,
         "mean_ticks": POSITIVE,
-        "durations_s[]": POSITIVE,
+        "durations_s[]": Bound(1e-9, 1e12),
         "end_rates[]": NOT_NEGATIVE,
         "amplitude": FRACTION,
-        "period_s": POSITIVE,
+        "period_s": Bound(1e-6, 1e12),
         "group[]": FRACTION,
     },
     variants=(
