@@ -200,6 +200,18 @@ def test_arrivals_as_the_core_takes_them(arrivals: hf.Arrivals, told: dict[str, 
     assert hf.Queries(qps=1.0, arrivals=arrivals).to_core() == told
 
 
+def test_arrivals_come_from_files_too(tmp_path) -> None:
+    path = tmp_path / "bursts.toml"
+    text = 'schema = "hercules_fast.arrivals/1"\nname = "bursts"\nkind = "mmpp"\nrates = [1.0, 4.0]\n'
+    text += "switch_per_s = [[0.0, 0.1], [0.9, 0.0]]\ngroup = [0.9, 0.1]\n"
+    path.write_text(text + '[sources]\n"rates, switch_per_s, group" = "user: guessed"\n')
+    found = hf.traffic.load_arrivals(path)
+    assert hf.Queries(qps=1.0, arrivals=found).to_core()["switch"] == [[0.0, 0.1], [0.9, 0.0]]
+    path.write_text(text.replace("rates", "shape = 2.0\nrates"))
+    with pytest.raises(ConfigError, match="shape: does not apply to kind = 'mmpp'"):
+        hf.traffic.load_arrivals(path)
+
+
 def test_sizes_of_queries() -> None:
     assert hf.Queries(qps=1.0).size_pmf().tolist() == [1.0]
     assert hf.Queries(qps=1.0, sizes=SIZES).size_pmf().tolist() == [0.5, 0.5, 0.0, 0.0]

@@ -288,8 +288,10 @@ class _Job:
         """What the core takes."""
         if self.warmup is not None and self.warmup >= queries:
             raise InputError(f"warmup: is {self.warmup}; allowed is 0 <= warmup < queries = {queries}")
+        most = queries - (self.warmup or 0)
         for k, percentile in enumerate(self.percentiles):
-            self._check_tail(f"percentiles[{k}]", percentile, queries - (self.warmup or 0))
+            if most < _least_queries(percentile):
+                raise _too_few(k, percentile, most)
         return (
             *(self.system.to_core(), self.source.to_core(), self.pmf),
             *(None if isinstance(self.source, Trace) else float(self.source.qps), queries, self.warmup, None),
@@ -306,7 +308,7 @@ class _Job:
             )
         for k, percentile in enumerate(self.percentiles):
             if math.isnan(found["percentiles_s"][k]):
-                self._check_tail(f"percentiles[{k}]", percentile, found["counted"])
+                raise _too_few(k, percentile, found["counted"])
         latencies = found["latencies_s"] if self.keep_latencies else None
         if latencies is not None:
             np.multiply(latencies, 1e3, out=latencies)  # in place: the array is ours, and may be most of the memory
@@ -344,13 +346,16 @@ class _Job:
             trace=trace,
         )
 
-    def _check_tail(self, where: str, percentile: float, counted: int) -> None:
-        needed = math.ceil(TAIL_QUERIES / (1.0 - percentile / 100.0) - 1e-6)
-        if counted < needed:
-            raise InputError(
-                f"{where}: is {percentile:g}, but only {counted} queries complete after the warm-up; "
-                f"at least {needed} are needed"
-            )
+
+def _too_few(k: int, percentile: float, counted: int) -> InputError:
+    return InputError(
+        f"percentiles[{k}]: is {percentile:g}, but only {counted} queries complete after the warm-up; at least "
+        f"{_least_queries(percentile)} are needed"
+    )
+
+
+def _least_queries(percentile: float) -> int:
+    return math.ceil(TAIL_QUERIES / (1.0 - percentile / 100.0) - 1e-6)
 
 
 def _check_load(system: System, qps: float, rates: Mapping[str, Any]) -> None:
