@@ -12,14 +12,13 @@ __all__ = [
     "ServiceGrid",
     "TableRows",
     "Traffic",
-    "bottleneck",
     "bottleneck_qps",
     "build_info",
     "capabilities",
     "dram_earliest",
+    "draw_queries",
     "embedding_bag",
     "embedding_bag_collection",
-    "gap_draws",
     "max_load",
     "max_load_system",
     "read_seconds",
@@ -32,8 +31,8 @@ __all__ = [
     "simulate_system",
     "simulate_trace",
     "sparse_lengths_sum",
+    "station_capacities",
     "sweep_systems",
-    "unloaded",
 ]
 
 _U8 = NDArray[np.uint8]
@@ -289,7 +288,8 @@ def simulate_system(
     threads: int | None = None,
     engine: str = "auto",
     keep_latencies: bool = False,
-    keep_trace: bool = False,
+    waits: bool = False,
+    isa: str | None = None,
 ) -> dict[str, Any]: ...
 def sweep_systems(calls: Sequence[tuple[Any, ...]], threads: int | None = None) -> list[dict[str, Any]]: ...
 def max_load_system(
@@ -304,7 +304,16 @@ def max_load_system(
     max_queries: int = ...,
     loss: float = 0.0,
 ) -> dict[str, Any]: ...
-def bottleneck(system: Mapping[str, Any], size_pmf: _F64) -> dict[str, Any]: ...
-def unloaded(system: Mapping[str, Any], size_pmf: _F64, percentiles: Sequence[float], seed: int) -> _F64: ...
-def service_draws(law: str, params: Sequence[float], seed: int, segment: int, station: int, indices: _I64) -> _F64: ...
-def gap_draws(source: Mapping[str, Any], qps: float | None, queries: int, seed: int, segment: int) -> _F64: ...
+def station_capacities(system: Mapping[str, Any], size_pmf: _F64) -> _F64: ...
+def service_draws(
+    law: str, params: Sequence[float], seed: int, segment: int, station: int, queries: _I64, parts: _I64
+) -> _F64: ...
+def draw_queries(
+    source: Mapping[str, Any],
+    size_pmf: _F64,
+    qps: float | None,
+    queries: int,
+    seed: int,
+    segment: int = 0,
+    segments: int = 1,
+) -> tuple[_F64, _I64]: ...

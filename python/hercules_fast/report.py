@@ -114,7 +114,7 @@ def simulation_text(result: SimulationResult, title: str, *, slas: Sequence[Sla]
         f"warm-up; seed {result.seed}; engine {result.engine}",
     ]
     if result.warmup_suffices is False:
-        notes.append(f"  the warm-up may be too short: MSER-5 would drop {result.warmup_cut:,} queries of a segment")
+        notes.append(f"  the warm-up may be too short: MSER would drop {result.warmup_cut:,} queries of a segment")
     if not result.stable:
         notes.append("  the backlog grows: these figures depend on the length of the run")
     return "\n".join(

@@ -31,9 +31,12 @@ class Core:
         self.answer: dict[str, Any] = {}
         self.half_width: Callable[[int], float] = lambda queries: 0.05
 
-    def bottleneck(self, system: dict[str, Any], size_pmf: np.ndarray) -> dict[str, Any]:
-        stations = [BOTTLENECK for route in system["routes"] for _ in route["stations"]]
-        return {"qps": BOTTLENECK, "stations": stations}
+    def station_capacities(self, system: dict[str, Any], size_pmf: np.ndarray) -> np.ndarray:
+        return np.array([BOTTLENECK for route in system["routes"] for _ in route["stations"]])
+
+    def draw_queries(self, *arguments: Any) -> tuple[np.ndarray, np.ndarray]:
+        _, _, qps, queries, _, segment, _ = arguments
+        return np.arange(queries) / qps + segment, np.ones(queries, np.int64)
 
     def simulate_system(self, *arguments: Any) -> dict[str, Any]:
         self.calls.append(arguments)
@@ -84,19 +87,19 @@ class Core:
 @pytest.fixture
 def core(monkeypatch: pytest.MonkeyPatch) -> Core:
     stand_in = Core()
-    for name in ("bottleneck", "simulate_system", "sweep_systems", "max_load_system"):
+    for name in ("station_capacities", "draw_queries", "simulate_system", "sweep_systems", "max_load_system"):
         monkeypatch.setattr(_core, name, getattr(stand_in, name), raising=False)
     return stand_in
 
 
 def test_figures_come_in_milliseconds(core: Core) -> None:
-    result = hf.simulate(POOL, LOAD, queries=20_000, percentiles=(50, 99), keep_latencies=True, keep_trace=True)
+    result = hf.simulate(POOL, LOAD, queries=20_000, percentiles=(50, 99), keep_latencies=True, station_waits=True)
     assert result.latency_ms == (20.0, 40.0)
     assert result.half_width_ms == pytest.approx((1.0, 2.0))
     assert result.intervals_ms[1] == pytest.approx((38.0, 42.0))
     assert (result.mean_latency_ms, result.bottleneck_qps) == (20.0, BOTTLENECK)
     assert result.latencies_ms is not None and result.latencies_ms[0] == 500.0
-    assert result.trace is not None and result.trace.queries == 20_000
+    assert result.exact
     assert result.stations[0].name == "station 0" and result.stations[0].wait_ms == (20.0, 40.0)
     plain = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert plain["mean_in_system"] is None and plain["stations"][0]["mean_wait_ms"] == 10.0
@@ -110,12 +113,21 @@ def test_latencies_are_not_copied(core: Core) -> None:
     assert hf.simulate(POOL, LOAD, queries=20_000).latencies_ms is None
 
 
+def test_the_queries_of_a_run_come_as_parts(core: Core) -> None:
+    core.answer = {"segments": 4}
+    trace = hf.simulate(POOL, LOAD, queries=8000, keep_trace=True).trace
+    assert trace is not None
+    assert (trace.queries, trace.starts.tolist()) == (8000, [0, 2000, 4000, 6000])
+    assert trace.arrival_s[[0, 2000, 7999]] == pytest.approx([0.0, 1.0, 3.0 + 19.99])
+    assert hf.simulate(POOL, trace, keep_trace=True).trace is trace
+
+
 def test_losses_and_warmup(core: Core) -> None:
     core.answer = {"refused": 30, "dropped": 10, "counted": 1960, "warmup": 100, "warmup_cut": 400}
     system = hf.System.pool(hf.LawService(mean_s=0.01), capacity=5)
     result = hf.simulate(system, hf.Queries(qps=900.0), queries=2000)  # overloaded, but bounded
     assert (result.loss, result.warmup_suffices) == (0.02, False)
-    core.answer = {"warmup_cut": -1}
+    core.answer = {"warmup_cut": None}
     assert hf.simulate(POOL, LOAD, queries=2000).warmup_suffices is None
 
 
@@ -252,9 +264,9 @@ def test_a_result_as_text(core: Core) -> None:
     assert text.startswith("two threads at 100 q/s\n")
     assert ["p95", "30.000", "1.500", "30.5", "met,", "within", "the", "interval"] in lines
     assert ["p99", "40.000", "2.000", "35", "missed"] in lines
-    assert "MSER-5 would drop 5 queries" in text, "the warm-up was 0"
+    assert "MSER would drop 5 queries" in text, "the warm-up was 0"
     assert "backlog" not in text and "lost" not in text
-    core.answer = {"falls_behind": True, "refused": 500, "half_width_s": np.full(3, math.nan), "warmup_cut": -1}
+    core.answer = {"falls_behind": True, "refused": 500, "half_width_s": np.full(3, math.nan), "warmup_cut": None}
     text = simulation_text(hf.simulate(POOL, LOAD, queries=19_500, allow_unstable=True), "two threads")
     assert "the backlog grows" in text and "lost 2.50% (refused 500, late 0)" in text and "MSER" not in text
     assert ["p50", "20.000", "?"] in [line.split() for line in text.splitlines()]

@@ -28,14 +28,14 @@ class StationResult:
     """Share of the threads' time with a finished result that the next station cannot take."""
     mean_wait_ms: float
     """Entering the line to start of service, a job's mean."""
-    wait_ms: tuple[float, ...]
-    """The same at each percentile of the result."""
+    wait_ms: tuple[float, ...] | None
+    """The same at each percentile of the result, if asked for."""
     mean_queue: float
     """Jobs in line, mean over time."""
     executions_per_query: float
     items_per_execution: float
     mean_busy: float
-    """Busy threads that a starting service finds, itself included."""
+    """Busy threads, mean over time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -79,8 +79,8 @@ class SimulationResult:
     """Simulated queries, warm-up included."""
     warmup: int
     """Queries dropped from the front of each segment, since it starts empty."""
-    warmup_cut: int
-    """How many MSER-5 would have dropped; -1: the run is too short to tell."""
+    warmup_cut: int | None
+    """How many the rule MSER, looking at the whole run, would have dropped; None: it cannot tell."""
     segments: int
     """Independent parts of the run; their number depends on the job only, so threads never change a figure."""
     batches: int
@@ -107,8 +107,8 @@ class SimulationResult:
 
     @property
     def warmup_suffices(self) -> bool | None:
-        """Whether MSER-5 would drop no more than was dropped; None: the run is too short to tell."""
-        return None if self.warmup_cut < 0 else self.warmup_cut <= self.warmup
+        """Whether MSER would drop no more than was dropped; None: it cannot tell."""
+        return None if self.warmup_cut is None else self.warmup_cut <= self.warmup
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, without single queries; an unknown figure is None."""

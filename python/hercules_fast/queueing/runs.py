@@ -30,7 +30,7 @@ MAX_QUERIES = 2**31
 MOST_QUERIES = 2**40
 MAX_THREADS = 1024
 TAIL_QUERIES = 10
-"""Queries that must lie above a percentile before it is worth printing."""
+"""Queries that must lie beyond a percentile before it is worth printing; the core has the same number."""
 _PERCENT = Bound(0.0, 100.0, low_open=True, high_open=True)
 _PRECISION = Bound(1e-5, 1.0, high_open=True)
 
@@ -48,6 +48,7 @@ def simulate(
     threads: int | None = None,
     keep_latencies: bool = False,
     keep_trace: bool = False,
+    station_waits: bool = False,
     engine: Engine = "auto",
     allow_unstable: bool = False,
     max_queries: int = MAX_QUERIES,
@@ -70,6 +71,7 @@ def simulate(
         threads: to work with, 1 to 1024; None: all.
         keep_latencies: also return every latency.
         keep_trace: also return the queries, to be replayed.
+        station_waits: also return percentiles of the waits at each station.
         engine: ``recursion`` for pools and tandems, ``events`` for everything, ``auto`` for the faster that fits.
         allow_unstable: return figures of a system whose backlog grows, with ``stable=False``. They depend on the length
             of the run. A system with a ``capacity`` or ``drop_after_s`` may be overloaded without it.
@@ -88,6 +90,7 @@ def simulate(
         allow_unstable=allow_unstable,
         keep_latencies=keep_latencies,
         keep_trace=keep_trace,
+        station_waits=station_waits,
     )
     _check_threads(threads)
     if precision is None:
@@ -242,7 +245,7 @@ def load_curve(
     checks.whole("points", points, 1, 10_000)
     checks.number("cap", cap, Bound(0.0, 1.0, low_open=True, high_open=True))
     checks.done()
-    top = cap * float(_core.bottleneck(system.to_core(), arrivals.size_pmf())["qps"])
+    top = cap * float(_core.station_capacities(system.to_core(), arrivals.size_pmf()).min())
     loads = [replace(arrivals, qps=top * (k + 1) / points) for k in range(points)]
     return sweep(system, loads, allow_unstable=True, **options)
 
@@ -260,6 +263,7 @@ class _Job:
     allow_unstable: bool
     keep_latencies: bool = False
     keep_trace: bool = False
+    station_waits: bool = False
     pmf: npt.NDArray[np.float64] = field(init=False)
     bottleneck_qps: float = field(init=False)
 
@@ -279,10 +283,10 @@ class _Job:
         checks.choice("engine", self.engine, ("auto", "recursion", "events"))
         checks.done()
         self.pmf = source.size_pmf()
-        rates = _core.bottleneck(system.to_core(), self.pmf)
-        self.bottleneck_qps = float(rates["qps"])
+        capacities = _core.station_capacities(system.to_core(), self.pmf)
+        self.bottleneck_qps = float(capacities.min())
         if not (self.allow_unstable or system.capacity is not None or system.drop_after_s is not None):
-            _check_load(system, source.qps, rates)
+            _check_load(system, source.qps, capacities)
 
     def arguments(self, queries: int, threads: int | None = None) -> tuple[Any, ...]:
         """What the core takes."""
@@ -296,8 +300,20 @@ class _Job:
             *(self.system.to_core(), self.source.to_core(), self.pmf),
             *(None if isinstance(self.source, Trace) else float(self.source.qps), queries, self.warmup, None),
             *([p / 100.0 for p in self.percentiles], self.seed, threads),
-            *(self.engine, self.keep_latencies, self.keep_trace),
+            *(self.engine, self.keep_latencies, self.station_waits),
         )
+
+    def trace(self, queries: int, segments: int) -> Trace:
+        """The queries of a run of so many segments, all of one length."""
+        if isinstance(self.source, Trace):
+            return self.source
+        told, each = self.source.to_core(), queries // segments
+        parts = [
+            _core.draw_queries(told, self.pmf, self.source.qps, each, self.seed, segment, segments)
+            for segment in range(segments)
+        ]
+        arrival_s, sizes = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        return Trace(arrival_s=arrival_s, sizes=sizes, starts=np.arange(0, queries, each))
 
     def result(self, found: Mapping[str, Any]) -> SimulationResult:
         """The core's answer in the units of the face; refused where it has no answer."""
@@ -312,17 +328,14 @@ class _Job:
         latencies = found["latencies_s"] if self.keep_latencies else None
         if latencies is not None:
             np.multiply(latencies, 1e3, out=latencies)  # in place: the array is ours, and may be most of the memory
-        trace = None
-        if self.keep_trace:
-            trace = Trace(arrival_s=found["arrival_s"], sizes=found["sizes"], starts=found["starts"])
-        names = self.system.station_names
+        stations = zip(self.system.station_names, found["stations"], strict=True)
         return SimulationResult(
             qps=float(found["offered_qps"]),
             percentiles=tuple(map(float, self.percentiles)),
             latency_ms=_milliseconds(found["percentiles_s"]),
             half_width_ms=_milliseconds(found["half_width_s"]),
             effective_samples=tuple(map(float, found["effective_samples"])),
-            exact=found["exact"],
+            exact=self.keep_latencies,
             mean_latency_ms=1e3 * found["mean_latency_s"],
             mean_half_width_ms=1e3 * found["mean_half_width_s"],
             throughput_qps=found["throughput_qps"],
@@ -333,7 +346,9 @@ class _Job:
             stable=not found["falls_behind"],
             backlog_growth=found["growth"],
             mean_in_system=found["mean_in_system"],
-            stations=tuple(_station(name, s) for name, s in zip(names, found["stations"], strict=True)),
+            stations=tuple(
+                _station(name, s, self.station_waits) for name, s in zip(names, found["stations"], strict=True)
+            ),
             queries=found["queries"],
             warmup=found["warmup"],
             warmup_cut=found["warmup_cut"],
@@ -343,7 +358,7 @@ class _Job:
             seed=self.seed,
             random_stream_version=int(_core.build_info()["random_stream_version"]),
             latencies_ms=latencies,
-            trace=trace,
+            trace=self.trace(found["queries"], found["segments"]) if self.keep_trace else None,
         )
 
 
@@ -355,15 +370,16 @@ def _too_few(k: int, percentile: float, counted: int) -> InputError:
 
 
 def _least_queries(percentile: float) -> int:
-    return math.ceil(TAIL_QUERIES / (1.0 - percentile / 100.0) - 1e-6)
+    return math.ceil(TAIL_QUERIES / (min(percentile, 100.0 - percentile) / 100.0) - 1e-6)
 
 
-def _check_load(system: System, qps: float, rates: Mapping[str, Any]) -> None:
-    if qps >= rates["qps"]:
-        name = system.station_names[int(np.argmin(rates["stations"]))]
+def _check_load(system: System, qps: float, capacities: npt.NDArray[np.float64]) -> None:
+    top = capacities.min()
+    if qps >= top:
+        name = system.station_names[int(np.argmin(capacities))]
         raise InputError(
-            f"qps: is {qps:g}, a utilisation of {qps / rates['qps']:.1%} at {name!r}; allowed is less than the "
-            f"bottleneck, {rates['qps']:.6g} queries per second, or allow_unstable=True"
+            f"qps: is {qps:g}, a utilisation of {qps / top:.1%} at {name!r}; allowed is less than the "
+            f"bottleneck, {top:.6g} queries per second, or allow_unstable=True"
         )
 
 
@@ -401,11 +417,11 @@ def _milliseconds(seconds: npt.NDArray[np.float64]) -> tuple[float, ...]:
     return tuple(1e3 * float(s) for s in seconds)
 
 
-def _station(name: str, found: Mapping[str, Any]) -> StationResult:
+def _station(name: str, found: Mapping[str, Any], waits: bool) -> StationResult:
     same = ("utilisation", "blocked_share", "mean_queue", "executions_per_query", "items_per_execution", "mean_busy")
     return StationResult(
         name=name,
         mean_wait_ms=1e3 * found["mean_wait_s"],
-        wait_ms=_milliseconds(found["wait_percentiles_s"]),
+        wait_ms=_milliseconds(found["wait_percentiles_s"]) if waits else None,
         **{field: float(found[field]) for field in same},
     )
