@@ -18,6 +18,7 @@ from tests.unit.test_queueing_files import EXAMPLES
 if not hasattr(_core, "simulate_system"):
     pytest.skip("this build has no simulate_system", allow_module_level=True)
 
+needs_sweep = pytest.mark.skipif(not hasattr(_core, "sweep_systems"), reason="this build has no sweep_systems")
 MM1 = hf.System.pool(hf.LawService(mean_s=0.01))
 HALF = hf.Queries(qps=50.0)
 LAW = hf.Law(kind="lognormal", sigma=0.5)
@@ -117,6 +118,7 @@ def test_refusals_that_need_the_core() -> None:
     assert hf.simulate(lossy, hf.Queries(qps=120.0), queries=20_000).loss > 0.1
 
 
+@needs_sweep
 def test_a_load_curve_rises() -> None:
     results = load_curve(MM1, HALF, 5, queries=100_000)
     assert [r.qps for r in results] == pytest.approx([19.0, 38.0, 57.0, 76.0, 95.0])
@@ -124,6 +126,7 @@ def test_a_load_curve_rises() -> None:
     assert means == sorted(means), "on common random numbers more load is never faster in one pool"
 
 
+@needs_sweep
 def test_a_sweep_gives_what_single_runs_give() -> None:
     loads = [hf.Queries(qps=q) for q in (20.0, 60.0)]
     together = hf.sweep(MM1, loads, queries=20_000, seed=4)

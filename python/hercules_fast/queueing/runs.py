@@ -346,9 +346,7 @@ class _Job:
             stable=not found["falls_behind"],
             backlog_growth=found["growth"],
             mean_in_system=found["mean_in_system"],
-            stations=tuple(
-                _station(name, s, self.station_waits) for name, s in zip(names, found["stations"], strict=True)
-            ),
+            stations=tuple(_station(name, s, self.station_waits) for name, s in stations),
             queries=found["queries"],
             warmup=found["warmup"],
             warmup_cut=found["warmup_cut"],
