@@ -12,8 +12,11 @@ import hercules_fast as hf
 from hercules_fast import _core
 from hercules_fast.errors import InputError
 from hercules_fast.queueing import load_curve, load_simulation
+from hercules_fast.serving.simulation import core_grid, core_traffic
 from hercules_fast.traffic import Sla
+from tests.differential.test_search_inputs import SIZES
 from tests.unit.test_queueing_files import EXAMPLES
+from tests.unit.test_tables import make_table
 
 if not hasattr(_core, "simulate_system"):
     pytest.skip("this build has no simulate_system", allow_module_level=True)
@@ -77,6 +80,25 @@ def test_every_service_takes_its_mean(system: hf.System) -> None:
     result = hf.simulate(system, HALF, queries=50_000)
     assert result.stations[0].utilisation == pytest.approx(0.5, rel=0.03)
     assert result.bottleneck_qps == pytest.approx(100.0, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("variant", "threads"), [(0, (2, 0)), (1, (0, 1)), (1, (2, 1))], ids=["pool", "device", "both"]
+)
+def test_a_table_behaves_as_in_the_engine_of_the_search(variant: int, threads: tuple[int, int]) -> None:
+    """Two engines that share no code, on a pool with interference, a device that fuses, and one behind the other."""
+    table = make_table()
+    config = table.config(variant, threads, batch=4, fuse_items=16, max_wait_us=500)
+    grid, traffic = core_grid(table), core_traffic(SIZES, hf.Arrivals(kind="poisson"), 1)
+    row = np.array(config.row)
+    qps = 0.6 * _core.bottleneck_qps(grid, traffic, row)
+    old = _core.simulate(grid, traffic, row, qps, 200_000, 20_000, [0.5, 0.95, 0.99])
+    new = hf.simulate(hf.System.from_table(table, config), hf.Queries(qps=qps, sizes=SIZES), queries=200_000)
+    assert new.latency_ms == pytest.approx(1e3 * old["percentiles_s"], rel=0.04)
+    used = [s for s, count in enumerate(threads) if count]
+    assert [s.utilisation for s in new.stations] == pytest.approx(old["utilisation"][used], rel=0.02)
+    assert [s.items_per_execution for s in new.stations] == pytest.approx(old["items_per_execution"][used], rel=0.02)
+    assert new.bottleneck_qps == pytest.approx(qps / 0.6)
 
 
 def test_kept_latencies_give_the_percentiles() -> None:
