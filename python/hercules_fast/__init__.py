@@ -15,35 +15,61 @@ if TYPE_CHECKING:
     from hercules_fast.planning import PlanRun, plan
     from hercules_fast.profiling import Effort, SearchResult, profile, search
     from hercules_fast.provisioning import Plan, Policy, provision
-    from hercules_fast.serving import Terms, max_load, server_power, service_table, simulate
+    from hercules_fast.queueing import (
+        Law,
+        LawService,
+        LinearService,
+        Queries,
+        Route,
+        Station,
+        System,
+        TableService,
+        Trace,
+        max_load,
+        mlperf_server_valid,
+        simulate,
+        sweep,
+    )
+    from hercules_fast.serving import Terms, server_power, service_table
     from hercules_fast.sls import EmbeddingBagCollection, EmbeddingTable, embedding_bag, sparse_lengths_sum
     from hercules_fast.tables import EfficiencyTable, SchedulingConfig, ServiceTable
-    from hercules_fast.traffic import LoadTrace, Sla, Workload, read_load_csv
+    from hercules_fast.traffic import Arrivals, LoadTrace, Sla, Workload, read_load_csv
 
 # Public name -> module that holds it.
 _HOMES = {
+    "Arrivals": "traffic",
     "Effort": "profiling",
     "EfficiencyTable": "tables",
     "EmbeddingBagCollection": "sls",
     "EmbeddingTable": "sls",
     "Fleet": "fleets",
     "HerculesError": "errors",
+    "Law": "queueing",
+    "LawService": "queueing",
+    "LinearService": "queueing",
     "LoadTrace": "traffic",
     "Plan": "provisioning",
     "PlanRun": "planning",
     "Policy": "provisioning",
+    "Queries": "queueing",
+    "Route": "queueing",
     "SchedulingConfig": "tables",
     "SearchResult": "profiling",
     "ServiceTable": "tables",
     "Sla": "traffic",
+    "Station": "queueing",
+    "System": "queueing",
+    "TableService": "queueing",
     "Terms": "serving",
+    "Trace": "queueing",
     "Workload": "traffic",
     "build_info": "_core",
     "capabilities": "_core",
     "embedding_bag": "sls",
     "fleet": "fleets",
     "load_fleet": "fleets",
-    "max_load": "serving",
+    "max_load": "queueing",
+    "mlperf_server_valid": "queueing",
     "plan": "planning",
     "profile": "profiling",
     "provision": "provisioning",
@@ -51,32 +77,43 @@ _HOMES = {
     "search": "profiling",
     "server_power": "serving",
     "service_table": "serving",
-    "simulate": "serving",
+    "simulate": "queueing",
     "sparse_lengths_sum": "sls",
+    "sweep": "queueing",
 }
 _ROOMS = frozenset(
     {
         *("descriptors", "errors", "fleets", "hardware", "host", "memory", "models", "planning", "plotting"),
-        *("profiling", "provisioning", "report", "serving", "sls", "tables", "traffic"),
+        *("profiling", "provisioning", "queueing", "report", "serving", "sls", "tables", "traffic"),
     }
 )
 
 __all__ = [
+    "Arrivals",
     "EfficiencyTable",
     "Effort",
     "EmbeddingBagCollection",
     "EmbeddingTable",
     "Fleet",
     "HerculesError",
+    "Law",
+    "LawService",
+    "LinearService",
     "LoadTrace",
     "Plan",
     "PlanRun",
     "Policy",
+    "Queries",
+    "Route",
     "SchedulingConfig",
     "SearchResult",
     "ServiceTable",
     "Sla",
+    "Station",
+    "System",
+    "TableService",
     "Terms",
+    "Trace",
     "Workload",
     "build_info",
     "capabilities",
@@ -84,6 +121,7 @@ __all__ = [
     "fleet",
     "load_fleet",
     "max_load",
+    "mlperf_server_valid",
     "plan",
     "profile",
     "provision",
@@ -93,6 +131,7 @@ __all__ = [
     "service_table",
     "simulate",
     "sparse_lengths_sum",
+    "sweep",
 ]
 
 

@@ -16,17 +16,23 @@ __all__ = [
     "build_info",
     "capabilities",
     "dram_earliest",
+    "draw_queries",
     "embedding_bag",
     "embedding_bag_collection",
     "max_load",
+    "max_load_system",
     "read_seconds",
     "search",
+    "service_draws",
     "simulate",
     "simulate_dram",
     "simulate_nmp",
     "simulate_stations",
+    "simulate_system",
     "simulate_trace",
     "sparse_lengths_sum",
+    "station_capacities",
+    "sweep_systems",
 ]
 
 _U8 = NDArray[np.uint8]
@@ -269,3 +275,45 @@ def search(
     threads: int | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> tuple[list[dict[str, Any] | None], bool]: ...
+def simulate_system(
+    system: Mapping[str, Any],
+    source: Mapping[str, Any],
+    size_pmf: _F64,
+    qps: float | None,
+    queries: int,
+    warmup: int | None,
+    segments: int | None,
+    percentiles: Sequence[float],
+    seed: int,
+    threads: int | None = None,
+    engine: str = "auto",
+    keep_latencies: bool = False,
+    waits: bool = False,
+    isa: str | None = None,
+) -> dict[str, Any]: ...
+def sweep_systems(calls: Sequence[tuple[Any, ...]], threads: int | None = None) -> list[dict[str, Any]]: ...
+def max_load_system(
+    system: Mapping[str, Any],
+    source: Mapping[str, Any],
+    size_pmf: _F64,
+    targets: Sequence[tuple[float, float]],
+    cap: float,
+    precision: float,
+    seed: int,
+    threads: int | None = None,
+    max_queries: int = ...,
+    loss: float = 0.0,
+) -> dict[str, Any]: ...
+def station_capacities(system: Mapping[str, Any], size_pmf: _F64) -> _F64: ...
+def service_draws(
+    law: str, params: Sequence[float], seed: int, segment: int, station: int, queries: _I64, parts: _I64
+) -> _F64: ...
+def draw_queries(
+    source: Mapping[str, Any],
+    size_pmf: _F64,
+    qps: float | None,
+    queries: int,
+    seed: int,
+    segment: int = 0,
+    segments: int = 1,
+) -> tuple[_F64, _I64]: ...

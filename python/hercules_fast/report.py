@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from hercules_fast.profiling import SearchResult
     from hercules_fast.provisioning import Plan
     from hercules_fast.provisioning.baselines import OrderSpread
-    from hercules_fast.serving import SimulationResult
+    from hercules_fast.queueing import SimulationResult
     from hercules_fast.traffic import Sla
 
 __all__ = [
+    "load_curve_text",
     "mapping_text",
     "memory_text",
     "plan_text",
@@ -78,28 +79,71 @@ def search_text(result: SearchResult) -> str:
     return "\n".join(parts)
 
 
-def simulation_text(result: SimulationResult, *, slas: Sequence[Sla] = ()) -> str:
-    """Latencies, throughput and utilisation of a simulated load, with the promises beside the percentiles."""
-    promised = {sla.percentile: sla.latency_ms for sla in slas}
+def simulation_text(result: SimulationResult, title: str, *, slas: Sequence[Sla] = ()) -> str:
+    """Latencies with their intervals, throughput and stations of a simulated load, with the promises beside them."""
+    promised = {sla.percentile: sla.latency_ms for sla in sorted(slas, key=lambda sla: -sla.latency_ms)}
     rows = []
-    for percentile, latency_ms in zip(result.percentiles, result.latency_ms, strict=True):
+    for percentile, latency_ms, half_ms in zip(
+        result.percentiles, result.latency_ms, result.half_width_ms, strict=True
+    ):
         limit = promised.get(percentile)
-        verdict = ("", "") if limit is None else (f"{limit:g}", "met" if latency_ms <= limit else "missed")
-        rows.append((f"p{percentile:g}", f"{latency_ms:.3f}", *verdict))
-    rows.append(("mean", f"{result.mean_latency_ms:.3f}", "", ""))
-    stages = [
-        (name, f"{busy:.1%}", f"{result.executions_per_query[name]:.3g}", f"{result.items_per_execution[name]:.4g}")
-        for name, busy in result.utilisation.items()
+        verdict = ("", "")
+        if limit is not None:
+            words = "met" if latency_ms <= limit else "missed"
+            verdict = (f"{limit:g}", words if abs(latency_ms - limit) > half_ms else f"{words}, within the interval")
+        rows.append((f"p{percentile:g}", f"{latency_ms:.3f}", _half_width(half_ms), *verdict))
+    rows.append(("mean", f"{result.mean_latency_ms:.3f}", _half_width(result.mean_half_width_ms), "", ""))
+    stations = [
+        (
+            *(
+                s.name,
+                _percent(s.utilisation),
+                _percent(s.blocked_share),
+                f"{s.mean_wait_ms:.3f}",
+                f"{s.mean_queue:.3g}",
+            ),
+            *(f"{s.executions_per_query:.3g}", f"{s.items_per_execution:.4g}"),
+        )
+        for s in result.stations
     ]
+    header = ("station", "busy", "blocked", "wait ms", "queue", "executions per query", "items per execution")
+    lost = f"; lost {result.loss:.2%} (refused {result.refused:,}, late {result.dropped:,})" if result.loss else ""
+    notes = [
+        f"  completed {_qps(result.throughput_qps)} q/s{lost}; the bottleneck is at {_qps(result.bottleneck_qps)} q/s",
+        f"  {result.queries:,} queries in {result.segments} segments, the first {result.warmup:,} of each dropped as "
+        f"warm-up; seed {result.seed}; engine {result.engine}",
+    ]
+    if result.warmup_suffices is False:
+        notes.append(f"  the warm-up may be too short: MSER would drop {result.warmup_cut:,} queries of a segment")
+    if not result.stable:
+        notes.append("  the backlog grows: these figures depend on the length of the run")
     return "\n".join(
         [
-            f"{result.config.describe()} at {_qps(result.qps)} q/s",
-            text_table(("latency", "ms", "allowed", ""), rows, align="<>><"),
-            text_table(("stage", "busy", "executions per query", "items per execution"), stages),
-            f"  completed {_qps(result.throughput_qps)} q/s; the bottleneck is at {_qps(result.bottleneck_qps)} q/s",
-            f"  {result.queries:,} queries, the first {result.warmup:,} dropped as warm-up, seed {result.seed}",
+            f"{title} at {_qps(result.qps)} q/s",
+            text_table(("latency", "ms", "+-", "allowed", ""), rows, align="<>>><"),
+            text_table(header, stations),
+            *notes,
         ]
     )
+
+
+def load_curve_text(results: Sequence[SimulationResult], title: str) -> str:
+    """A line for every load: its share of the bottleneck, and each percentile with its interval."""
+    rows = []
+    for r in results:
+        cells = [
+            cell for x, h in zip(r.latency_ms, r.half_width_ms, strict=True) for cell in (f"{x:.3f}", _half_width(h))
+        ]
+        state = "" if r.stable else "backlog grows"
+        lost = f"lost {r.loss:.2%}" if r.loss else ""
+        rows.append((_qps(r.qps), _percent(r.qps / r.bottleneck_qps), *cells, ", ".join(filter(None, (state, lost)))))
+    names = [cell for p in results[0].percentiles for cell in (f"p{p:g} ms", "+-")]
+    align = ">>" + ">>" * len(results[0].percentiles) + "<"
+    return "\n".join([f"{title}, load curve", text_table(("q/s", "load", *names, ""), rows, align=align)])
+
+
+def _half_width(half_ms: float) -> str:
+    return "?" if math.isnan(half_ms) else f"{half_ms:.3f}"
 
 
 # --- plans ---------------------------------------------------------------------------------------------------------

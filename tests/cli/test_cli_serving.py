@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from hercules_fast import _core
 from hercules_fast.cli import main
 from hercules_fast.tables import EfficiencyTable
 
@@ -51,7 +52,12 @@ def test_profile_prints_text_csv_and_json(fleet_file, tmp_path, capsys) -> None:
         (["simulate", *PAIR, "--qps", "100", "--threads", "1", "--cores", "77"], "--cores: is 77; allowed"),
         (["simulate", *PAIR, "--qps", "100", "--threads", "21"], "use 21 of group 'cpu'"),
         (["simulate", *PAIR, "--qps", "100", "--threads", "1", "--fuse-items", "9"], "no accelerator"),
-        (["simulate", *PAIR, "--qps", "100", "--threads", "20", "--queries", "20"], "queries"),
+        (["simulate", "--server", "T2"], "--workload, --threads, --qps: not given"),
+        (["simulate", *PAIR, "--threads", "1", "--qps", "9", "--plot", "c.svg"], "--plot: draws the curve of --load"),
+        (["simulate", *PAIR, "--threads", "1", "--load-curve", "2", "--plot", "c.pdf"], "allowed are .svg, .png"),
+        (["simulate", "--config", "none.toml", "--batch", "3"], "--batch: given beside --config"),
+        (["simulate", "--config", "none.toml"], "cannot read 'none.toml'"),
+        (["simulate", "--config", "none.toml", "--load-curve", "0"], "--load-curve: is 0"),
         (["profile", "--out", "/dev/null/t.json"], "cannot write"),
         (["profile", "--out", "t.csv"], "--out: 't.csv' ends in '.csv'; allowed are .json"),
         (["profile", "--csv", "--json"], "--csv, --json: both are given"),
@@ -84,10 +90,15 @@ def test_search_without_an_answer_is_1(fleet_file, capsys) -> None:
     assert "without load" in capsys.readouterr().out
 
 
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+needs_core = pytest.mark.skipif(not hasattr(_core, "simulate_system"), reason="this build has no simulate_system")
+
+
 def simulate(fleet_file: Path, *more: str) -> int:
     return verb("simulate", fleet_file, *PAIR, "--threads", "20", "--queries", "8000", *more)
 
 
+@needs_core
 def test_simulate_prints_latencies_and_judges_the_sla(fleet_file, capsys) -> None:
     assert simulate(fleet_file, "--qps", "50") == 0
     out, _ = capsys.readouterr()
@@ -102,10 +113,39 @@ def test_simulate_prints_latencies_and_judges_the_sla(fleet_file, capsys) -> Non
     assert "missed" in capsys.readouterr().out
 
 
+@needs_core
 def test_simulate_a_pipeline(fleet_file, capsys) -> None:
     options = ("--kind", "cpu-sd", "--threads", "6,7", "--cores", "1,2", "--queries", "8000", "--qps", "50")
     assert verb("simulate", fleet_file, *PAIR, *options) == 0
     assert "cpu-sd: sparse 6x1, dense 7x2" in capsys.readouterr().out
+
+
+@needs_core
+@pytest.mark.parametrize("name", ["pipeline.toml", "offload.toml"])
+def test_simulate_what_a_file_describes(name: str, capsys) -> None:
+    file = ("--config", str(EXAMPLES / name), "--queries", "20000")
+    assert main(["simulate", *file]) in (0, 1)
+    assert "p99" in capsys.readouterr().out
+    assert main(["simulate", *file, "--qps", "50", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["qps"] == pytest.approx(50.0, rel=0.1)
+    assert len(document["stations"]) == 2
+
+
+@pytest.mark.skipif(not hasattr(_core, "sweep_systems"), reason="this build has no sweep_systems")
+def test_simulate_draws_a_load_curve(fleet_file, tmp_path, capsys) -> None:
+    pytest.importorskip("matplotlib")
+    options = ("--load-curve", "3", "--plot", str(tmp_path / "curve.svg"))
+    assert simulate(fleet_file, *options) == 0
+    out, err = capsys.readouterr()
+    assert "load curve" in out and len(out.splitlines()) == 5
+    assert err == f"written to {tmp_path / 'curve.svg'}\n"
+    assert (tmp_path / "curve.svg").read_bytes().startswith(b"<?xml")
+    assert simulate(fleet_file, *options) == 2
+    assert "it exists" in capsys.readouterr().err
+    assert simulate(fleet_file, "--load-curve", "2", "--json") == 0
+    loads = json.loads(capsys.readouterr().out)
+    assert loads[0]["qps"] < loads[1]["qps"] < loads[1]["bottleneck_qps"]
 
 
 def test_profile_replaces_no_file_unasked_and_never_an_input(fleet_file, tmp_path, monkeypatch, capsys) -> None:

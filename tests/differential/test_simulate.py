@@ -1,110 +1,168 @@
-"""The public simulate and max_load: figures as the core gives them, in the units of the face, and clear refusals."""
+"""``simulate``, ``sweep`` and ``max_load`` on the core itself: figures as it gives them, laws that results obey."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
 
+import hercules_fast as hf
 from hercules_fast import _core
 from hercules_fast.errors import InputError
-from hercules_fast.serving import max_load, simulate
+from hercules_fast.queueing import load_curve, load_simulation
 from hercules_fast.serving.simulation import core_grid, core_traffic
-from hercules_fast.tables import TableGroupSpec
-from hercules_fast.traffic import Arrivals, SizeComponent, SizeLaw, Sla
+from hercules_fast.traffic import Sla
+from tests.differential.test_search_inputs import SIZES
+from tests.unit.test_queueing_files import EXAMPLES
 from tests.unit.test_tables import make_table
 
-SIZES = SizeLaw(name="flat", max_items=8, components=(SizeComponent(weight=1.0, kind="uniform", low=1, high=8),))
-POISSON = Arrivals(name="poisson", kind="poisson")
-TRAFFIC = {"sizes": SIZES, "arrivals": POISSON}
-TABLE = make_table()
-THREADS = tuple(int(not np.isnan(TABLE.seconds[0, s, 0, 0])) for s in range(len(TABLE.stages)))
-CONFIG = TABLE.config(0, THREADS, batch=min(4, TABLE.max_items))
-BOTTLENECK = _core.bottleneck_qps(core_grid(TABLE), core_traffic(SIZES, POISSON, 0), np.array(CONFIG.row))
+if not hasattr(_core, "simulate_system"):
+    pytest.skip("this build has no simulate_system", allow_module_level=True)
+
+needs_sweep = pytest.mark.skipif(not hasattr(_core, "sweep_systems"), reason="this build has no sweep_systems")
+MM1 = hf.System.pool(hf.LawService(mean_s=0.01))
+HALF = hf.Queries(qps=50.0)
+LAW = hf.Law(kind="lognormal", sigma=0.5)
 
 
-def test_units_and_names_of_a_simulation() -> None:
-    result = simulate(TABLE, CONFIG, **TRAFFIC, qps=0.5 * BOTTLENECK, queries=4000, keep_latencies=True)
-    raw = _core.simulate(
-        core_grid(TABLE), core_traffic(SIZES, POISSON, 0), np.array(CONFIG.row), 0.5 * BOTTLENECK, 4000, 400, [0.95]
-    )
-    assert result.latency_ms[1] == 1e3 * raw["percentiles_s"][0]
-    assert result.latencies_ms is not None and len(result.latencies_ms) == 3600
-    assert list(result.utilisation) == [name for name, m in zip(CONFIG.stages, CONFIG.threads, strict=True) if m]
-    assert all(0.0 < u < 1.0 for u in result.utilisation.values())
+def test_mm1_within_its_intervals() -> None:
+    """The closed form: a sojourn is exponential with mean 1 / (mu - lambda) = 20 ms."""
+    result = hf.simulate(MM1, HALF, queries=1_000_000, seed=1)
+    wanted = [-20.0 * math.log(1.0 - p / 100.0) for p in result.percentiles]
+    for latency_ms, half_ms, exact_ms in zip(result.latency_ms, result.half_width_ms, wanted, strict=True):
+        assert abs(latency_ms - exact_ms) < 2 * half_ms < 0.1 * exact_ms
+    assert result.mean_latency_ms == pytest.approx(20.0, abs=2 * result.mean_half_width_ms)
+    assert result.stations[0].utilisation == pytest.approx(0.5, rel=0.01)
+    assert result.throughput_qps == pytest.approx(50.0, rel=0.01)
+    assert result.stable and result.loss == 0.0
     json.dumps(result.to_dict(), allow_nan=False)
 
 
-def test_max_load_reaches_its_sla() -> None:
-    unloaded = max_load(TABLE, CONFIG, **TRAFFIC, slas=[Sla(percentile=95, latency_ms=1e9)], queries=4000)
-    assert unloaded.limit == "utilisation cap"
-    sla = Sla(percentile=95, latency_ms=2.0 * unloaded.unloaded_ms[0])
-    result = max_load(TABLE, CONFIG, **TRAFFIC, slas=[sla], queries=4000)
-    assert result.limit == f"sla: {sla}"
-    assert 0.0 < result.qps < unloaded.qps
-    assert result.latency_ms[0] <= sla.latency_ms
-    again = simulate(TABLE, CONFIG, **TRAFFIC, qps=result.qps, queries=4000, percentiles=[95])
-    assert again.latency_ms == result.latency_ms
-    nothing = max_load(TABLE, CONFIG, **TRAFFIC, slas=[Sla(percentile=95, latency_ms=1e-9)], queries=4000)
-    assert nothing.qps == 0.0 and nothing.limit.startswith("unloaded latency")
-    json.dumps(nothing.to_dict(), allow_nan=False)
-
-
-def test_refusals() -> None:
-    with pytest.raises(InputError, match=r"percentiles\[0\]: is 99.9, but only 900 queries.* at least 10000"):
-        simulate(TABLE, CONFIG, **TRAFFIC, qps=0.1 * BOTTLENECK, queries=1000, percentiles=[99.9])
-    with pytest.raises(InputError, match="allowed is less than the bottleneck"):
-        simulate(TABLE, CONFIG, **TRAFFIC, qps=BOTTLENECK, queries=4000)
-    with pytest.raises(InputError, match="qps: is nan"):
-        simulate(TABLE, CONFIG, **TRAFFIC, qps=float("nan"), queries=4000)
-    with pytest.raises(InputError, match="warmup: is 1000"):
-        simulate(TABLE, CONFIG, **TRAFFIC, qps=1.0, queries=1000, warmup=1000)
-    with pytest.raises(InputError, match="seed: is -1"):
-        simulate(TABLE, CONFIG, **TRAFFIC, qps=1.0, queries=1000, seed=-1)
-    with pytest.raises(InputError, match="slas: is empty"):
-        max_load(TABLE, CONFIG, **TRAFFIC, slas=[], queries=1000)
+def test_threads_change_no_figure_and_the_seed_does() -> None:
+    one, two = (hf.simulate(MM1, HALF, queries=50_000, threads=threads).to_dict() for threads in (1, 2))
+    assert one == two
+    assert hf.simulate(MM1, HALF, queries=50_000, seed=1).latency_ms != tuple(one["latency_ms"])
 
 
 @pytest.mark.parametrize(
     "arrivals",
     [
-        Arrivals(name="d", kind="deterministic"),
-        Arrivals(name="e", kind="erlang", k=3),
-        Arrivals(name="h", kind="hyperexponential", probabilities=(0.3, 0.7), rates=(0.5, 2.0)),
-        Arrivals(name="t", kind="deeprecsys-gap", mean_ticks=25.0),
+        hf.Arrivals(kind="deterministic"),
+        hf.Arrivals(kind="erlang", k=3),
+        hf.Arrivals(kind="gamma", shape=0.7),
+        hf.Arrivals(kind="lognormal", sigma=0.8),
+        hf.Arrivals(kind="hyperexponential", probabilities=(0.3, 0.7), rates=(0.5, 2.0)),
+        hf.Arrivals(kind="deeprecsys-gap", mean_ticks=25.0),
+        hf.Arrivals(kind="mmpp", rates=(1.0, 2.0), switch_per_s=((0.0, 1.0), (1.0, 0.0))),
+        hf.Arrivals(kind="rates", rates=(1.0, 2.0), end_rates=(2.0, 1.0), durations_s=(3.0, 2.0)),
+        hf.Arrivals(kind="diurnal", amplitude=0.5, period_s=20.0),
+        hf.Arrivals(kind="poisson", group=(0.5, 0.25, 0.25)),
     ],
-    ids=lambda a: a.kind,
+    ids=lambda a: a.kind + "-group" * bool(a.group),
 )
-def test_every_arrival_law_reaches_the_core(arrivals: Arrivals) -> None:
-    result = simulate(TABLE, CONFIG, sizes=SIZES, arrivals=arrivals, qps=0.3 * BOTTLENECK, queries=4000)
-    assert result.throughput_qps == pytest.approx(0.3 * BOTTLENECK, rel=0.1)
+def test_every_arrival_process_comes_at_its_rate(arrivals: hf.Arrivals) -> None:
+    result = hf.simulate(MM1, hf.Queries(qps=30.0, arrivals=arrivals), queries=100_000)
+    assert result.throughput_qps == pytest.approx(30.0, rel=0.05)
 
 
-def with_interference(kind: str) -> tuple[TableGroupSpec, ...]:
-    return tuple(dataclasses.replace(group, interference=kind) for group in TABLE.groups)
+@pytest.mark.parametrize(
+    "system",
+    [
+        hf.System.pool(hf.LawService(mean_s=0.01, law=LAW)),
+        hf.System.pool(hf.LinearService(base_s=0.005, per_item_s=0.005, noise=LAW)),
+        hf.System.pool(hf.TableService(items=(1,), busy=(1,), seconds=((0.01,),), noise=LAW)),
+    ],
+    ids=["law", "linear", "table"],
+)
+def test_every_service_takes_its_mean(system: hf.System) -> None:
+    result = hf.simulate(system, HALF, queries=50_000)
+    assert result.stations[0].utilisation == pytest.approx(0.5, rel=0.03)
+    assert result.bottleneck_qps == pytest.approx(100.0, rel=1e-6)
 
 
-def test_what_the_engine_cannot_do_is_refused_not_passed_over() -> None:
-    """A user's table may hold noise or changing rates: an answer without them would be silently wrong."""
-    noisy = make_table(noise_cv=np.array([0.2, 0.0]))
-    with pytest.raises(InputError, match=r"noise_cv of stage 'model': is 0\.2; allowed is 0"):
-        simulate(noisy, CONFIG, **TRAFFIC, qps=0.5 * BOTTLENECK, queries=4000)
-    changing = make_table(groups=with_interference("dynamic_rate"))
-    with pytest.raises(InputError, match="interference of group 'cpu': is 'dynamic_rate'; allowed are 'none'"):
-        max_load(changing, CONFIG, **TRAFFIC, slas=[Sla(percentile=95, latency_ms=50.0)], queries=4000)
+@pytest.mark.parametrize(
+    ("variant", "threads"), [(0, (2, 0)), (1, (0, 1)), (1, (2, 1))], ids=["pool", "device", "both"]
+)
+def test_a_table_behaves_as_in_the_engine_of_the_search(variant: int, threads: tuple[int, int]) -> None:
+    """Two engines that share no code, on a pool with interference, a device that fuses, and one behind the other."""
+    table = make_table()
+    config = table.config(variant, threads, batch=4, fuse_items=16, max_wait_us=500)
+    grid, traffic = core_grid(table), core_traffic(SIZES, hf.Arrivals(kind="poisson"), 1)
+    row = np.array(config.row)
+    qps = 0.6 * _core.bottleneck_qps(grid, traffic, row)
+    old = _core.simulate(grid, traffic, row, qps, 200_000, 20_000, [0.5, 0.95, 0.99])
+    new = hf.simulate(hf.System.from_table(table, config), hf.Queries(qps=qps, sizes=SIZES), queries=200_000)
+    assert new.latency_ms == pytest.approx(1e3 * old["percentiles_s"], rel=0.04)
+    used = [s for s, count in enumerate(threads) if count]
+    assert [s.utilisation for s in new.stations] == pytest.approx(old["utilisation"][used], rel=0.02)
+    assert [s.items_per_execution for s in new.stations] == pytest.approx(old["items_per_execution"][used], rel=0.02)
+    assert new.bottleneck_qps == pytest.approx(qps / 0.6)
 
 
-def test_without_interference_a_service_takes_the_time_of_a_thread_alone() -> None:
-    alone = make_table(groups=with_interference("none"))
-    flat = TABLE.seconds.copy()
-    flat[:] = flat[..., :1]
-    config = TABLE.config(0, (2, 0), batch=4)
-    found, wanted, slowed = (
-        simulate(table, config, **TRAFFIC, qps=0.5 * BOTTLENECK, queries=4000).latency_ms
-        for table in (alone, make_table(seconds=flat), TABLE)
-    )
-    assert found == wanted
-    assert found < slowed
-    assert np.array_equal(alone.seconds, TABLE.seconds, equal_nan=True), "the table itself is untouched"
+def test_kept_latencies_give_the_percentiles() -> None:
+    result = hf.simulate(MM1, HALF, queries=20_000, keep_latencies=True, warmup=0)
+    latencies = result.latencies_ms
+    assert latencies is not None and latencies.size == 20_000 and not np.isnan(latencies).any()
+    exact = np.quantile(latencies, [p / 100 for p in result.percentiles], method="inverted_cdf")
+    assert result.latency_ms == pytest.approx(exact, rel=1e-3)
+
+
+def test_a_replayed_run_is_the_run(tmp_path) -> None:
+    found = load_simulation(EXAMPLES / "pipeline.toml")
+    run = hf.simulate(found.system, found.queries, queries=20_000, keep_latencies=True, keep_trace=True)
+    assert run.trace is not None
+    run.trace.save(tmp_path / "run.npz")
+    again = hf.simulate(found.system, hf.Trace.load(tmp_path / "run.npz"), warmup=run.warmup, keep_latencies=True)
+    assert np.array_equal(again.latencies_ms, run.latencies_ms, equal_nan=True)
+    assert again.latency_ms == run.latency_ms
+
+
+def test_the_examples_run() -> None:
+    for name in ("pipeline.toml", "offload.toml"):
+        found = load_simulation(EXAMPLES / name)
+        result = hf.simulate(found.system, found.queries, queries=50_000)
+        assert result.stable and all(0 < s.utilisation < 1 for s in result.stations), name
+    assert result.stations[1].items_per_execution > 256
+
+
+def test_a_target_precision_is_reached() -> None:
+    result = hf.simulate(MM1, HALF, precision=0.02)
+    assert result.half_width_ms[2] <= 0.02 * result.latency_ms[2]
+
+
+def test_refusals_that_need_the_core() -> None:
+    with pytest.raises(InputError, match=r"qps: is 120, a utilisation of 120.0% at 'station 0'"):
+        hf.simulate(MM1, hf.Queries(qps=120.0))
+    assert not hf.simulate(MM1, hf.Queries(qps=120.0), queries=20_000, allow_unstable=True).stable
+    lossy = hf.System.pool(hf.LawService(mean_s=0.01), capacity=3)
+    assert hf.simulate(lossy, hf.Queries(qps=120.0), queries=20_000).loss > 0.1
+
+
+@needs_sweep
+def test_a_load_curve_rises() -> None:
+    results = load_curve(MM1, HALF, 5, queries=100_000)
+    assert [r.qps for r in results] == pytest.approx([19.0, 38.0, 57.0, 76.0, 95.0])
+    means = [r.mean_latency_ms for r in results]
+    assert means == sorted(means), "on common random numbers more load is never faster in one pool"
+
+
+@needs_sweep
+def test_a_sweep_gives_what_single_runs_give() -> None:
+    loads = [hf.Queries(qps=q) for q in (20.0, 60.0)]
+    together = hf.sweep(MM1, loads, queries=20_000, seed=4)
+    assert [r.to_dict() for r in together] == [hf.simulate(MM1, q, queries=20_000, seed=4).to_dict() for q in loads]
+
+
+@pytest.mark.skipif(not hasattr(_core, "max_load_system"), reason="this build has no max_load_system")
+def test_the_highest_load_of_mm1() -> None:
+    """p99 of the sojourn is ln(100) / (mu - lambda): 92.1 ms is reached at lambda = 50."""
+    sla = Sla(percentile=99, latency_ms=20.0 * math.log(100.0))
+    result = hf.max_load(MM1, HALF, sla=sla)
+    assert result.qps == pytest.approx(50.0, rel=0.01)
+    assert result.limit == f"sla: {sla}"
+    assert result.interval_qps[0] <= result.qps <= result.interval_qps[1]
+    nothing = hf.max_load(MM1, HALF, sla=Sla(percentile=99, latency_ms=1.0))
+    assert nothing.qps == 0.0 and nothing.limit.startswith("unloaded latency")
+    assert hf.max_load(MM1, HALF, sla=Sla(percentile=50, latency_ms=1e6)).limit == "utilisation cap"

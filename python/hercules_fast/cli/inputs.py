@@ -28,7 +28,7 @@ __all__ = [
 DEFAULT_FLEET = "zoo10"
 
 
-def add_fleet_option(parser: argparse.ArgumentParser) -> None:
+def add_fleet_option(parser: argparse._ActionsContainer) -> None:
     """``--fleet``: a built-in fleet or a fleet file."""
     parser.add_argument(
         "--fleet", default=DEFAULT_FLEET, metavar="FILE|NAME", help=f"fleet file or built-in fleet ({DEFAULT_FLEET})"
@@ -42,7 +42,7 @@ def add_pair_options(parser: argparse.ArgumentParser) -> None:
     add_fleet_option(parser)
 
 
-def add_sla_option(parser: argparse.ArgumentParser) -> None:
+def add_sla_option(parser: argparse._ActionsContainer) -> None:
     """``--sla``: another promise than the fleet's."""
     parser.add_argument(
         "--sla", metavar="pNN[:MS]", help="SLA of every workload, such as p99 (same latency) or p99:25ms"

@@ -27,6 +27,7 @@ _DECLARED_IN = (
     "hercules_fast.traffic.files",
     "hercules_fast.fleets",
     "hercules_fast.memory.standards",
+    "hercules_fast.queueing.files",
 )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from hercules_fast.errors import InputError
 from hercules_fast.plotting.efficiency import plot_efficiency
+from hercules_fast.plotting.load import plot_load_curve
 from hercules_fast.plotting.memory import plot_memory
 from hercules_fast.plotting.power import plot_power
 from hercules_fast.plotting.style import FORMATS, PlotsUnavailableError, require_matplotlib
@@ -24,6 +25,7 @@ __all__ = [
     "FORMATS",
     "PlotsUnavailableError",
     "plot_efficiency",
+    "plot_load_curve",
     "plot_memory",
     "plot_power",
     "plot_week",

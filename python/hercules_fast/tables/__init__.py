@@ -2,7 +2,7 @@
 
 from hercules_fast.tables.config import SchedulingConfig
 from hercules_fast.tables.efficiency import EfficiencyRow, EfficiencyTable
-from hercules_fast.tables.files import write_atomically
+from hercules_fast.tables.files import read_arrays, write_atomically
 from hercules_fast.tables.service import ServiceTable, TableGroupSpec, TableStage, TableVariant
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "TableGroupSpec",
     "TableStage",
     "TableVariant",
+    "read_arrays",
     "write_atomically",
 ]

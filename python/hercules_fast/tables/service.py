@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,9 +14,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from hercules_fast.errors import ConfigError, Fault, InputError, MissingFileError
+from hercules_fast.errors import ConfigError, Fault, InputError
 from hercules_fast.tables.config import SchedulingConfig
-from hercules_fast.tables.files import write_atomically
+from hercules_fast.tables.files import read_arrays, write_atomically
 
 __all__ = ["SCHEMA", "ServiceTable", "TableGroupSpec", "TableStage", "TableVariant"]
 
@@ -201,27 +200,7 @@ class ServiceTable:
             ConfigError: the file is no service table, or its content breaks the schema.
         """
         source = os.fspath(path)
-        try:
-            with zipfile.ZipFile(source) as archive:
-                size = sum(info.file_size for info in archive.infolist())
-            if size > MAX_BYTES:
-                raise ConfigError(source, [Fault("", f"declares {size} bytes; allowed is at most {MAX_BYTES}")])
-            with np.load(source, allow_pickle=False) as data:
-                missing = [n for n in ("header", *_ARRAYS) if n not in data]
-                if missing:
-                    raise ConfigError(source, [Fault(n, "array is missing") for n in missing])
-                header = json.loads(data["header"].tobytes())
-                arrays = {name: data[name] for name in _ARRAYS}
-        except FileNotFoundError as error:
-            raise MissingFileError(f"{source}: no such file") from error
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            if isinstance(error, ConfigError):
-                raise
-            raise ConfigError(source, [Fault("", f"is not a service table: {error}")]) from error
-        if not isinstance(header, dict) or header.get("schema") != SCHEMA:
-            seen = header.get("schema") if isinstance(header, dict) else type(header).__name__
-            raise ConfigError(source, [Fault("schema", f"is {seen!r}; allowed is {SCHEMA!r}")])
-        del header["schema"]
+        header, arrays = read_arrays(source, SCHEMA, _ARRAYS, MAX_BYTES)
         try:
             header["variants"] = tuple(
                 TableVariant(**{**v, "operator_cores": tuple(v["operator_cores"])}) for v in header["variants"]
@@ -229,7 +208,7 @@ class ServiceTable:
             header["stages"] = tuple(TableStage(**{**s, "after": tuple(s["after"])}) for s in header["stages"])
             header["groups"] = tuple(TableGroupSpec(**g) for g in header["groups"])
             header["assumptions"] = tuple(header["assumptions"])
-            return cls(**header, **arrays)
+            return cls(**(header | arrays))
         except (TypeError, KeyError) as error:
             raise ConfigError(source, [Fault("header", f"does not meet the schema: {error}")]) from error
 

@@ -61,21 +61,48 @@ class SizeLaw:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Arrivals:
-    """An open-loop arrival process of unit mean gap, scaled by the rate at hand.
+    """An open-loop arrival process, scaled to the rate at hand.
 
-    ``poisson``, ``deterministic`` · ``erlang``: shape ``k`` · ``hyperexponential``: ``probabilities`` and relative
-    ``rates`` of its branches · ``deeprecsys-gap``: gaps are whole ticks drawn from a Poisson count of mean
-    ``mean_ticks``, what DeepRecSys' load generator does; not a Poisson process, for comparisons only.
+    Renewal processes: ``poisson``, ``deterministic`` · ``erlang``: ``k`` phases · ``gamma``: ``shape`` · ``lognormal``:
+    ``sigma`` of the logarithm · ``hyperexponential``: ``probabilities`` and relative ``rates`` of its branches ·
+    ``deeprecsys-gap``: gaps are whole ticks drawn from a Poisson count of mean ``mean_ticks``, what DeepRecSys' load
+    generator does; not a Poisson process, for comparisons only.
+
+    Poisson processes whose rate changes: ``mmpp``: relative ``rates`` of the states of a Markov chain that moves from
+    state i to j ``switch_per_s[i][j]`` times per second (diagonal ignored) · ``rates``: a cycle of pieces
+    of ``durations_s`` with relative ``rates`` at their start, linear to ``end_rates`` (default: constant) ·
+    ``diurnal``: 1 + ``amplitude`` sin(2 pi t / ``period_s``).
+
+    ``group``: P(k + 1 queries arrive together); empty: always one. The rate counts queries.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = FILE_RULES
 
-    name: str
-    kind: Literal["poisson", "deterministic", "erlang", "hyperexponential", "deeprecsys-gap"]
+    kind: Literal[
+        "poisson",
+        "deterministic",
+        "erlang",
+        "gamma",
+        "lognormal",
+        "hyperexponential",
+        "deeprecsys-gap",
+        "mmpp",
+        "rates",
+        "diurnal",
+    ]
+    name: str = "arrivals"
     k: int = 1
+    shape: float = 0.0
+    sigma: float = 0.0
     probabilities: tuple[float, ...] = ()
     rates: tuple[float, ...] = ()
     mean_ticks: float = 0.0
+    switch_per_s: tuple[tuple[float, ...], ...] = ()
+    durations_s: tuple[float, ...] = ()
+    end_rates: tuple[float, ...] = ()
+    amplitude: float = 0.0
+    period_s: float = 0.0
+    group: tuple[float, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -52,6 +52,7 @@ __all__ = [
 _CATALOG = Path(__file__).parent / "catalog"
 _ITEMS = Bound(1, 1_000_000)
 _WEIGHT_SLACK = 1e-9
+_MAX_STATES = 64
 
 
 def _as_read(form: Any, _resolve: Callable[[str, str], Any]) -> Any:
@@ -90,9 +91,7 @@ def _empirical_faults(at: str, values: Sequence[int], probabilities: Sequence[fl
         yield Fault(f"{at}.probabilities", f"{len(probabilities)} probabilities for {len(values)} values")
     if any(a >= b for a, b in pairwise(values)):
         yield Fault(f"{at}.values", "values must increase")
-    total = fsum(probabilities)
-    if not abs(total - 1.0) <= _WEIGHT_SLACK:
-        yield Fault(f"{at}.probabilities", f"sum to {total!r}; allowed: 1 within {_WEIGHT_SLACK:g}")
+    yield from _sum_faults(f"{at}.probabilities", probabilities)
 
 
 SIZES: FileKind[SizeLaw] = FileKind(
@@ -136,13 +135,60 @@ SIZES: FileKind[SizeLaw] = FileKind(
 
 
 def _arrival_faults(process: Arrivals) -> Iterator[Fault]:
-    if process.kind != "hyperexponential":
-        return
-    if len(process.probabilities) != len(process.rates):
-        yield Fault("rates", f"{len(process.rates)} rates for {len(process.probabilities)} probabilities")
-    total = fsum(process.probabilities)
+    match process.kind:
+        case "hyperexponential":
+            if len(process.probabilities) != len(process.rates):
+                yield Fault("rates", f"{len(process.rates)} rates for {len(process.probabilities)} probabilities")
+            if 0.0 in process.rates:
+                yield Fault("rates", f"{process.rates} has a 0; allowed are rates > 0")
+            yield from _sum_faults("probabilities", process.probabilities)
+        case "mmpp":
+            yield from _rate_faults(process.rates)
+            yield from _switch_faults(len(process.rates), process.switch_per_s)
+        case "rates":
+            pieces = len(process.rates)
+            yield from _rate_faults((*process.rates, *process.end_rates))
+            if len(process.durations_s) != pieces:
+                yield Fault("durations_s", f"{len(process.durations_s)} durations for {pieces} rates")
+            if len(process.end_rates) not in (0, pieces):
+                yield Fault("end_rates", f"{len(process.end_rates)} end rates for {pieces} rates")
+    if process.group:
+        yield from _sum_faults("group", process.group)
+
+
+def _sum_faults(path: str, probabilities: Sequence[float]) -> Iterator[Fault]:
+    total = fsum(probabilities)
     if not abs(total - 1.0) <= _WEIGHT_SLACK:
-        yield Fault("probabilities", f"sum to {total!r}; allowed: 1 within {_WEIGHT_SLACK:g}")
+        yield Fault(path, f"sum to {total!r}; allowed: 1 within {_WEIGHT_SLACK:g}")
+
+
+def _rate_faults(rates: Sequence[float]) -> Iterator[Fault]:
+    if not rates or not max(rates) > 0:
+        yield Fault("rates", "at least one rate above 0 is needed")
+
+
+def _switch_faults(states: int, switch_per_s: Sequence[Sequence[float]]) -> Iterator[Fault]:
+    """Every state must lead to every other, else the share of time in a state has no limit."""
+    if not 2 <= states <= _MAX_STATES:
+        yield Fault("rates", f"{states} states; allowed are 2 to {_MAX_STATES}")
+    if [len(row) for row in switch_per_s] != [states] * states:
+        yield Fault("switch_per_s", f"is not square; allowed is {states} rows of {states} numbers, as there are rates")
+        return
+    for i, row in enumerate(switch_per_s):
+        for j, rate in enumerate(row):
+            if not NOT_NEGATIVE.holds(rate):
+                yield NOT_NEGATIVE.fault(f"switch_per_s[{i}][{j}]", rate)
+    for start in range(states):
+        reached, edge = {start}, [start]
+        while edge:
+            row = switch_per_s[edge.pop()]
+            new = {j for j, rate in enumerate(row) if rate > 0} - reached
+            reached |= new
+            edge += new
+        if len(reached) < states:
+            missing = min(set(range(states)) - reached)
+            yield Fault("switch_per_s", f"state {start} never leads to state {missing}; each must lead to all others")
+            return
 
 
 ARRIVALS: FileKind[Arrivals] = FileKind(
@@ -152,20 +198,32 @@ ARRIVALS: FileKind[Arrivals] = FileKind(
     build=_as_read,
     bounds={
         "k": Bound(1, 1000),
+        "shape": Bound(0.01, 1e4),
+        "sigma": Bound(0.0, 5.0, low_open=True),
         "probabilities[]": Bound(0.0, 1.0, low_open=True),
-        "rates[]": POSITIVE,
+        "rates[]": NOT_NEGATIVE,
         "mean_ticks": POSITIVE,
+        "durations_s[]": Bound(1e-9, 1e12),
+        "end_rates[]": NOT_NEGATIVE,
+        "amplitude": FRACTION,
+        "period_s": Bound(1e-6, 1e12),
+        "group[]": FRACTION,
     },
     variants=(
         Variants(
             at="",
             by="kind",
             cases={
-                "poisson": _case(""),
-                "deterministic": _case(""),
-                "erlang": _case("k"),
-                "hyperexponential": _case("probabilities rates"),
-                "deeprecsys-gap": _case("mean_ticks"),
+                "poisson": _case("", "group"),
+                "deterministic": _case("", "group"),
+                "erlang": _case("k", "group"),
+                "gamma": _case("shape", "group"),
+                "lognormal": _case("sigma", "group"),
+                "hyperexponential": _case("probabilities rates", "group"),
+                "deeprecsys-gap": _case("mean_ticks", "group"),
+                "mmpp": _case("rates switch_per_s", "group"),
+                "rates": _case("durations_s rates", "end_rates group"),
+                "diurnal": _case("amplitude period_s", "group"),
             },
         ),
     ),
