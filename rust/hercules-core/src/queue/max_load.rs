@@ -11,6 +11,7 @@ use crate::queue::network::Network;
 use crate::queue::percentile;
 use crate::queue::run::{self, Engine, GROWTH_LIMIT, Job, Order, Report};
 use crate::queue::source::{Process, Source};
+use crate::rng::ln;
 
 /// Points of the coarse grid.
 const GRID: usize = 16;
@@ -19,8 +20,10 @@ const LEAST_QUERIES: f64 = 65_536.0;
 const LEAST_TAIL: f64 = 200.0;
 /// Largest step of length from one round to the next.
 const MAX_GROWTH: f64 = 64.0;
-/// Probes of one round: each at least halves what is open.
-const MAX_PROBES: usize = 24;
+/// Probes of one round.
+const MAX_PROBES: usize = 40;
+/// First guess of d ln percentile / d ln load where a target breaks.
+const STEEPNESS: f64 = 5.0;
 /// Below this share of the bound a system is said to carry nothing.
 const LEAST_SHARE: f64 = 1e-3;
 
@@ -87,6 +90,8 @@ struct Probe {
     ratio: f64,
     /// Half-width of that ratio.
     half_width: f64,
+    /// The target that it belongs to.
+    worst: usize,
     broken: Option<Limit>,
     report: Report,
 }
@@ -228,12 +233,13 @@ impl Search<'_> {
     }
 
     fn judge(&self, report: Report) -> Probe {
-        let mut probe = Probe { ratio: 0.0, half_width: 0.0, broken: None, report };
+        let mut probe = Probe { ratio: 0.0, half_width: 0.0, worst: 0, broken: None, report };
         for (i, (estimate, target)) in probe.report.percentiles.iter().zip(&self.question.targets).enumerate() {
             let ratio = estimate.value / target.1;
             // A percentile that cannot be given is one of too few queries: most of them were lost.
             if ratio > probe.ratio || ratio.is_nan() {
                 (probe.ratio, probe.half_width) = (ratio, estimate.half_width / target.1);
+                probe.worst = i;
                 probe.broken = (ratio > 1.0 || ratio.is_nan()).then_some(Limit::Target(i));
             }
         }
@@ -253,125 +259,168 @@ impl Search<'_> {
         let mut queries = (LEAST_QUERIES.max(tail) as u64).min(most);
         let bound = self.bound_qps;
         let grid: Vec<f64> = (1..=GRID).map(|i| bound * i as f64 / GRID as f64).collect();
-        let seen = self.probe(&grid, queries)?;
-        // The open stretch: what is kept at its lower end and broken at its upper.
-        let (mut low, mut high) = match seen.iter().rposition(|probe| probe.broken.is_none()) {
-            None => (0.0, grid[0]),
-            Some(last) => (grid[last], grid.get(last + 1).copied().unwrap_or(bound)),
-        };
+        let mut seen: Vec<(f64, Probe)> = grid.iter().copied().zip(self.probe(&grid, queries)?).collect();
+        // The last step from kept to broken.
+        let last = seen.iter().rposition(|(_, probe)| probe.broken.is_none());
+        let mut round = Round::new(last.map_or(0.0, |last| seen[last].0), STEEPNESS);
+        for at in [last, Some(last.map_or(0, |last| last + 1))].into_iter().flatten().rev() {
+            if at < seen.len() {
+                let (qps, probe) = seen.swap_remove(at);
+                round.add(qps, probe);
+            }
+        }
         loop {
-            let open = self.narrow(low, high, queries)?;
-            let Some(open) = open else {
+            // Short runs say little: no need to be more exact about what they find.
+            let tolerance = if queries < most { self.question.precision } else { 0.1 * self.question.precision };
+            let Some(mut open) = self.narrow(round, tolerance, queries)? else {
                 answer.limit = self.probe_one(LEAST_SHARE * bound, queries)?.broken.unwrap_or(Limit::Backlog);
                 return Ok(());
             };
-            let qps = open.qps;
-            let uncertainty = if open.limit == Limit::UtilisationCap { 0.0 } else { open.half_width_qps / qps };
-            let last = queries >= most || uncertainty <= self.question.precision;
-            if last {
-                answer.qps = qps;
-                answer.limit = open.limit;
-                let width = if open.limit == Limit::UtilisationCap { 0.0 } else { open.half_width_qps };
-                (answer.low_qps, answer.high_qps) = (qps - width, (qps + width).min(self.bound_qps));
-                answer.report = Some(open.report);
+            if open.uncertainty <= self.question.precision || queries >= most {
+                if open.limit != Limit::UtilisationCap {
+                    let guess = Round { steepness: open.steepness, ..Round::new(open.qps, STEEPNESS) };
+                    let again = guess.with(open.qps, open.probe);
+                    if let Some(exact) = self.narrow(again, 0.1 * self.question.precision, queries)? {
+                        open = exact;
+                    } else {
+                        return Ok(());
+                    }
+                }
+                (answer.qps, answer.limit) = (open.qps, open.limit);
+                (answer.low_qps, answer.high_qps) =
+                    (open.qps * (1.0 - open.uncertainty), (open.qps * (1.0 + open.uncertainty)).min(bound));
+                answer.report = Some(open.probe.report);
                 return Ok(());
             }
-            let more = (1.2 * (uncertainty / self.question.precision).powi(2)).clamp(2.0, MAX_GROWTH);
-            let more = if more.is_finite() { more } else { MAX_GROWTH };
+            let more = 1.2 * (open.uncertainty / self.question.precision).powi(2);
+            let more = if more.is_finite() { more.clamp(2.0, MAX_GROWTH) } else { MAX_GROWTH };
             queries = ((queries as f64 * more) as u64).min(most);
-            // What a longer run may find lies within twice the uncertainty of this one.
-            let reach = if uncertainty.is_finite() { (2.0 * uncertainty).clamp(0.002, 0.2) } else { 0.2 };
-            (low, high) = (qps * (1.0 - reach), (qps * (1.0 + reach)).min(bound));
+            round = Round::new(open.qps, open.steepness);
         }
     }
 
-    /// The load within low..=high where the targets break on runs of `queries` queries; `None` if none keeps them.
-    /// The ends are looked at again, for they may stem from other runs, and moved if they do not hold.
-    fn narrow(&mut self, low: f64, high: f64, queries: u64) -> Result<Option<Open>> {
-        let bound = self.bound_qps;
-        let (mut low, mut high) = (low, high);
-        let mut kept: Option<(f64, Probe)> = None;
-        let mut broken: Option<(f64, Probe)> = None;
-        let tolerance = 0.2 * self.question.precision;
-        let mut step = (high - low).max(1e-6 * bound);
+    /// The load where the targets break on runs of `queries` queries, within a relative `tolerance` below; `None` if no
+    /// load keeps them.
+    fn narrow(&mut self, mut round: Round, tolerance: f64, queries: u64) -> Result<Option<Open>> {
         for _ in 0..MAX_PROBES {
-            let next = match (&kept, &broken) {
-                (None, None) => high,
-                (Some((at, _)), None) => {
-                    if *at >= bound {
-                        let report = self.probe_one(bound, queries)?.report;
-                        return Ok(Some(Open {
-                            qps: bound,
-                            half_width_qps: f64::NAN,
-                            limit: Limit::UtilisationCap,
-                            report,
-                        }));
-                    }
-                    step *= 2.0;
-                    (at + step).min(bound)
-                }
-                (None, Some((at, _))) => {
-                    if *at < LEAST_SHARE * bound {
-                        return Ok(None);
-                    }
-                    let next = if low < *at { low } else { at - step };
-                    step *= 2.0;
-                    if next <= 0.0 { 0.5 * at } else { next }
-                }
-                (Some((a, kept)), Some((b, broken))) => {
-                    if b - a <= tolerance * b {
-                        break;
-                    }
-                    between(*a, kept.ratio, *b, broken.ratio, broken.broken)
-                }
-            };
+            if let Some(limit) = round.is_over(tolerance, self.bound_qps) {
+                let Some((qps, probe)) = round.kept else { return Ok(None) };
+                let relative = probe.half_width / probe.ratio / round.steepness;
+                let uncertainty = match limit {
+                    Limit::UtilisationCap => 0.0,
+                    // Without an interval (too few queries for one) everything is open.
+                    _ if relative.is_nan() => f64::INFINITY,
+                    _ => relative.max(tolerance),
+                };
+                return Ok(Some(Open { qps, probe, limit, uncertainty, steepness: round.steepness }));
+            }
+            let next = round.next(tolerance, self.bound_qps);
+            if next < LEAST_SHARE * self.bound_qps {
+                return Ok(None);
+            }
             let probe = self.probe_one(next, queries)?;
-            if probe.broken.is_some() {
-                high = next;
-                broken = Some((next, probe));
-                if kept.as_ref().is_some_and(|(at, _)| *at >= high) {
-                    kept = None;
-                }
-            } else {
-                low = next;
-                kept = Some((next, probe));
-                if broken.as_ref().is_some_and(|(at, _)| *at <= low) {
-                    broken = None;
-                }
+            round.add(next, probe);
+        }
+        Ok(None)
+    }
+}
+
+/// What the probes of one length of run have shown.
+struct Round {
+    /// Where to begin.
+    guess: f64,
+    kept: Option<(f64, Probe)>,
+    broken: Option<(f64, Probe)>,
+    /// Load and ratio of the latest probe.
+    latest: Option<(f64, f64)>,
+    /// d ln ratio / d ln load where it crosses 1.
+    steepness: f64,
+    /// Relative step without a better idea.
+    step: f64,
+}
+
+impl Round {
+    fn new(guess: f64, steepness: f64) -> Self {
+        Self { guess, kept: None, broken: None, latest: None, steepness, step: 0.01 }
+    }
+
+    fn with(mut self, qps: f64, probe: Probe) -> Self {
+        self.latest = Some((qps, probe.ratio));
+        self.kept = Some((qps, probe));
+        self
+    }
+
+    fn add(&mut self, qps: f64, probe: Probe) {
+        if let Some((before, ratio)) = self.latest {
+            let rise = (ln(probe.ratio) - ln(ratio)) / (qps / before - 1.0);
+            // Steps that the run does not resolve say nothing of the slope.
+            if (qps / before - 1.0).abs() >= 1e-4 && rise.is_finite() {
+                self.steepness = rise.clamp(0.1, 1e4);
             }
         }
-        let (Some((qps, kept)), Some((upper, broken))) = (kept, broken) else { return Ok(None) };
-        // The slope by a step that the run resolves: the last bracket may be as narrow as rounding.
-        let slope = self.slope(qps, &kept, queries)?;
-        let limit = broken.broken.unwrap_or(Limit::UtilisationCap);
-        // Without an interval (too few queries for one) everything is open.
-        let spread = if kept.half_width.is_nan() { f64::INFINITY } else { kept.half_width / slope };
-        let half_width_qps = f64::max(upper - qps, spread);
-        Ok(Some(Open { qps, half_width_qps, limit, report: kept.report }))
+        self.latest = Some((qps, probe.ratio));
+        if probe.broken.is_some() {
+            if self.kept.as_ref().is_some_and(|kept| kept.0 >= qps) {
+                self.kept = None;
+            }
+            self.broken = Some((qps, probe));
+        } else {
+            if self.broken.as_ref().is_some_and(|broken| broken.0 <= qps) {
+                self.broken = None;
+            }
+            self.kept = Some((qps, probe));
+        }
     }
 
-    /// Growth of the ratio with the load just below `qps`.
-    fn slope(&mut self, qps: f64, at: &Probe, queries: u64) -> Result<f64> {
-        let step = 0.01;
-        let below = self.probe_one(qps * (1.0 - step), queries)?;
-        Ok(f64::max((at.ratio - below.ratio) / (step * qps), f64::MIN_POSITIVE))
+    /// What limits the load, once that is known well enough.
+    fn is_over(&self, tolerance: f64, bound_qps: f64) -> Option<Limit> {
+        let (qps, probe) = self.kept.as_ref()?;
+        if *qps >= bound_qps {
+            return Some(Limit::UtilisationCap);
+        }
+        let by = self.broken.as_ref().and_then(|broken| broken.1.broken);
+        if let (Some((upper, _)), Some(by)) = (&self.broken, by)
+            && upper - qps <= tolerance * upper
+        {
+            return Some(by);
+        }
+        // Next to the crossing, by the slope.
+        let near = probe.ratio > 0.0 && -ln(probe.ratio) <= tolerance * self.steepness;
+        near.then_some(by.unwrap_or(Limit::Target(probe.worst)))
+    }
+
+    fn next(&mut self, tolerance: f64, bound_qps: f64) -> f64 {
+        let Some((latest, ratio)) = self.latest else { return self.guess.min(bound_qps) };
+        // Newton's step to a little below the crossing.
+        let smooth = self.broken.as_ref().is_none_or(|broken| matches!(broken.1.broken, Some(Limit::Target(_))));
+        let to_root = -ln(ratio) / self.steepness;
+        let newton = latest * (1.0 + to_root.clamp(-0.1, 0.1) - 0.5 * tolerance);
+        let newton = (smooth && newton.is_finite()).then_some(newton);
+        match (&self.kept, &self.broken) {
+            (Some((low, _)), Some((high, _))) => {
+                let (low, high) = (*low, *high);
+                newton.filter(|next| *next > low && *next < high).unwrap_or(0.5 * (low + high))
+            }
+            (Some((low, _)), None) => {
+                self.step *= 2.0;
+                let next = newton.filter(|next| *next > *low).unwrap_or(low * (1.0 + self.step));
+                next.min(bound_qps)
+            }
+            (None, Some((high, _))) => {
+                self.step *= 2.0;
+                newton.filter(|next| *next < *high).unwrap_or(high * f64::max(0.5, 1.0 - self.step))
+            }
+            (None, None) => self.guess.min(bound_qps),
+        }
     }
 }
 
-/// What a round found.
+/// What a round found: the highest load that keeps the targets, with the probe there.
 struct Open {
     qps: f64,
-    half_width_qps: f64,
+    probe: Probe,
     limit: Limit,
-    report: Report,
-}
-
-/// Where the ratio crosses 1 if its logarithm is a straight line, kept away from the ends; the middle where it is not.
-fn between(a: f64, ratio_a: f64, b: f64, ratio_b: f64, broken: Option<Limit>) -> f64 {
-    let middle = 0.5 * (a + b);
-    if !matches!(broken, Some(Limit::Target(_))) || !(ratio_a > 0.0 && ratio_b > 1.0 && ratio_b.is_finite()) {
-        return middle;
-    }
-    let share = -crate::rng::ln(ratio_a) / (crate::rng::ln(ratio_b) - crate::rng::ln(ratio_a));
-    a + (b - a) * if share.is_finite() { share.clamp(0.02, 0.98) } else { 0.5 }
+    /// Relative half-width of the load's 95 % interval.
+    uncertainty: f64,
+    steepness: f64,
 }

@@ -33,10 +33,14 @@ pub(super) trait Lanes: Copy {
 /// They may be called only on a CPU that has the tier's instructions.
 #[derive(Clone, Copy)]
 pub struct Kernels {
-    /// Draws of each stream at each index times a scale: uniform, exponential, lognormal of a sigma.
+    /// Draws of each stream at each index, times a scale.
     pub uniform: unsafe fn(f64, &[Stream], &[u64], &mut [f64]),
     pub exponential: unsafe fn(f64, &[Stream], &[u64], &mut [f64]),
-    pub lognormal: unsafe fn(f64, f64, &[Stream], &[u64], &mut [f64]),
+    /// Draws of the stream of each lane, at one index after the other.
+    pub uniform_rows: unsafe fn(f64, &[Stream; LANES], u64, &mut [Row]),
+    pub exponential_rows: unsafe fn(f64, &[Stream; LANES], u64, &mut [Row]),
+    /// Uniform numbers become lognormal ones of a sigma, times a scale.
+    pub lognormal: unsafe fn(f64, f64, &mut [f64]),
     /// Unit gaps become the gaps between arrival times: see [`clock`].
     pub clock: unsafe fn(&mut Row, f64, &mut [Row]),
     /// See [`pool`].
@@ -57,8 +61,22 @@ pub(super) fn draw(scale: f64, streams: &[Stream], indices: &[u64], out: &mut [f
 }
 
 #[inline(always)]
-pub(super) fn draw_lognormal(sigma: f64, scale: f64, streams: &[Stream], indices: &[u64], out: &mut [f64]) {
-    draw(1.0, streams, indices, out, Stream::uniform);
+pub(super) fn draw_rows(
+    scale: f64,
+    streams: &[Stream; LANES],
+    first: u64,
+    rows: &mut [Row],
+    law: impl Fn(Stream, u64) -> f64,
+) {
+    for (index, row) in (first..).zip(rows) {
+        for (x, stream) in row.iter_mut().zip(streams) {
+            *x = law(*stream, index) * scale;
+        }
+    }
+}
+
+#[inline(always)]
+pub(super) fn to_lognormal(sigma: f64, scale: f64, out: &mut [f64]) {
     let mut u = [0.5; 64];
     for block in out.chunks_mut(u.len()) {
         u[..block.len()].copy_from_slice(block);
@@ -282,8 +300,16 @@ macro_rules! define_kernels {
             kernels::draw(scale, streams, indices, out, Stream::exponential);
         }
         $(#[target_feature(enable = $features)])?
-        fn lognormal(sigma: f64, scale: f64, streams: &[Stream], indices: &[u64], out: &mut [f64]) {
-            kernels::draw_lognormal(sigma, scale, streams, indices, out);
+        fn uniform_rows(scale: f64, streams: &[Stream; LANES], first: u64, rows: &mut [Row]) {
+            kernels::draw_rows(scale, streams, first, rows, Stream::uniform);
+        }
+        $(#[target_feature(enable = $features)])?
+        fn exponential_rows(scale: f64, streams: &[Stream; LANES], first: u64, rows: &mut [Row]) {
+            kernels::draw_rows(scale, streams, first, rows, Stream::exponential);
+        }
+        $(#[target_feature(enable = $features)])?
+        fn lognormal(sigma: f64, scale: f64, out: &mut [f64]) {
+            kernels::to_lognormal(sigma, scale, out);
         }
         $(#[target_feature(enable = $features)])?
         fn clock(time: &mut Row, scale_s: f64, gaps: &mut [Row]) {
@@ -316,8 +342,18 @@ macro_rules! define_kernels {
             kernels::tally(rows, sums, buckets)
         }
 
-        pub(super) const KERNELS: Kernels =
-            Kernels { uniform, exponential, lognormal, clock, pool, pool_of_parts, account, tally };
+        pub(super) const KERNELS: Kernels = Kernels {
+            uniform,
+            exponential,
+            uniform_rows,
+            exponential_rows,
+            lognormal,
+            clock,
+            pool,
+            pool_of_parts,
+            account,
+            tally,
+        };
     };
 }
 pub(super) use define_kernels;

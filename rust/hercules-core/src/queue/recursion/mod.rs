@@ -100,6 +100,11 @@ impl<'p, 's> Block<'p, 's> {
         std::array::from_fn(|lane| self.plan.service_stream(self.segment(lane), station))
     }
 
+    /// The same for gaps.
+    fn gap_streams(&self) -> [Stream; LANES] {
+        std::array::from_fn(|lane| self.plan.source.gap_stream(self.segment(lane)))
+    }
+
     /// Latencies in order of arrival, a row of all lanes after the other.
     fn record(&mut self, rows: &[Row]) {
         let lanes = self.lanes();
@@ -139,12 +144,27 @@ impl Kernels {
             match law {
                 Law::Deterministic => out.fill(scale),
                 Law::Exponential => (self.exponential)(scale, streams, indices, out),
-                Law::Lognormal { sigma } => (self.lognormal)(*sigma, scale, streams, indices, out),
-                Law::Uniform { low, width } => {
+                Law::Lognormal { sigma } => {
                     (self.uniform)(1.0, streams, indices, out);
-                    out.iter_mut().for_each(|x| *x = (low + width * *x) * scale);
+                    (self.lognormal)(*sigma, scale, out);
                 }
                 _ => kernels::draw(scale, streams, indices, out, |stream, index| law.draw(stream, index)),
+            }
+        }
+    }
+
+    /// Draws of `law` times `scale`, the stream of each lane at one index after the other.
+    fn fill_rows(&self, law: &Law, scale: f64, streams: &[Stream; LANES], first: u64, rows: &mut [Row]) {
+        // SAFETY: `run` chose the kernels that this CPU has.
+        unsafe {
+            match law {
+                Law::Deterministic => rows.fill([scale; LANES]),
+                Law::Exponential => (self.exponential_rows)(scale, streams, first, rows),
+                Law::Lognormal { sigma } => {
+                    (self.uniform_rows)(1.0, streams, first, rows);
+                    (self.lognormal)(*sigma, scale, rows.as_flattened_mut());
+                }
+                _ => kernels::draw_rows(scale, streams, first, rows, |stream, index| law.draw(stream, index)),
             }
         }
     }

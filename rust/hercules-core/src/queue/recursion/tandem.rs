@@ -19,7 +19,8 @@ struct Flow {
     gaps: Vec<Row>,
     /// Since it arrived at the first station.
     ages: Vec<Row>,
-    /// Number in its segment.
+    /// Number in its segment: of the first row, where all lanes have one after the other, else of each.
+    first: Option<u64>,
     ids: Vec<[u64; LANES]>,
     /// Rows of each lane that mean something; the others come after them.
     valid: [usize; LANES],
@@ -29,15 +30,18 @@ impl Flow {
     fn resize(&mut self, rows: usize) {
         self.gaps.resize(rows, [0.0; LANES]);
         self.ages.resize(rows, [0.0; LANES]);
-        self.ids.resize(rows, [0; LANES]);
         self.valid = [rows; LANES];
+    }
+
+    fn id(&self, row: usize, lane: usize) -> u64 {
+        self.first.map_or_else(|| self.ids[row][lane], |first| first + row as u64)
     }
 }
 
 /// A pool with its threads and its account.
 struct Stage<'s> {
     station: &'s Station,
-    streams: Vec<Stream>,
+    streams: [Stream; LANES],
     free: Vec<Row>,
     services: Vec<Row>,
     sojourns: Vec<Row>,
@@ -67,7 +71,7 @@ impl<'s> Stage<'s> {
     fn new(station: &'s Station, streams: [Stream; LANES], in_order: bool, waits: usize) -> Self {
         Self {
             station,
-            streams: streams.into_iter().cycle().take(ROWS * LANES).collect(),
+            streams,
             free: unused(station.threads),
             services: Vec::new(),
             sojourns: Vec::new(),
@@ -90,19 +94,19 @@ impl<'s> Stage<'s> {
             Service::Law { mean_s, .. } => (*mean_s, None),
             service => (1.0, Some(service)),
         };
-        for at in (0..rows).step_by(ROWS) {
-            let these = at..rows.min(at + ROWS);
-            let ids = flow.ids[these.clone()].as_flattened();
-            let out = self.services[these].as_flattened_mut();
-            match self.station.service.law() {
-                Some(law) => block.kernels.fill(law, scale, &self.streams[..ids.len()], ids, out),
-                None => out.fill(1.0),
+        match (self.station.service.law(), flow.first) {
+            (None, _) => self.services.fill([1.0; LANES]),
+            (Some(law), Some(first)) => block.kernels.fill_rows(law, scale, &self.streams, first, &mut self.services),
+            (Some(law), None) => {
+                for (row, ids) in self.services.iter_mut().zip(&flow.ids) {
+                    block.kernels.fill(law, scale, &self.streams, ids, row);
+                }
             }
         }
         if let Some(service) = by_size {
-            for (row, ids) in self.services.iter_mut().zip(&flow.ids) {
-                for ((x, id), queries) in row.iter_mut().zip(ids).zip(queries) {
-                    *x *= service.mean_s(queries.size(*id), 1);
+            for (at, row) in self.services.iter_mut().enumerate() {
+                for (lane, x) in row.iter_mut().enumerate() {
+                    *x *= service.mean_s(queries[lane].size(flow.id(at, lane)), 1);
                 }
             }
         }
@@ -124,7 +128,7 @@ impl<'s> Stage<'s> {
         for (lane, waits) in self.waits.iter_mut().enumerate() {
             let warmup = block.plan.cuts[block.segment(lane)].warmup;
             for row in 0..flow.valid[lane] {
-                if flow.ids[row][lane] >= warmup {
+                if flow.id(row, lane) >= warmup {
                     waits.add(f64::max(0.0, self.sojourns[row][lane] - self.services[row][lane]));
                 }
             }
@@ -147,7 +151,7 @@ impl<'s> Stage<'s> {
             for row in 0..flow.valid[lane] {
                 leaving.now += flow.gaps[row][lane];
                 let sojourn = self.sojourns[row][lane];
-                leaving.put(leaving.now + sojourn, flow.ages[row][lane] + sojourn, flow.ids[row][lane]);
+                leaving.put(leaving.now + sojourn, flow.ages[row][lane] + sojourn, flow.id(row, lane));
             }
             // Whoever comes later leaves later than now.
             leaving.release(if last { f64::INFINITY } else { leaving.now });
@@ -155,6 +159,8 @@ impl<'s> Stage<'s> {
         let ready = self.leaving.iter().map(|leaving| leaving.ready.len());
         let rows = if last { ready.max() } else { ready.min() }.unwrap_or(0);
         flow.resize(rows);
+        flow.first = None;
+        flow.ids.resize(rows, [0; LANES]);
         for (lane, leaving) in self.leaving.iter_mut().enumerate() {
             let valid = rows.min(leaving.ready.len());
             for (row, (gap, age, id)) in leaving.ready.drain(..valid).enumerate() {
@@ -211,7 +217,7 @@ pub(super) fn run(mut block: Block<'_, '_>) -> Result<Vec<Segment>> {
     }
     let total = plan.cuts[block.segments.start].queries;
     let warmup = plan.cuts[block.segments.start].warmup;
-    let streams: Vec<Stream> = (0..ROWS * LANES).map(|i| plan.source.gap_stream(block.segment(i % LANES))).collect();
+    let streams = block.gap_streams();
     let mut time = [0.0; LANES];
     let mut warm: Option<(u64, Row)> = None;
     let mut flow = Flow::default();
@@ -221,15 +227,12 @@ pub(super) fn run(mut block: Block<'_, '_>) -> Result<Vec<Segment>> {
         block.poll()?;
         let rows = ROWS.min((total - done) as usize);
         flow.resize(rows);
-        for (row, ids) in flow.ids.iter_mut().enumerate() {
-            *ids = [done + row as u64; LANES];
-        }
+        flow.first = Some(done);
         if stations.len() > 1 {
             flow.ages.fill([0.0; LANES]);
         }
         if let Some(law) = plan.source.gaps() {
-            let ids = flow.ids.as_flattened();
-            block.kernels.fill(law, 1.0, &streams[..ids.len()], ids, flow.gaps.as_flattened_mut());
+            block.kernels.fill_rows(law, 1.0, &streams, done, &mut flow.gaps);
             // SAFETY: the kernels are those of this CPU.
             unsafe { (block.kernels.clock)(&mut time, 1.0 / plan.qps, &mut flow.gaps) };
         } else {
@@ -262,7 +265,7 @@ pub(super) fn run(mut block: Block<'_, '_>) -> Result<Vec<Segment>> {
             } else {
                 for (lane, ordered) in ordered.iter_mut().enumerate() {
                     for row in 0..flow.valid[lane] {
-                        ordered.put(flow.ids[row][lane], flow.ages[row][lane], &mut block.records[lane]);
+                        ordered.put(flow.id(row, lane), flow.ages[row][lane], &mut block.records[lane]);
                     }
                 }
             }
