@@ -1,7 +1,8 @@
 //! The AVX2 tier: a row is two registers.
 
 use std::arch::x86_64::{
-    __m256d, _mm256_add_pd, _mm256_loadu_pd, _mm256_max_pd, _mm256_min_pd, _mm256_storeu_pd, _mm256_sub_pd,
+    __m256d, _CMP_LE_OQ, _mm256_add_pd, _mm256_blendv_pd, _mm256_cmp_pd, _mm256_loadu_pd, _mm256_max_pd, _mm256_min_pd,
+    _mm256_storeu_pd, _mm256_sub_pd,
 };
 
 #[derive(Clone, Copy)]
@@ -9,6 +10,7 @@ struct Ymm([__m256d; 2]);
 
 // SAFETY of the blocks below: the trait's callers promise AVX2; rows are eight numbers.
 impl kernels::Lanes for Ymm {
+    type Mask = [__m256d; 2];
     #[inline(always)]
     unsafe fn load(from: &Row) -> Self {
         // SAFETY: see above.
@@ -41,6 +43,23 @@ impl kernels::Lanes for Ymm {
     unsafe fn min(self, other: Self) -> Self {
         // SAFETY: see above.
         unsafe { Self([_mm256_min_pd(self.0[0], other.0[0]), _mm256_min_pd(self.0[1], other.0[1])]) }
+    }
+    #[inline(always)]
+    unsafe fn at_most(self, other: Self) -> [__m256d; 2] {
+        // SAFETY: see above.
+        unsafe {
+            [_mm256_cmp_pd::<_CMP_LE_OQ>(self.0[0], other.0[0]), _mm256_cmp_pd::<_CMP_LE_OQ>(self.0[1], other.0[1])]
+        }
+    }
+    #[inline(always)]
+    unsafe fn where_set(self, mask: [__m256d; 2], other: Self) -> Self {
+        // SAFETY: see above.
+        unsafe {
+            Self([
+                _mm256_blendv_pd(other.0[0], self.0[0], mask[0]),
+                _mm256_blendv_pd(other.0[1], self.0[1], mask[1]),
+            ])
+        }
     }
 }
 

@@ -17,6 +17,7 @@ pub type Row = [f64; LANES];
 /// # Safety
 /// Methods may be called only on a CPU that has the tier's instructions.
 pub(super) trait Lanes: Copy {
+    type Mask: Copy;
     unsafe fn load(from: &Row) -> Self;
     unsafe fn store(self, to: &mut Row);
     unsafe fn add(self, other: Self) -> Self;
@@ -25,6 +26,10 @@ pub(super) trait Lanes: Copy {
     unsafe fn max(self, other: Self) -> Self;
     /// `other` unless `self` is smaller.
     unsafe fn min(self, other: Self) -> Self;
+    /// Where `self` is at most `other`.
+    unsafe fn at_most(self, other: Self) -> Self::Mask;
+    /// `self` where the mask is set, else `other`.
+    unsafe fn where_set(self, mask: Self::Mask, other: Self) -> Self;
 }
 
 /// The loops of one tier.
@@ -45,10 +50,12 @@ pub struct Kernels {
     pub clock: unsafe fn(&mut Row, f64, &mut [Row]),
     /// See [`pool`].
     pub pool: unsafe fn(&mut [Row], &[Row], &[Row], &mut [Row]),
+    /// See [`pool_passing_on`].
+    pub pool_passing_on: unsafe fn(&mut Passing, Jobs<'_>, &mut [Row], &mut Departures<'_>),
     /// See [`pool_of_parts`].
     pub pool_of_parts: unsafe fn(&mut [Row], &mut Row, &[Row], &[Row], &[Row], &mut [Row], &mut [Row]),
     /// See [`Account::add`].
-    pub account: unsafe fn(&mut Account, &[Row], &[Row], &[Row]),
+    pub account: unsafe fn(&mut Account, &[Row], &[Row]),
     /// See [`tally`].
     pub tally: unsafe fn(&[Row], &mut [Row], &mut [[u32; LANES]]) -> (u32, u32),
 }
@@ -200,6 +207,151 @@ pub(super) unsafe fn pool<V: Lanes>(free: &mut [Row], gaps: &[Row], services: &[
     }
 }
 
+/// A pool whose queries go on to another: beside when each thread is free, the age of the query that it then lets go,
+/// counted from its arrival at the first station, and its number.
+#[derive(Debug, Clone)]
+pub struct Passing {
+    pub free: Vec<Row>,
+    pub ages: Vec<Row>,
+    pub ids: Vec<Row>,
+    /// The latest departure, relative to the latest arrival.
+    pub last: Row,
+}
+
+/// Queries on their way to a station, in the order in which they get there: since the one before, time in service there,
+/// age, number.
+#[derive(Clone, Copy)]
+pub struct Jobs<'a> {
+    pub gaps: &'a [Row],
+    pub services: &'a [Row],
+    pub ages: &'a [Row],
+    pub ids: &'a [Row],
+}
+
+/// The same of queries that leave a station.
+pub struct Departures<'a> {
+    pub gaps: &'a mut [Row],
+    pub ages: &'a mut [Row],
+    pub ids: &'a mut [Row],
+}
+
+/// [`pool`], with the queries that it lets go. The thread that a query gets is the one that is free first, so the time
+/// from which it is free is the next departure: departures come out in order, one for each arrival. The first ones, of
+/// threads never used, mean nothing.
+///
+/// # Safety
+/// As [`Lanes`].
+#[inline(always)]
+pub(super) unsafe fn pool_passing_on<V: Lanes>(
+    state: &mut Passing,
+    jobs: Jobs<'_>,
+    sojourns: &mut [Row],
+    out: &mut Departures<'_>,
+) {
+    // SAFETY: as this function's.
+    unsafe {
+        match state.free.len() {
+            1 => passing_on::<V, 1>(state, jobs, sojourns, out),
+            2 => passing_on::<V, 2>(state, jobs, sojourns, out),
+            4 => passing_on::<V, 4>(state, jobs, sojourns, out),
+            8 => passing_on::<V, 8>(state, jobs, sojourns, out),
+            _ => many_passing_on::<V>(state, jobs, sojourns, out),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn passing_on<V: Lanes, const M: usize>(
+    state: &mut Passing,
+    jobs: Jobs<'_>,
+    sojourns: &mut [Row],
+    out: &mut Departures<'_>,
+) {
+    // SAFETY: as this function's.
+    unsafe {
+        let zero = V::load(&[0.0; LANES]);
+        let mut free: [V; M] = std::array::from_fn(|j| V::load(&state.free[j]));
+        let mut ages: [V; M] = std::array::from_fn(|j| V::load(&state.ages[j]));
+        let mut ids: [V; M] = std::array::from_fn(|j| V::load(&state.ids[j]));
+        let mut last = V::load(&state.last);
+        for row in 0..jobs.gaps.len() {
+            let gap = V::load(&jobs.gaps[row]);
+            for time in &mut free {
+                *time = time.sub(gap);
+            }
+            free[0].sub(last.sub(gap)).store(&mut out.gaps[row]);
+            ages[0].store(&mut out.ages[row]);
+            ids[0].store(&mut out.ids[row]);
+            last = free[0];
+            let end = free[0].max(zero).add(V::load(&jobs.services[row]));
+            end.store(&mut sojourns[row]);
+            let (age, id) = (V::load(&jobs.ages[row]).add(end), V::load(&jobs.ids[row]));
+            // Where the new one stands: after all that are free before or with it.
+            let (mut age_here, mut id_here) = (age, id);
+            for j in 0..M - 1 {
+                let before = free[j + 1].at_most(end);
+                free[j] = free[j].max(end.min(free[j + 1]));
+                let (next_age, next_id) = (ages[j + 1], ids[j + 1]);
+                ages[j] = next_age.where_set(before, age_here);
+                ids[j] = next_id.where_set(before, id_here);
+                age_here = age.where_set(before, next_age);
+                id_here = id.where_set(before, next_id);
+            }
+            free[M - 1] = free[M - 1].max(end);
+            (ages[M - 1], ids[M - 1]) = (age_here, id_here);
+        }
+        for j in 0..M {
+            free[j].store(&mut state.free[j]);
+            ages[j].store(&mut state.ages[j]);
+            ids[j].store(&mut state.ids[j]);
+        }
+        last.store(&mut state.last);
+    }
+}
+
+#[inline(always)]
+unsafe fn many_passing_on<V: Lanes>(
+    state: &mut Passing,
+    jobs: Jobs<'_>,
+    sojourns: &mut [Row],
+    out: &mut Departures<'_>,
+) {
+    // SAFETY: as this function's.
+    unsafe {
+        let zero = V::load(&[0.0; LANES]);
+        let mut last = V::load(&state.last);
+        let count = state.free.len();
+        let (free, ages, ids) = (&mut state.free[..count], &mut state.ages[..count], &mut state.ids[..count]);
+        for row in 0..jobs.gaps.len() {
+            let gap = V::load(&jobs.gaps[row]);
+            let mut this = V::load(&free[0]).sub(gap);
+            this.sub(last.sub(gap)).store(&mut out.gaps[row]);
+            out.ages[row] = ages[0];
+            out.ids[row] = ids[0];
+            last = this;
+            let end = this.max(zero).add(V::load(&jobs.services[row]));
+            end.store(&mut sojourns[row]);
+            let (age, id) = (V::load(&jobs.ages[row]).add(end), V::load(&jobs.ids[row]));
+            let (mut age_here, mut id_here) = (age, id);
+            for j in 1..count {
+                let next = V::load(&free[j]).sub(gap);
+                let before = next.at_most(end);
+                this.max(end.min(next)).store(&mut free[j - 1]);
+                let (next_age, next_id) = (V::load(&ages[j]), V::load(&ids[j]));
+                next_age.where_set(before, age_here).store(&mut ages[j - 1]);
+                next_id.where_set(before, id_here).store(&mut ids[j - 1]);
+                age_here = age.where_set(before, next_age);
+                id_here = id.where_set(before, next_id);
+                this = next;
+            }
+            this.max(end).store(&mut free[count - 1]);
+            age_here.store(&mut ages[count - 1]);
+            id_here.store(&mut ids[count - 1]);
+        }
+        last.store(&mut state.last);
+    }
+}
+
 /// [`pool`] for queries in parts; `sojourns` are those of parts. `before` is 0 where a part follows another of its query, minus infinity where it is the
 /// first; `latest`, carried from call to call, and `ends` are the latest end so far of the query at hand.
 ///
@@ -230,39 +382,26 @@ pub(super) unsafe fn pool_of_parts<V: Lanes>(
     }
 }
 
-/// Account of the jobs of a station in each lane.
+/// Sums over the jobs of a station in each lane: seconds in service, and from arrival to end.
 #[derive(Debug, Clone, Copy)]
 pub struct Account {
-    /// Arrival of the latest job at the station, and the latest end of service.
-    pub clock_s: Row,
-    pub end_s: Row,
-    /// Sums of times in service and at the station.
     pub busy_s: Row,
     pub sojourn_s: Row,
 }
 
 impl Account {
-    pub const NONE: Self =
-        Self { clock_s: [0.0; LANES], end_s: [0.0; LANES], busy_s: [0.0; LANES], sojourn_s: [0.0; LANES] };
+    pub const NONE: Self = Self { busy_s: [0.0; LANES], sojourn_s: [0.0; LANES] };
 
     #[inline(always)]
-    pub fn add(&mut self, gaps: &[Row], services: &[Row], sojourns: &[Row]) {
+    pub fn add(&mut self, services: &[Row], sojourns: &[Row]) {
         let mut sum = *self;
-        for ((gap, service), sojourn) in gaps.iter().zip(services).zip(sojourns) {
+        for (service, sojourn) in services.iter().zip(sojourns) {
             for lane in 0..LANES {
-                sum.add_one(lane, gap[lane], service[lane], sojourn[lane]);
+                sum.busy_s[lane] += service[lane];
+                sum.sojourn_s[lane] += sojourn[lane];
             }
         }
         *self = sum;
-    }
-
-    #[inline(always)]
-    pub fn add_one(&mut self, lane: usize, gap: f64, service: f64, sojourn: f64) {
-        self.clock_s[lane] += gap;
-        let end = self.clock_s[lane] + sojourn;
-        self.end_s[lane] = if end > self.end_s[lane] { end } else { self.end_s[lane] };
-        self.busy_s[lane] += service;
-        self.sojourn_s[lane] += sojourn;
     }
 }
 
@@ -288,7 +427,7 @@ pub(super) fn tally(rows: &[Row], sums: &mut [Row], buckets: &mut [[u32; LANES]]
 /// Instantiate the loops of a tier with its [`Lanes`] and its instructions.
 macro_rules! define_kernels {
     ($lanes:ty $(, $features:literal)?) => {
-        use super::kernels::{self, Account, Kernels, LANES, Row};
+        use super::kernels::{self, Account, Departures, Jobs, Kernels, LANES, Passing, Row};
         use crate::rng::Stream;
 
         $(#[target_feature(enable = $features)])?
@@ -321,6 +460,11 @@ macro_rules! define_kernels {
             unsafe { kernels::pool::<$lanes>(free, gaps, services, sojourns) }
         }
         $(#[target_feature(enable = $features)])?
+        fn pool_passing_on(state: &mut Passing, jobs: Jobs<'_>, sojourns: &mut [Row], out: &mut Departures<'_>) {
+            // SAFETY: this function has the tier's instructions.
+            unsafe { kernels::pool_passing_on::<$lanes>(state, jobs, sojourns, out) }
+        }
+        $(#[target_feature(enable = $features)])?
         fn pool_of_parts(
             free: &mut [Row],
             latest: &mut Row,
@@ -334,8 +478,8 @@ macro_rules! define_kernels {
             unsafe { kernels::pool_of_parts::<$lanes>(free, latest, gaps, services, before, sojourns, ends) }
         }
         $(#[target_feature(enable = $features)])?
-        fn account(account: &mut Account, gaps: &[Row], services: &[Row], sojourns: &[Row]) {
-            account.add(gaps, services, sojourns);
+        fn account(account: &mut Account, services: &[Row], sojourns: &[Row]) {
+            account.add(services, sojourns);
         }
         $(#[target_feature(enable = $features)])?
         fn tally(rows: &[Row], sums: &mut [Row], buckets: &mut [[u32; LANES]]) -> (u32, u32) {
@@ -350,6 +494,7 @@ macro_rules! define_kernels {
             lognormal,
             clock,
             pool,
+            pool_passing_on,
             pool_of_parts,
             account,
             tally,

@@ -153,6 +153,22 @@ impl Kernels {
         }
     }
 
+    /// The same for rows, whose indices are whole numbers.
+    fn fill_each(&self, law: &Law, scale: f64, streams: &[Stream; LANES], indices: &[Row], rows: &mut [Row]) {
+        let mut whole = [[0; LANES]; ROWS];
+        let mut each = [[Stream::default(); LANES]; ROWS];
+        let count = rows.len();
+        for ((whole, each), indices) in whole.iter_mut().zip(&mut each).zip(indices) {
+            *each = *streams;
+            for (to, from) in whole.iter_mut().zip(indices) {
+                // Below 2^52: the whole number is the low bits of 2^52 + number.
+                *to = (from + 4_503_599_627_370_496.0).to_bits() & 0x000f_ffff_ffff_ffff;
+            }
+        }
+        let (each, whole) = (each[..count].as_flattened(), whole[..count].as_flattened());
+        self.fill(law, scale, each, whole, rows.as_flattened_mut());
+    }
+
     /// Draws of `law` times `scale`, the stream of each lane at one index after the other.
     fn fill_rows(&self, law: &Law, scale: f64, streams: &[Stream; LANES], first: u64, rows: &mut [Row]) {
         // SAFETY: `run` chose the kernels that this CPU has.

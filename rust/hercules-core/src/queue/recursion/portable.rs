@@ -11,6 +11,7 @@ impl Array {
 }
 
 impl kernels::Lanes for Array {
+    type Mask = [bool; LANES];
     #[inline(always)]
     unsafe fn load(from: &Row) -> Self {
         Self(*from)
@@ -34,6 +35,14 @@ impl kernels::Lanes for Array {
     #[inline(always)]
     unsafe fn min(self, other: Self) -> Self {
         self.zip(other, |a, b| if a < b { a } else { b })
+    }
+    #[inline(always)]
+    unsafe fn at_most(self, other: Self) -> [bool; LANES] {
+        std::array::from_fn(|lane| self.0[lane] <= other.0[lane])
+    }
+    #[inline(always)]
+    unsafe fn where_set(self, mask: [bool; LANES], other: Self) -> Self {
+        Self(std::array::from_fn(|lane| if mask[lane] { self.0[lane] } else { other.0[lane] }))
     }
 }
 

@@ -12,9 +12,6 @@ use crate::queue::record::Counts;
 use crate::queue::source::Queries;
 use crate::rng::Stream;
 
-/// A gap so long that every thread is free again: what a lane waits that has no queries left.
-const IDLE_S: f64 = 1e300;
-
 /// Queries of one lane, drawn some at a time, and the one that is being cut up.
 struct Cutter<'p, 's> {
     queries: Queries<'p, 's>,
@@ -89,7 +86,7 @@ impl Cutter<'_, '_> {
             if self.left == 0 {
                 if self.at == self.gaps.len() {
                     if self.rest == 0 {
-                        parts.gaps[row][lane] = IDLE_S;
+                        parts.gaps[row][lane] = 0.0;
                         parts.before[row][lane] = f64::NEG_INFINITY;
                         parts.items[row][lane] = 0;
                         continue;
@@ -148,7 +145,7 @@ pub(super) fn run(mut block: Block<'_, '_>) -> Result<Vec<Segment>> {
         })
         .collect();
     let mut parts = Parts {
-        gaps: vec![[IDLE_S; LANES]; ROWS],
+        gaps: vec![[0.0; LANES]; ROWS],
         before: vec![[f64::NEG_INFINITY; LANES]; ROWS],
         items: vec![[0; LANES]; ROWS],
         ids: vec![[0; LANES]; ROWS],
@@ -196,13 +193,13 @@ pub(super) fn run(mut block: Block<'_, '_>) -> Result<Vec<Segment>> {
         }
         let before = account;
         // SAFETY: the kernels are those of this CPU.
-        unsafe { (block.kernels.account)(&mut account, &parts.gaps, &services, &sojourns) };
+        unsafe { (block.kernels.account)(&mut account, &services, &sojourns) };
         for lane in (0..LANES).filter(|lane| parts.items[ROWS - 1][*lane] == 0) {
-            // Idle rows took no time at the station, but moved its clock to the end of days.
-            (account.clock_s[lane], account.end_s[lane]) = (before.clock_s[lane], before.end_s[lane]);
+            // Idle rows are no jobs.
+            (account.busy_s[lane], account.sojourn_s[lane]) = (before.busy_s[lane], before.sojourn_s[lane]);
             for row in (0..ROWS).take_while(|row| parts.items[*row][lane] > 0) {
-                account.clock_s[lane] += parts.gaps[row][lane];
-                account.end_s[lane] = account.end_s[lane].max(account.clock_s[lane] + sojourns[row][lane]);
+                account.busy_s[lane] += services[row][lane];
+                account.sojourn_s[lane] += sojourns[row][lane];
             }
         }
         for (lane, waits) in waits.iter_mut().enumerate() {
@@ -233,6 +230,7 @@ pub(super) fn run(mut block: Block<'_, '_>) -> Result<Vec<Segment>> {
         let busy_s = account.busy_s[lane] - before.busy_s;
         let jobs = cutter.parts - before.parts;
         let wait_s = account.sojourn_s[lane] - before.sojourn_s - busy_s;
+        let end_s = free[..station.threads as usize].iter().map(|free| free[lane]).fold(0.0, f64::max) + cutter.time_s;
         Segment {
             record,
             uses: vec![Use {
@@ -244,9 +242,9 @@ pub(super) fn run(mut block: Block<'_, '_>) -> Result<Vec<Segment>> {
                 items: cutter.items - before.items,
             }],
             queries: cutter.query - before.query,
-            seconds: account.end_s[lane] - before.now_s,
+            seconds: end_s - before.now_s,
             inside_query_s: f64::NAN,
-            end_s: account.end_s[lane],
+            end_s,
             waits: waits.get_mut(lane).map(Counts::take).into_iter().collect(),
         }
     });

@@ -1,9 +1,10 @@
 //! One pool after the other, whole queries.
 //!
-//! Each station is a pass over a block. One thread lets queries go in the order in which they came; several may not, and
-//! then the queries of each lane are put in order of departure before the next station takes them.
+//! Each station is a pass over a block. A pool lets one query go for each that it takes, in order of departure, so all
+//! lanes go in step through all stations. With several threads queries may overtake each other: then their numbers go
+//! with them, for what they draw at later stations is theirs.
 
-use super::kernels::{LANES, Row};
+use super::kernels::{Departures, Jobs, LANES, Passing, Row};
 use super::{Account, Block, ROWS, unused};
 use crate::error::Result;
 use crate::queue::engine::{Segment, Use};
@@ -19,22 +20,25 @@ struct Flow {
     gaps: Vec<Row>,
     /// Since it arrived at the first station.
     ages: Vec<Row>,
-    /// Number in its segment: of the first row, where all lanes have one after the other, else of each.
+    /// Number in its segment: whole, and exact in f64.
+    ids: Vec<Row>,
+    /// Number of the first where the others follow in order.
     first: Option<u64>,
-    ids: Vec<[u64; LANES]>,
-    /// Rows of each lane that mean something; the others come after them.
-    valid: [usize; LANES],
 }
 
 impl Flow {
     fn resize(&mut self, rows: usize) {
-        self.gaps.resize(rows, [0.0; LANES]);
-        self.ages.resize(rows, [0.0; LANES]);
-        self.valid = [rows; LANES];
+        for column in [&mut self.gaps, &mut self.ages, &mut self.ids] {
+            column.resize(rows, [0.0; LANES]);
+        }
+    }
+
+    fn rows(&self) -> usize {
+        self.gaps.len()
     }
 
     fn id(&self, row: usize, lane: usize) -> u64 {
-        self.first.map_or_else(|| self.ids[row][lane], |first| first + row as u64)
+        self.first.map_or_else(|| self.ids[row][lane] as u64, |first| first + row as u64)
     }
 }
 
@@ -42,54 +46,43 @@ impl Flow {
 struct Stage<'s> {
     station: &'s Station,
     streams: [Stream; LANES],
-    free: Vec<Row>,
+    state: Passing,
     services: Vec<Row>,
     sojourns: Vec<Row>,
-    /// Whether queries reach it in order of their numbers.
-    in_order: bool,
-    last_sojourn: Row,
-    leaving: [Leaving; LANES],
+    /// Threads that were never used: their first departures mean nothing.
+    fresh: usize,
+    /// Queries that have left.
+    left: u64,
     /// Account of the jobs so far, and of those before the warm-up was over.
     account: Account,
-    jobs: [u64; LANES],
-    warm: (Account, [u64; LANES]),
+    jobs: u64,
+    warm: (Account, u64),
     waits: Vec<Counts>,
 }
 
-/// Queries of one lane that have a departure time, in order of it.
-#[derive(Default)]
-struct Leaving {
-    /// (departure on the lane's clock, age at departure, number)
-    waiting: Vec<(f64, f64, u64)>,
-    ready: std::collections::VecDeque<(f64, f64, u64)>,
-    /// Clock of the latest query at the station, and the last departure handed on.
-    now: f64,
-    last: f64,
-}
-
 impl<'s> Stage<'s> {
-    fn new(station: &'s Station, streams: [Stream; LANES], in_order: bool, waits: usize) -> Self {
+    fn new(station: &'s Station, streams: [Stream; LANES], waits: usize) -> Self {
+        let free = unused(station.threads);
+        let none = vec![[0.0; LANES]; free.len()];
         Self {
             station,
             streams,
-            free: unused(station.threads),
+            state: Passing { free, ages: none.clone(), ids: none, last: [0.0; LANES] },
             services: Vec::new(),
             sojourns: Vec::new(),
-            in_order,
-            last_sojourn: [0.0; LANES],
-            leaving: Default::default(),
+            fresh: station.threads as usize,
+            left: 0,
             account: Account::NONE,
-            jobs: [0; LANES],
-            warm: (Account::NONE, [0; LANES]),
+            jobs: 0,
+            warm: (Account::NONE, 0),
             waits: (0..waits).map(|_| Counts::new()).collect(),
         }
     }
 
-    /// Serve the queries of `flow`.
-    fn serve(&mut self, flow: &Flow, block: &Block<'_, '_>, queries: &[Queries<'_, '_>]) {
-        let rows = flow.gaps.len();
-        self.services.resize(rows, [0.0; LANES]);
-        self.sojourns.resize(rows, [0.0; LANES]);
+    /// How long the queries of `flow` will be in service.
+    fn draw(&mut self, flow: &Flow, block: &Block<'_, '_>, queries: &[Queries<'_, '_>]) {
+        self.services.resize(flow.rows(), [0.0; LANES]);
+        self.sojourns.resize(flow.rows(), [0.0; LANES]);
         let (scale, by_size) = match &self.station.service {
             Service::Law { mean_s, .. } => (*mean_s, None),
             service => (1.0, Some(service)),
@@ -98,8 +91,8 @@ impl<'s> Stage<'s> {
             (None, _) => self.services.fill([1.0; LANES]),
             (Some(law), Some(first)) => block.kernels.fill_rows(law, scale, &self.streams, first, &mut self.services),
             (Some(law), None) => {
-                for (row, ids) in self.services.iter_mut().zip(&flow.ids) {
-                    block.kernels.fill(law, scale, &self.streams, ids, row);
+                for (services, ids) in self.services.chunks_mut(ROWS).zip(flow.ids.chunks(ROWS)) {
+                    block.kernels.fill_each(law, scale, &self.streams, ids, services);
                 }
             }
         }
@@ -110,117 +103,79 @@ impl<'s> Stage<'s> {
                 }
             }
         }
-        // SAFETY: the kernels are those of this CPU.
-        unsafe { (block.kernels.pool)(&mut self.free, &flow.gaps, &self.services, &mut self.sojourns) };
-        self.account(flow, block);
     }
 
-    fn account(&mut self, flow: &Flow, block: &Block<'_, '_>) {
-        let rows = flow.valid.iter().copied().min().unwrap_or(0);
+    /// Serve the queries of the flow to the last station.
+    fn serve(&mut self, flow: &Flow, block: &Block<'_, '_>) {
         // SAFETY: the kernels are those of this CPU.
-        unsafe { (block.kernels.account)(&mut self.account, &flow.gaps[..rows], &self.services, &self.sojourns) };
-        for lane in 0..LANES {
-            for row in rows..flow.valid[lane] {
-                self.account.add_one(lane, flow.gaps[row][lane], self.services[row][lane], self.sojourns[row][lane]);
+        unsafe { (block.kernels.pool)(&mut self.state.free, &flow.gaps, &self.services, &mut self.sojourns) };
+        self.note(flow, block);
+    }
+
+    /// Serve the queries of `flow` and let `next` be those that leave; with `last`, all.
+    fn pass_on(&mut self, flow: &Flow, next: &mut Flow, last: bool, block: &Block<'_, '_>) {
+        let rows = flow.rows();
+        next.resize(rows);
+        let jobs = Jobs { gaps: &flow.gaps, services: &self.services, ages: &flow.ages, ids: &flow.ids };
+        let mut out = Departures { gaps: &mut next.gaps, ages: &mut next.ages, ids: &mut next.ids };
+        // SAFETY: the kernels are those of this CPU.
+        unsafe { (block.kernels.pool_passing_on)(&mut self.state, jobs, &mut self.sojourns, &mut out) };
+        self.note(flow, block);
+        if last {
+            // Who is still there leaves in order of `free`; threads that do not exist are never free.
+            for thread in 0..self.station.threads as usize {
+                let free = self.state.free[thread];
+                next.gaps.push(std::array::from_fn(|lane| free[lane] - self.state.last[lane]));
+                next.ages.push(self.state.ages[thread]);
+                next.ids.push(self.state.ids[thread]);
+                self.state.last = free;
             }
-            self.jobs[lane] += flow.valid[lane] as u64;
         }
+        let nothing = self.fresh.min(next.rows());
+        if self.fresh > 0 {
+            self.fresh -= nothing;
+            if let Some(gap) = next.gaps.get_mut(nothing) {
+                *gap = [0.0; LANES]; // nobody was before
+            }
+            for column in [&mut next.gaps, &mut next.ages, &mut next.ids] {
+                column.drain(..nothing);
+            }
+        }
+        // One thread lets queries go in the order in which they came.
+        next.first = flow.first.filter(|_| self.station.threads == 1).map(|_| self.left);
+        self.left += next.rows() as u64;
+    }
+
+    fn note(&mut self, flow: &Flow, block: &Block<'_, '_>) {
+        // SAFETY: the kernels are those of this CPU.
+        unsafe { (block.kernels.account)(&mut self.account, &self.services, &self.sojourns) };
+        self.jobs += flow.rows() as u64;
         for (lane, waits) in self.waits.iter_mut().enumerate() {
             let warmup = block.plan.cuts[block.segment(lane)].warmup;
-            for row in 0..flow.valid[lane] {
+            for row in 0..flow.rows() {
                 if flow.id(row, lane) >= warmup {
                     waits.add(f64::max(0.0, self.sojourns[row][lane] - self.services[row][lane]));
                 }
             }
         }
     }
-
-    /// Turn the queries that were served into the flow to the next station. `last`: no more will come.
-    fn pass_on(&mut self, flow: &mut Flow, last: bool) {
-        if self.station.threads == 1 {
-            for ((gap, age), sojourn) in flow.gaps.iter_mut().zip(&mut flow.ages).zip(&self.sojourns) {
-                for lane in 0..LANES {
-                    gap[lane] += sojourn[lane] - self.last_sojourn[lane];
-                    age[lane] += sojourn[lane];
-                }
-                self.last_sojourn = *sojourn;
-            }
-            return;
-        }
-        for (lane, leaving) in self.leaving.iter_mut().enumerate() {
-            for row in 0..flow.valid[lane] {
-                leaving.now += flow.gaps[row][lane];
-                let sojourn = self.sojourns[row][lane];
-                leaving.put(leaving.now + sojourn, flow.ages[row][lane] + sojourn, flow.id(row, lane));
-            }
-            // Whoever comes later leaves later than now.
-            leaving.release(if last { f64::INFINITY } else { leaving.now });
-        }
-        let ready = self.leaving.iter().map(|leaving| leaving.ready.len());
-        let rows = if last { ready.max() } else { ready.min() }.unwrap_or(0);
-        flow.resize(rows);
-        flow.first = None;
-        flow.ids.resize(rows, [0; LANES]);
-        for (lane, leaving) in self.leaving.iter_mut().enumerate() {
-            let valid = rows.min(leaving.ready.len());
-            for (row, (gap, age, id)) in leaving.ready.drain(..valid).enumerate() {
-                flow.gaps[row][lane] = gap;
-                flow.ages[row][lane] = age;
-                flow.ids[row][lane] = id;
-            }
-            for row in valid..rows {
-                flow.gaps[row][lane] = 0.0;
-                flow.ages[row][lane] = 0.0;
-            }
-            flow.valid[lane] = valid;
-        }
-    }
-}
-
-impl Leaving {
-    #[inline]
-    fn put(&mut self, departure: f64, age: f64, id: u64) {
-        let mut at = self.waiting.len();
-        self.waiting.push((departure, age, id));
-        // At the same instant, in order of number, as they were put.
-        while at > 0 && self.waiting[at - 1].0 > departure {
-            self.waiting.swap(at - 1, at);
-            at -= 1;
-        }
-    }
-
-    /// Hand on whoever leaves by `time`, and begin the clock anew: it stays small however long the run is.
-    fn release(&mut self, time: f64) {
-        let count = self.waiting.partition_point(|job| job.0 <= time);
-        for (departure, age, id) in self.waiting.drain(..count) {
-            self.ready.push_back((departure - self.last, age, id));
-            self.last = departure;
-        }
-        for job in &mut self.waiting {
-            job.0 -= self.now;
-        }
-        self.last -= self.now;
-        self.now = 0.0;
-    }
 }
 
 pub(super) fn run(mut block: Block<'_, '_>) -> Result<Vec<Segment>> {
     let plan = block.plan;
     let stations = &plan.network.routes[0].stations;
+    let lanes = 0..LANES;
     let mut queries: Vec<_> =
-        (0..LANES).map(|lane| plan.source.queries(plan.qps, block.segment(lane), plan.cuts.len())).collect();
+        lanes.map(|lane| plan.source.queries(plan.qps, block.segment(lane), plan.cuts.len())).collect();
     let waits = if plan.waits { block.lanes() } else { 0 };
-    let mut stages: Vec<Stage<'_>> = Vec::with_capacity(stations.len());
-    for (s, station) in stations.iter().enumerate() {
-        let in_order = s == 0 || (stages[s - 1].in_order && stations[s - 1].threads == 1);
-        stages.push(Stage::new(station, block.service_streams(s), in_order, waits));
-    }
+    let stage = |(s, station)| Stage::new(station, block.service_streams(s), waits);
+    let mut stages: Vec<Stage<'_>> = stations.iter().enumerate().map(stage).collect();
     let total = plan.cuts[block.segments.start].queries;
     let warmup = plan.cuts[block.segments.start].warmup;
     let streams = block.gap_streams();
     let mut time = [0.0; LANES];
     let mut warm: Option<(u64, Row)> = None;
-    let mut flow = Flow::default();
+    let (mut flow, mut next) = (Flow::default(), Flow::default());
     let mut ordered: Vec<InOrder> = (0..block.lanes()).map(|_| InOrder::default()).collect();
     let mut done = 0;
     while done < total {
@@ -230,6 +185,9 @@ pub(super) fn run(mut block: Block<'_, '_>) -> Result<Vec<Segment>> {
         flow.first = Some(done);
         if stations.len() > 1 {
             flow.ages.fill([0.0; LANES]);
+            for (id, row) in (done..).zip(&mut flow.ids) {
+                *row = [id as f64; LANES];
+            }
         }
         if let Some(law) = plan.source.gaps() {
             block.kernels.fill_rows(law, 1.0, &streams, done, &mut flow.gaps);
@@ -245,30 +203,31 @@ pub(super) fn run(mut block: Block<'_, '_>) -> Result<Vec<Segment>> {
             }
         }
         done += rows as u64;
-        for s in 0..stages.len() {
-            stages[s].serve(&flow, &block, &queries);
-            if s + 1 < stages.len() {
-                stages[s].pass_on(&mut flow, done == total);
-            }
+        let (last, before) = stages.split_last_mut().expect("checked: a route has a station");
+        for stage in before {
+            stage.draw(&flow, &block, &queries);
+            stage.pass_on(&flow, &mut next, done == total, &block);
+            std::mem::swap(&mut flow, &mut next);
         }
-        let last = &stages[stations.len() - 1];
-        if stations.len() == 1 {
-            block.record(&last.sojourns);
-        } else {
+        last.draw(&flow, &block, &queries);
+        last.serve(&flow, &block);
+        if stations.len() > 1 {
             for (age, sojourn) in flow.ages.iter_mut().zip(&last.sojourns) {
                 for lane in 0..LANES {
                     age[lane] += sojourn[lane];
                 }
             }
-            if last.in_order {
-                block.record(&flow.ages);
-            } else {
-                for (lane, ordered) in ordered.iter_mut().enumerate() {
-                    for row in 0..flow.valid[lane] {
-                        ordered.put(flow.id(row, lane), flow.ages[row][lane], &mut block.records[lane]);
-                    }
+        }
+        let latencies = if stations.len() > 1 { &flow.ages } else { &last.sojourns };
+        if plan.keep && flow.first.is_none() {
+            for (lane, ordered) in ordered.iter_mut().enumerate() {
+                for (row, latency) in latencies.iter().enumerate() {
+                    ordered.put(flow.id(row, lane), latency[lane], &mut block.records[lane]);
                 }
             }
+        } else {
+            // Without the latencies themselves, batches are of neighbours at the last station.
+            block.record(latencies);
         }
         // A run without a block after its warm-up counts as a whole.
         if warm.is_none() && warmup > 0 && done > warmup && done < total {
@@ -279,24 +238,30 @@ pub(super) fn run(mut block: Block<'_, '_>) -> Result<Vec<Segment>> {
         }
     }
     let (from, from_s) = warm.unwrap_or((0, [0.0; LANES]));
+    // The latest arrival at each station, and then the latest end of service.
+    let (last, before) = stages.split_last().expect("checked: a route has a station");
+    let end_s: Row = std::array::from_fn(|lane| {
+        let came = before.iter().fold(time[lane], |time, stage| time + stage.state.last[lane]);
+        let free = last.state.free[..last.station.threads as usize].iter().map(|free| free[lane]);
+        came + free.fold(0.0, f64::max)
+    });
     let mean_items = plan.mean_items();
     let segment = |(lane, record)| {
         let uses = stages.iter().map(|stage| {
             let (all, (before, jobs_before)) = (&stage.account, &stage.warm);
-            let jobs = stage.jobs[lane] - jobs_before[lane];
+            let jobs = stage.jobs - jobs_before;
             let busy_s = all.busy_s[lane] - before.busy_s[lane];
             let wait_s = all.sojourn_s[lane] - before.sojourn_s[lane] - busy_s;
             let items = (jobs as f64 * mean_items).round() as u64;
             Use { busy_s, blocked_s: 0.0, wait_s, jobs, executions: jobs, items }
         });
-        let end_s = stages[stages.len() - 1].account.end_s[lane];
         Segment {
             record,
             uses: uses.collect(),
             queries: total - from,
-            seconds: end_s - from_s[lane],
+            seconds: end_s[lane] - from_s[lane],
             inside_query_s: f64::NAN,
-            end_s,
+            end_s: end_s[lane],
             waits: Vec::new(),
         }
     };
