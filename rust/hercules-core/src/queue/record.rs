@@ -296,6 +296,13 @@ impl Record {
         self.advance();
     }
 
+    /// The latencies of the next queries.
+    pub fn extend(&mut self, latencies: &[f64]) {
+        for seconds in latencies {
+            self.push(*seconds);
+        }
+    }
+
     /// The next query is lost.
     pub fn push_lost(&mut self, lost: Lost) {
         if self.warm {

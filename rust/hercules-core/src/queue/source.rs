@@ -504,7 +504,7 @@ impl Sizes {
     fn new(pmf: &[f64]) -> Result<Self> {
         let cumulative = checked_pmf("size_pmf", pmf)?;
         let total: f64 = pmf.iter().sum();
-        let parts = cumulative.len().next_power_of_two().clamp(1, 1 << 16);
+        let parts = (8 * cumulative.len()).next_power_of_two().min(1 << 18);
         let guide = (0..parts).map(|i| pick(&cumulative, i as f64 / parts as f64) as u32).collect();
         let known = (1..).zip(pmf).filter(|(_, p)| **p > 0.0).map(|(size, p)| (size, p / total)).collect();
         Ok(Self { cumulative, guide, known })

@@ -3,6 +3,7 @@
 //! Everything here is `inline(always)` and free of fused multiply-adds, so that each tier compiles it with its own
 //! instructions and all give the same bits.
 
+use crate::queue::engine::service_index;
 use crate::queue::law::{NORMAL_TAIL, lognormal, normal_middle, normal_tail};
 use crate::queue::record::{GROUP, bucket};
 use crate::rng::Stream;
@@ -54,6 +55,9 @@ pub struct Kernels {
     pub pool_passing_on: unsafe fn(&mut Passing, Jobs<'_>, &mut [Row], &mut Departures<'_>),
     /// See [`pool_of_parts`].
     pub pool_of_parts: unsafe fn(&mut [Row], &mut Row, &[Row], &[Row], &[Row], &mut [Row], &mut [Row]),
+    /// See [`cut`] and [`gather_ends`].
+    pub cut: unsafe fn(&mut Cutting, &Uncut<'_>, &mut Parts),
+    pub gather_ends: unsafe fn(&Parts, &[Row], &mut [Vec<f64>; LANES], &mut [usize; LANES]),
     /// See [`Account::add`].
     pub account: unsafe fn(&mut Account, &[Row], &[Row]),
     /// See [`tally`].
@@ -382,6 +386,96 @@ pub(super) unsafe fn pool_of_parts<V: Lanes>(
     }
 }
 
+/// Queries to be cut into parts, lane after lane.
+pub struct Uncut<'a> {
+    /// Since the query before, and items; 0 items where there are no more queries.
+    pub gaps: &'a [f64],
+    pub items: &'a [u32],
+    /// Where each lane's queries begin.
+    pub begin: [usize; LANES],
+    /// Number in its segment of the query at `begin`.
+    pub first: [u64; LANES],
+    /// Mean seconds for so many items, up to a whole part.
+    pub seconds: &'a [f64],
+}
+
+/// How far each lane has come with its queries.
+#[derive(Debug, Clone, Copy)]
+pub struct Cutting {
+    /// Queries begun since `begin`, items of the last that are not cut off yet, its parts so far.
+    pub begun: [usize; LANES],
+    pub left: [u32; LANES],
+    pub parts: [u64; LANES],
+}
+
+/// Parts of queries, one of each lane in a row.
+pub struct Parts {
+    pub gaps: Vec<Row>,
+    /// 0 where a part follows another of its query, else minus infinity.
+    pub before: Vec<Row>,
+    pub services: Vec<Row>,
+    /// Index of the service's draw.
+    pub ids: Vec<[u64; LANES]>,
+    /// Items; 0 in a lane that has no more queries.
+    pub items: Vec<[u32; LANES]>,
+    /// 1 in the last part of a query.
+    pub ends: Vec<[u8; LANES]>,
+}
+
+impl Parts {
+    pub fn new(rows: usize) -> Self {
+        Self {
+            gaps: vec![[0.0; LANES]; rows],
+            before: vec![[0.0; LANES]; rows],
+            services: vec![[0.0; LANES]; rows],
+            ids: vec![[0; LANES]; rows],
+            items: vec![[0; LANES]; rows],
+            ends: vec![[0; LANES]; rows],
+        }
+    }
+}
+
+/// Cut queries into parts. No branch depends on a size: which row ends a query cannot be foretold.
+#[inline(always)]
+pub(super) fn cut(state: &mut Cutting, queries: &Uncut<'_>, parts: &mut Parts) {
+    let Cutting { mut begun, mut left, parts: mut part } = *state;
+    let batch = queries.seconds.len() as u32 - 1;
+    let rows = parts.gaps.iter_mut().zip(&mut parts.before).zip(&mut parts.services).zip(&mut parts.ids);
+    let rows = rows.zip(&mut parts.items).zip(&mut parts.ends);
+    for (((((gaps, before), services), ids), all_items), ends) in rows {
+        for lane in 0..LANES {
+            let new = left[lane] == 0;
+            begun[lane] += usize::from(new);
+            let at = queries.begin[lane] + begun[lane] - 1;
+            let (gap, size) = (queries.gaps[at], queries.items[at]);
+            left[lane] = if new { size } else { left[lane] };
+            part[lane] = if new { 0 } else { part[lane] + 1 };
+            let items = left[lane].min(batch);
+            left[lane] -= items;
+            gaps[lane] = if new { gap } else { 0.0 };
+            before[lane] = if new { f64::NEG_INFINITY } else { 0.0 };
+            services[lane] = queries.seconds[items as usize];
+            ids[lane] = service_index(queries.first[lane] + begun[lane] as u64 - 1, part[lane]);
+            all_items[lane] = items;
+            ends[lane] = u8::from(left[lane] == 0) & u8::from(items > 0);
+        }
+    }
+    *state = Cutting { begun, left, parts: part };
+}
+
+/// Append the ends of queries to the list of each lane, of which `counts` are taken.
+#[inline(always)]
+pub(super) fn gather_ends(parts: &Parts, rows: &[Row], lists: &mut [Vec<f64>; LANES], counts: &mut [usize; LANES]) {
+    let mut taken = *counts;
+    for (row, ends) in rows.iter().zip(&parts.ends) {
+        for lane in 0..LANES {
+            lists[lane][taken[lane]] = row[lane];
+            taken[lane] += usize::from(ends[lane]);
+        }
+    }
+    *counts = taken;
+}
+
 /// Sums over the jobs of a station in each lane: seconds in service, and from arrival to end.
 #[derive(Debug, Clone, Copy)]
 pub struct Account {
@@ -427,7 +521,9 @@ pub(super) fn tally(rows: &[Row], sums: &mut [Row], buckets: &mut [[u32; LANES]]
 /// Instantiate the loops of a tier with its [`Lanes`] and its instructions.
 macro_rules! define_kernels {
     ($lanes:ty $(, $features:literal)?) => {
-        use super::kernels::{self, Account, Departures, Jobs, Kernels, LANES, Passing, Row};
+        use super::kernels::{
+            self, Account, Cutting, Departures, Jobs, Kernels, LANES, Parts, Passing, Row, Uncut,
+        };
         use crate::rng::Stream;
 
         $(#[target_feature(enable = $features)])?
@@ -478,6 +574,19 @@ macro_rules! define_kernels {
             unsafe { kernels::pool_of_parts::<$lanes>(free, latest, gaps, services, before, sojourns, ends) }
         }
         $(#[target_feature(enable = $features)])?
+        fn cut(state: &mut Cutting, queries: &Uncut<'_>, parts: &mut Parts) {
+            kernels::cut(state, queries, parts);
+        }
+        $(#[target_feature(enable = $features)])?
+        fn gather_ends(
+            parts: &Parts,
+            rows: &[Row],
+            lists: &mut [Vec<f64>; LANES],
+            counts: &mut [usize; LANES],
+        ) {
+            kernels::gather_ends(parts, rows, lists, counts);
+        }
+        $(#[target_feature(enable = $features)])?
         fn account(account: &mut Account, services: &[Row], sojourns: &[Row]) {
             account.add(services, sojourns);
         }
@@ -496,6 +605,8 @@ macro_rules! define_kernels {
             pool,
             pool_passing_on,
             pool_of_parts,
+            cut,
+            gather_ends,
             account,
             tally,
         };

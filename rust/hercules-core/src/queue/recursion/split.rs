@@ -3,35 +3,33 @@
 //! Queries of different segments have different numbers of parts, so each lane goes through its queries at its own pace;
 //! a row is one part of each. The latest end of a query's parts is kept beside the pool.
 
-use super::kernels::{LANES, Row};
+use super::kernels::{Cutting, LANES, Parts, Uncut};
 use super::{Account, Block, ROWS, unused};
 use crate::error::Result;
-use crate::queue::engine::{Segment, Use, query_of, service_index};
-use crate::queue::network::Service;
+use crate::queue::engine::{Segment, Use, query_of};
 use crate::queue::record::Counts;
 use crate::queue::source::Queries;
 use crate::rng::Stream;
 
-/// Queries of one lane, drawn some at a time, and the one that is being cut up.
-struct Cutter<'p, 's> {
+/// Room for the queries of a lane: a block may begin as many as it has rows, and those of the next are drawn beside.
+const ROOM: usize = 3 * ROWS;
+
+/// The queries of one lane, drawn some at a time.
+struct Lane<'p, 's> {
     queries: Queries<'p, 's>,
     stream: Stream,
-    gaps: Vec<f64>,
-    /// The next of `gaps`.
-    at: usize,
-    /// Number of the query at hand in the segment, and queries that were not begun.
-    query: u64,
-    rest: u64,
-    /// Items of it that are not cut off yet, and its next part.
-    left: u32,
-    part: u64,
-    /// Arrival of the latest query drawn, and of the one at hand.
+    /// Number of queries drawn, and of all.
+    drawn: u64,
+    total: u64,
+    /// Where the drawn queries end in the lane's room.
+    end: usize,
+    /// Arrival of the latest query drawn, and of the latest begun.
     time_s: f64,
     now_s: f64,
-    /// Parts and their items so far.
+    /// Parts and their items so far, for the account.
     parts: u64,
     items: u64,
-    warm: Option<Before>,
+    warm: Before,
 }
 
 /// Where a lane stood when its warm-up was over.
@@ -45,78 +43,46 @@ struct Before {
     sojourn_s: f64,
 }
 
-/// A block of parts.
-struct Parts {
-    gaps: Vec<Row>,
-    before: Vec<Row>,
-    items: Vec<[u32; LANES]>,
-    ids: Vec<[u64; LANES]>,
-    /// Lanes in which the row ends a query, one bit for each.
-    ends: Vec<u8>,
-}
-
-impl Cutter<'_, '_> {
-    /// Draw more queries.
-    fn refill(&mut self, block: &Block<'_, '_>) {
-        let count = self.rest.min(ROWS as u64) as usize;
-        self.gaps.resize(count, 0.0);
-        self.at = 0;
+impl Lane<'_, '_> {
+    /// Draw queries until there are enough for a block; where there are no more, queries of nothing.
+    fn refill(&mut self, gaps: &mut [f64], items: &mut [u32], begun: &mut usize, first: &mut u64, block: &Block<'_, '_>) {
+        if self.end - *begun > ROWS {
+            return;
+        }
+        // The query at hand stays: its parts may not be over.
+        let keep = begun.saturating_sub(1);
+        gaps.copy_within(keep..self.end, 0);
+        items.copy_within(keep..self.end, 0);
+        self.end -= keep;
+        *begun -= keep;
+        *first += keep as u64;
+        let count = (self.total - self.drawn).min((ROOM - ROWS - self.end) as u64) as usize;
+        let fresh = &mut gaps[self.end..self.end + count];
         if let Some(law) = block.plan.source.gaps() {
-            let indices: [u64; ROWS] = std::array::from_fn(|i| self.query + i as u64);
-            block.kernels.fill(law, 1.0, &[self.stream; ROWS][..count], &indices[..count], &mut self.gaps);
+            let indices: [u64; ROOM] = std::array::from_fn(|i| self.drawn + i as u64);
+            block.kernels.fill(law, 1.0, &[self.stream; ROOM][..count], &indices[..count], fresh);
             let scale_s = 1.0 / block.plan.qps;
-            for gap in &mut self.gaps {
+            for gap in fresh {
                 let next = self.time_s + *gap * scale_s;
                 *gap = next - self.time_s;
                 self.time_s = next;
             }
         } else {
-            for gap in &mut self.gaps {
+            for gap in fresh {
                 let next = self.queries.next_time();
                 *gap = next - self.time_s;
                 self.time_s = next;
             }
         }
-    }
-
-    /// Write the next rows of `lane`. A lane whose queries are all cut up idles.
-    fn write(&mut self, lane: usize, batch: u32, parts: &mut Parts, block: &Block<'_, '_>) {
-        for row in 0..ROWS {
-            let (mut gap, mut before) = (0.0, 0.0);
-            if self.left == 0 {
-                if self.at == self.gaps.len() {
-                    if self.rest == 0 {
-                        parts.gaps[row][lane] = 0.0;
-                        parts.before[row][lane] = f64::NEG_INFINITY;
-                        parts.items[row][lane] = 0;
-                        continue;
-                    }
-                    self.refill(block);
-                }
-                gap = self.gaps[self.at];
-                self.now_s += gap;
-                before = f64::NEG_INFINITY;
-                self.left = self.queries.size(self.query);
-                self.items += u64::from(self.left);
-                self.part = 0;
-                self.at += 1;
-                self.query += 1;
-                self.rest -= 1;
-            }
-            let items = self.left.min(batch);
-            self.left -= items;
-            parts.gaps[row][lane] = gap;
-            parts.before[row][lane] = before;
-            parts.items[row][lane] = items;
-            parts.ids[row][lane] = service_index(self.query - 1, self.part);
-            parts.ends[row] |= u8::from(self.left == 0) << lane;
-            self.part += 1;
-            self.parts += 1;
+        for (i, size) in items[self.end..self.end + count].iter_mut().enumerate() {
+            *size = self.queries.size(self.drawn + i as u64);
         }
-    }
-
-    fn is_done(&self) -> bool {
-        self.rest == 0 && self.left == 0
+        self.drawn += count as u64;
+        self.end += count;
+        if self.drawn == self.total {
+            gaps[self.end..].fill(0.0);
+            items[self.end..].fill(0);
+        }
     }
 }
 
@@ -124,128 +90,115 @@ pub(super) fn run(mut block: Block<'_, '_>) -> Result<Vec<Segment>> {
     let plan = block.plan;
     let route = &plan.network.routes[0];
     let station = &route.stations[0];
-    let mut cutters: Vec<_> = (0..block.lanes())
+    let mut lanes: Vec<_> = (0..LANES)
         .map(|lane| {
             let segment = block.segment(lane);
-            Cutter {
+            Lane {
                 queries: plan.source.queries(plan.qps, segment, plan.cuts.len()),
                 stream: plan.source.gap_stream(segment),
-                gaps: Vec::new(),
-                at: 0,
-                query: 0,
-                rest: plan.cuts[segment].queries,
-                left: 0,
-                part: 0,
+                drawn: 0,
+                total: plan.cuts[segment].queries,
+                end: 0,
                 time_s: 0.0,
                 now_s: 0.0,
                 parts: 0,
                 items: 0,
-                warm: None,
+                warm: Before::default(),
             }
         })
         .collect();
-    let mut parts = Parts {
-        gaps: vec![[0.0; LANES]; ROWS],
-        before: vec![[f64::NEG_INFINITY; LANES]; ROWS],
-        items: vec![[0; LANES]; ROWS],
-        ids: vec![[0; LANES]; ROWS],
-        ends: vec![0; ROWS],
-    };
+    let (mut gaps, mut items) = (vec![0.0; LANES * ROOM], vec![0_u32; LANES * ROOM]);
+    let mut first = [0; LANES];
+    let mut state = Cutting { begun: [0; LANES], left: [0; LANES], parts: [0; LANES] };
+    // A query of `batch` items or fewer is one part; none is larger than the largest query.
+    let batch = route.batch.min(plan.max_size);
+    let seconds: Vec<f64> =
+        (0..=batch).map(|items| if items == 0 { 0.0 } else { station.service.mean_s(items, 1) }).collect();
+    let mut parts = Parts::new(ROWS);
     let streams: Vec<Stream> = block.service_streams(0).into_iter().cycle().take(ROWS * LANES).collect();
-    let mut services = vec![[1.0; LANES]; ROWS];
-    let (mut sojourns, mut ends) = (vec![[0.0; LANES]; ROWS], vec![[0.0; LANES]; ROWS]);
+    let (mut draws, mut sojourns, mut ends) =
+        (vec![[0.0; LANES]; ROWS], vec![[0.0; LANES]; ROWS], vec![[0.0; LANES]; ROWS]);
+    let mut lists: [Vec<f64>; LANES] = std::array::from_fn(|_| vec![0.0; ROWS + 1]);
     let mut free = unused(station.threads);
     let mut latest = [f64::NEG_INFINITY; LANES];
     let mut account = Account::NONE;
     let mut waits: Vec<Counts> = (0..if plan.waits { block.lanes() } else { 0 }).map(|_| Counts::new()).collect();
-    while !cutters.iter().all(Cutter::is_done) {
+    while block.records.iter().zip(&lanes).any(|(record, lane)| record.position() < lane.total) {
         block.poll()?;
-        parts.ends.fill(0);
-        for (lane, cutter) in cutters.iter_mut().enumerate() {
-            cutter.write(lane, route.batch, &mut parts, &block);
+        for (at, lane) in lanes.iter_mut().enumerate() {
+            let room = at * ROOM..(at + 1) * ROOM;
+            lane.refill(&mut gaps[room.clone()], &mut items[room], &mut state.begun[at], &mut first[at], &block);
         }
-        let draws = services.as_flattened_mut();
-        match station.service.law() {
-            Some(law) => block.kernels.fill(law, 1.0, &streams, parts.ids.as_flattened(), draws),
-            None => draws.fill(1.0),
+        let begun = state.begun;
+        let begin = std::array::from_fn(|lane| lane * ROOM);
+        let uncut = Uncut { gaps: &gaps, items: &items, begin, first, seconds: &seconds };
+        // SAFETY: the kernels are those of this CPU.
+        unsafe { (block.kernels.cut)(&mut state, &uncut, &mut parts) };
+        if let Some(law) = station.service.law() {
+            block.kernels.fill(law, 1.0, &streams, parts.ids.as_flattened(), draws.as_flattened_mut());
+            let draws = draws.as_flattened();
+            parts.services.as_flattened_mut().iter_mut().zip(draws).for_each(|(service, draw)| *service *= draw);
         }
-        for (row, items) in services.iter_mut().zip(&parts.items) {
-            for (x, items) in row.iter_mut().zip(items) {
-                *x = match &station.service {
-                    _ if *items == 0 => 0.0,
-                    Service::Linear { base_s, per_item_s, .. } => *x * (base_s + per_item_s * f64::from(*items)),
-                    service => *x * service.mean_s(*items, 1),
-                };
-            }
-        }
+        let before = account;
+        let mut counts = [0; LANES];
         // SAFETY: the kernels are those of this CPU.
         unsafe {
             let kernel = block.kernels.pool_of_parts;
-            kernel(&mut free, &mut latest, &parts.gaps, &services, &parts.before, &mut sojourns, &mut ends);
+            kernel(&mut free, &mut latest, &parts.gaps, &parts.services, &parts.before, &mut sojourns, &mut ends);
+            (block.kernels.account)(&mut account, &parts.services, &sojourns);
+            (block.kernels.gather_ends)(&parts, &ends, &mut lists, &mut counts);
         }
-        for row in 0..ROWS {
-            let mut lanes = parts.ends[row];
-            while lanes != 0 {
-                let lane = lanes.trailing_zeros() as usize;
-                block.records[lane].push(ends[row][lane]);
-                lanes &= lanes - 1;
+        for ((record, list), count) in block.records.iter_mut().zip(&lists).zip(counts) {
+            record.extend(&list[..count]);
+        }
+        for (at, lane) in lanes.iter_mut().enumerate() {
+            // A query of nothing is no job.
+            let valid = lane.end.min(state.begun[at]);
+            let new = begun[at]..valid;
+            lane.now_s += gaps[at * ROOM..][new.clone()].iter().sum::<f64>();
+            lane.items += items[at * ROOM..][new].iter().map(|size| u64::from(*size)).sum::<u64>();
+            let mut rows = ROWS;
+            if parts.items[ROWS - 1][at] == 0 {
+                rows = (0..ROWS).take_while(|row| parts.items[*row][at] > 0).count();
+                (account.busy_s[at], account.sojourn_s[at]) = (before.busy_s[at], before.sojourn_s[at]);
+                for row in 0..rows {
+                    account.busy_s[at] += parts.services[row][at];
+                    account.sojourn_s[at] += sojourns[row][at];
+                }
             }
-        }
-        let before = account;
-        // SAFETY: the kernels are those of this CPU.
-        unsafe { (block.kernels.account)(&mut account, &services, &sojourns) };
-        for lane in (0..LANES).filter(|lane| parts.items[ROWS - 1][*lane] == 0) {
-            // Idle rows are no jobs.
-            (account.busy_s[lane], account.sojourn_s[lane]) = (before.busy_s[lane], before.sojourn_s[lane]);
-            for row in (0..ROWS).take_while(|row| parts.items[*row][lane] > 0) {
-                account.busy_s[lane] += services[row][lane];
-                account.sojourn_s[lane] += sojourns[row][lane];
+            lane.parts += rows as u64;
+            state.begun[at] = state.begun[at].min(lane.end);
+            let (query, warmup) = (first[at] + valid as u64, plan.cuts[block.segment(at)].warmup);
+            if lane.warm.query == 0 && warmup > 0 && query > warmup && query < lane.total {
+                let (busy_s, sojourn_s) = (account.busy_s[at], account.sojourn_s[at]);
+                let (now_s, parts, items) = (lane.now_s, lane.parts, lane.items);
+                lane.warm = Before { query, now_s, parts, items, busy_s, sojourn_s };
             }
         }
         for (lane, waits) in waits.iter_mut().enumerate() {
             let warmup = plan.cuts[block.segment(lane)].warmup;
             for row in 0..ROWS {
                 if parts.items[row][lane] > 0 && query_of(parts.ids[row][lane]) >= warmup {
-                    waits.add(f64::max(0.0, sojourns[row][lane] - services[row][lane]));
+                    waits.add(f64::max(0.0, sojourns[row][lane] - parts.services[row][lane]));
                 }
-            }
-        }
-        for (lane, cutter) in cutters.iter_mut().enumerate() {
-            let warmup = plan.cuts[block.segment(lane)].warmup;
-            if cutter.warm.is_none() && warmup > 0 && cutter.query > warmup && cutter.rest > 0 {
-                cutter.warm = Some(Before {
-                    query: cutter.query,
-                    now_s: cutter.now_s,
-                    parts: cutter.parts,
-                    items: cutter.items,
-                    busy_s: account.busy_s[lane],
-                    sojourn_s: account.sojourn_s[lane],
-                });
             }
         }
     }
     let records = std::mem::take(&mut block.records);
-    let segments = records.into_iter().zip(cutters).enumerate().map(|(lane, (record, cutter))| {
-        let before = cutter.warm.unwrap_or_default();
-        let busy_s = account.busy_s[lane] - before.busy_s;
-        let jobs = cutter.parts - before.parts;
-        let wait_s = account.sojourn_s[lane] - before.sojourn_s - busy_s;
-        let end_s = free[..station.threads as usize].iter().map(|free| free[lane]).fold(0.0, f64::max) + cutter.time_s;
+    let segments = records.into_iter().zip(lanes).enumerate().map(|(at, (record, lane))| {
+        let before = lane.warm;
+        let busy_s = account.busy_s[at] - before.busy_s;
+        let jobs = lane.parts - before.parts;
+        let wait_s = account.sojourn_s[at] - before.sojourn_s - busy_s;
+        let end_s = free[..station.threads as usize].iter().map(|free| free[at]).fold(0.0, f64::max) + lane.time_s;
         Segment {
             record,
-            uses: vec![Use {
-                busy_s,
-                blocked_s: 0.0,
-                wait_s,
-                jobs,
-                executions: jobs,
-                items: cutter.items - before.items,
-            }],
-            queries: cutter.query - before.query,
+            uses: vec![Use { busy_s, blocked_s: 0.0, wait_s, jobs, executions: jobs, items: lane.items - before.items }],
+            queries: lane.total - before.query,
             seconds: end_s - before.now_s,
             inside_query_s: f64::NAN,
             end_s,
-            waits: waits.get_mut(lane).map(Counts::take).into_iter().collect(),
+            waits: waits.get_mut(at).map(Counts::take).into_iter().collect(),
         }
     });
     Ok(segments.collect())
