@@ -56,7 +56,7 @@ pub struct Kernels {
     /// See [`pool_of_parts`].
     pub pool_of_parts: unsafe fn(&mut [Row], &mut Row, &[Row], &[Row], &[Row], &mut [Row], &mut [Row]),
     /// See [`cut`] and [`gather_ends`].
-    pub cut: unsafe fn(&mut Cutting, &Uncut<'_>, &mut Parts),
+    pub cut: unsafe fn(&mut Cutting, &Uncut, u32, &[f64], &mut Parts),
     pub gather_ends: unsafe fn(&Parts, &[Row], &mut [Vec<f64>; LANES], &mut [usize; LANES]),
     /// See [`Account::add`].
     pub account: unsafe fn(&mut Account, &[Row], &[Row]),
@@ -386,26 +386,27 @@ pub(super) unsafe fn pool_of_parts<V: Lanes>(
     }
 }
 
-/// Queries to be cut into parts, lane after lane.
-pub struct Uncut<'a> {
-    /// Since the query before, and items; 0 items where there are no more queries.
-    pub gaps: &'a [f64],
-    pub items: &'a [u32],
-    /// Where each lane's queries begin.
-    pub begin: [usize; LANES],
-    /// Number in its segment of the query at `begin`.
+/// Room for the queries of a lane; a power of two.
+pub const ROOM: usize = 256;
+
+/// Queries to be cut into parts, [`ROOM`] for each lane.
+pub struct Uncut {
+    /// Since the query before.
+    pub gaps: [f64; LANES * ROOM],
+    pub items: [u32; LANES * ROOM],
+    /// Queries there; after them stands one of no items.
+    pub count: [u32; LANES],
+    /// Number in its segment of the first.
     pub first: [u64; LANES],
-    /// Mean seconds for so many items, up to a whole part.
-    pub seconds: &'a [f64],
 }
 
 /// How far each lane has come with its queries.
 #[derive(Debug, Clone, Copy)]
 pub struct Cutting {
-    /// Queries begun since `begin`, items of the last that are not cut off yet, its parts so far.
-    pub begun: [usize; LANES],
+    /// Queries begun, items of the last that are not cut off yet, its parts so far.
+    pub begun: [u32; LANES],
     pub left: [u32; LANES],
-    pub parts: [u64; LANES],
+    pub parts: [u32; LANES],
 }
 
 /// Parts of queries, one of each lane in a row.
@@ -435,29 +436,36 @@ impl Parts {
     }
 }
 
-/// Cut queries into parts. No branch depends on a size: which row ends a query cannot be foretold.
+/// Cut queries into parts of at most `batch` items that take `seconds` for so many items (padded to a power of two).
+///
+/// Masks instead of branches: which row ends a query cannot be foretold.
 #[inline(always)]
-pub(super) fn cut(state: &mut Cutting, queries: &Uncut<'_>, parts: &mut Parts) {
+pub(super) fn cut(state: &mut Cutting, queries: &Uncut, batch: u32, seconds: &[f64], parts: &mut Parts) {
     let Cutting { mut begun, mut left, parts: mut part } = *state;
-    let batch = queries.seconds.len() as u32 - 1;
     let rows = parts.gaps.iter_mut().zip(&mut parts.before).zip(&mut parts.services).zip(&mut parts.ids);
     let rows = rows.zip(&mut parts.items).zip(&mut parts.ends);
-    for (((((gaps, before), services), ids), all_items), ends) in rows {
+    for (((((gaps, before), services), ids), items), ends) in rows {
+        let mut at = [0_usize; LANES];
+        let mut fresh = [0_u32; LANES];
         for lane in 0..LANES {
-            let new = left[lane] == 0;
-            begun[lane] += usize::from(new);
-            let at = queries.begin[lane] + begun[lane] - 1;
-            let (gap, size) = (queries.gaps[at], queries.items[at]);
-            left[lane] = if new { size } else { left[lane] };
-            part[lane] = if new { 0 } else { part[lane] + 1 };
-            let items = left[lane].min(batch);
-            left[lane] -= items;
-            gaps[lane] = if new { gap } else { 0.0 };
-            before[lane] = if new { f64::NEG_INFINITY } else { 0.0 };
-            services[lane] = queries.seconds[items as usize];
-            ids[lane] = service_index(queries.first[lane] + begun[lane] as u64 - 1, part[lane]);
-            all_items[lane] = items;
-            ends[lane] = u8::from(left[lane] == 0) & u8::from(items > 0);
+            // All ones where a query begins.
+            fresh[lane] = u32::from(left[lane] != 0).wrapping_sub(1);
+            begun[lane] = (begun[lane] + (fresh[lane] & 1)).min(queries.count[lane] + 1);
+            at[lane] = (lane * ROOM + begun[lane] as usize - 1) & (LANES * ROOM - 1);
+        }
+        for lane in 0..LANES {
+            left[lane] |= queries.items[at[lane]] & fresh[lane];
+            items[lane] = left[lane].min(batch);
+            left[lane] -= items[lane];
+            ends[lane] = u8::from(left[lane] == 0) & u8::from(items[lane] != 0);
+            part[lane] = (part[lane] + 1) & !fresh[lane];
+            ids[lane] = service_index(queries.first[lane] + u64::from(begun[lane]) - 1, u64::from(part[lane]));
+        }
+        for lane in 0..LANES {
+            let mask = (fresh[lane].cast_signed() as i64).cast_unsigned();
+            gaps[lane] = f64::from_bits(queries.gaps[at[lane]].to_bits() & mask);
+            before[lane] = f64::from_bits(f64::NEG_INFINITY.to_bits() & mask);
+            services[lane] = seconds[items[lane] as usize & (seconds.len() - 1)];
         }
     }
     *state = Cutting { begun, left, parts: part };
@@ -574,8 +582,8 @@ macro_rules! define_kernels {
             unsafe { kernels::pool_of_parts::<$lanes>(free, latest, gaps, services, before, sojourns, ends) }
         }
         $(#[target_feature(enable = $features)])?
-        fn cut(state: &mut Cutting, queries: &Uncut<'_>, parts: &mut Parts) {
-            kernels::cut(state, queries, parts);
+        fn cut(state: &mut Cutting, queries: &Uncut, batch: u32, seconds: &[f64], parts: &mut Parts) {
+            kernels::cut(state, queries, batch, seconds, parts);
         }
         $(#[target_feature(enable = $features)])?
         fn gather_ends(

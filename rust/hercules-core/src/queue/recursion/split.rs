@@ -3,16 +3,13 @@
 //! Queries of different segments have different numbers of parts, so each lane goes through its queries at its own pace;
 //! a row is one part of each. The latest end of a query's parts is kept beside the pool.
 
-use super::kernels::{Cutting, LANES, Parts, Uncut};
+use super::kernels::{Cutting, LANES, Parts, ROOM, Uncut};
 use super::{Account, Block, ROWS, unused};
 use crate::error::Result;
 use crate::queue::engine::{Segment, Use, query_of};
 use crate::queue::record::Counts;
 use crate::queue::source::Queries;
 use crate::rng::Stream;
-
-/// Room for the queries of a lane: a block may begin as many as it has rows, and those of the next are drawn beside.
-const ROOM: usize = 3 * ROWS;
 
 /// The queries of one lane, drawn some at a time.
 struct Lane<'p, 's> {
@@ -21,8 +18,6 @@ struct Lane<'p, 's> {
     /// Number of queries drawn, and of all.
     drawn: u64,
     total: u64,
-    /// Where the drawn queries end in the lane's room.
-    end: usize,
     /// Arrival of the latest query drawn, and of the latest begun.
     time_s: f64,
     now_s: f64,
@@ -44,20 +39,22 @@ struct Before {
 }
 
 impl Lane<'_, '_> {
-    /// Draw queries until there are enough for a block; where there are no more, queries of nothing.
-    fn refill(&mut self, gaps: &mut [f64], items: &mut [u32], begun: &mut usize, first: &mut u64, block: &Block<'_, '_>) {
-        if self.end - *begun > ROWS {
+    /// Draw queries for lane `at` until there are enough for a block, or no more.
+    fn refill(&mut self, at: usize, uncut: &mut Uncut, begun: &mut u32, block: &Block<'_, '_>) {
+        let end = uncut.count[at] as usize;
+        if end - *begun as usize >= ROWS || self.drawn == self.total {
             return;
         }
+        let (gaps, items) = (&mut uncut.gaps[at * ROOM..(at + 1) * ROOM], &mut uncut.items[at * ROOM..(at + 1) * ROOM]);
         // The query at hand stays: its parts may not be over.
-        let keep = begun.saturating_sub(1);
-        gaps.copy_within(keep..self.end, 0);
-        items.copy_within(keep..self.end, 0);
-        self.end -= keep;
-        *begun -= keep;
-        *first += keep as u64;
-        let count = (self.total - self.drawn).min((ROOM - ROWS - self.end) as u64) as usize;
-        let fresh = &mut gaps[self.end..self.end + count];
+        let gone = (*begun as usize).saturating_sub(1);
+        gaps.copy_within(gone..end, 0);
+        items.copy_within(gone..end, 0);
+        let end = end - gone;
+        *begun -= gone as u32;
+        uncut.first[at] += gone as u64;
+        let count = (self.total - self.drawn).min((ROOM - 1 - end) as u64) as usize;
+        let fresh = &mut gaps[end..end + count];
         if let Some(law) = block.plan.source.gaps() {
             let indices: [u64; ROOM] = std::array::from_fn(|i| self.drawn + i as u64);
             block.kernels.fill(law, 1.0, &[self.stream; ROOM][..count], &indices[..count], fresh);
@@ -74,15 +71,12 @@ impl Lane<'_, '_> {
                 self.time_s = next;
             }
         }
-        for (i, size) in items[self.end..self.end + count].iter_mut().enumerate() {
+        for (i, size) in items[end..end + count].iter_mut().enumerate() {
             *size = self.queries.size(self.drawn + i as u64);
         }
         self.drawn += count as u64;
-        self.end += count;
-        if self.drawn == self.total {
-            gaps[self.end..].fill(0.0);
-            items[self.end..].fill(0);
-        }
+        uncut.count[at] = (end + count) as u32;
+        items[end + count] = 0;
     }
 }
 
@@ -98,7 +92,6 @@ pub(super) fn run(mut block: Block<'_, '_>) -> Result<Vec<Segment>> {
                 stream: plan.source.gap_stream(segment),
                 drawn: 0,
                 total: plan.cuts[segment].queries,
-                end: 0,
                 time_s: 0.0,
                 now_s: 0.0,
                 parts: 0,
@@ -107,13 +100,19 @@ pub(super) fn run(mut block: Block<'_, '_>) -> Result<Vec<Segment>> {
             }
         })
         .collect();
-    let (mut gaps, mut items) = (vec![0.0; LANES * ROOM], vec![0_u32; LANES * ROOM]);
-    let mut first = [0; LANES];
+    let mut uncut = Box::new(Uncut {
+        gaps: [0.0; LANES * ROOM],
+        items: [0; LANES * ROOM],
+        count: [0; LANES],
+        first: [0; LANES],
+    });
     let mut state = Cutting { begun: [0; LANES], left: [0; LANES], parts: [0; LANES] };
     // A query of `batch` items or fewer is one part; none is larger than the largest query.
     let batch = route.batch.min(plan.max_size);
-    let seconds: Vec<f64> =
-        (0..=batch).map(|items| if items == 0 { 0.0 } else { station.service.mean_s(items, 1) }).collect();
+    let mut seconds = vec![0.0; (batch as usize + 1).next_power_of_two()];
+    for items in 1..=batch {
+        seconds[items as usize] = station.service.mean_s(items, 1);
+    }
     let mut parts = Parts::new(ROWS);
     let streams: Vec<Stream> = block.service_streams(0).into_iter().cycle().take(ROWS * LANES).collect();
     let (mut draws, mut sojourns, mut ends) =
@@ -126,14 +125,11 @@ pub(super) fn run(mut block: Block<'_, '_>) -> Result<Vec<Segment>> {
     while block.records.iter().zip(&lanes).any(|(record, lane)| record.position() < lane.total) {
         block.poll()?;
         for (at, lane) in lanes.iter_mut().enumerate() {
-            let room = at * ROOM..(at + 1) * ROOM;
-            lane.refill(&mut gaps[room.clone()], &mut items[room], &mut state.begun[at], &mut first[at], &block);
+            lane.refill(at, &mut uncut, &mut state.begun[at], &block);
         }
         let begun = state.begun;
-        let begin = std::array::from_fn(|lane| lane * ROOM);
-        let uncut = Uncut { gaps: &gaps, items: &items, begin, first, seconds: &seconds };
         // SAFETY: the kernels are those of this CPU.
-        unsafe { (block.kernels.cut)(&mut state, &uncut, &mut parts) };
+        unsafe { (block.kernels.cut)(&mut state, &uncut, batch, &seconds, &mut parts) };
         if let Some(law) = station.service.law() {
             block.kernels.fill(law, 1.0, &streams, parts.ids.as_flattened(), draws.as_flattened_mut());
             let draws = draws.as_flattened();
@@ -153,10 +149,10 @@ pub(super) fn run(mut block: Block<'_, '_>) -> Result<Vec<Segment>> {
         }
         for (at, lane) in lanes.iter_mut().enumerate() {
             // A query of nothing is no job.
-            let valid = lane.end.min(state.begun[at]);
-            let new = begun[at]..valid;
-            lane.now_s += gaps[at * ROOM..][new.clone()].iter().sum::<f64>();
-            lane.items += items[at * ROOM..][new].iter().map(|size| u64::from(*size)).sum::<u64>();
+            state.begun[at] = state.begun[at].min(uncut.count[at]);
+            let new = at * ROOM + begun[at] as usize..at * ROOM + state.begun[at] as usize;
+            lane.now_s += uncut.gaps[new.clone()].iter().sum::<f64>();
+            lane.items += uncut.items[new].iter().map(|size| u64::from(*size)).sum::<u64>();
             let mut rows = ROWS;
             if parts.items[ROWS - 1][at] == 0 {
                 rows = (0..ROWS).take_while(|row| parts.items[*row][at] > 0).count();
@@ -167,8 +163,7 @@ pub(super) fn run(mut block: Block<'_, '_>) -> Result<Vec<Segment>> {
                 }
             }
             lane.parts += rows as u64;
-            state.begun[at] = state.begun[at].min(lane.end);
-            let (query, warmup) = (first[at] + valid as u64, plan.cuts[block.segment(at)].warmup);
+            let (query, warmup) = (uncut.first[at] + u64::from(state.begun[at]), plan.cuts[block.segment(at)].warmup);
             if lane.warm.query == 0 && warmup > 0 && query > warmup && query < lane.total {
                 let (busy_s, sojourn_s) = (account.busy_s[at], account.sojourn_s[at]);
                 let (now_s, parts, items) = (lane.now_s, lane.parts, lane.items);
