@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numba import njit, types
@@ -53,7 +54,9 @@ def compiled(source: str, **names: object) -> Callable:
 
 def polynomial(function: Callable, low: float, high: float, degree: int) -> Callable:
     """Chebyshev interpolant of ``function``, in Horner's form."""
-    *rest, source = map(repr, Chebyshev.interpolate(function, degree, [low, high]).convert(kind=Polynomial).coef.tolist())
+    *rest, source = map(
+        repr, Chebyshev.interpolate(function, degree, [low, high]).convert(kind=Polynomial).coef.tolist()
+    )
     for coefficient in reversed(rest):
         source = f"({coefficient} + x * {source})"
     return compiled(f"def horner(x): return {source}")
@@ -134,13 +137,19 @@ def count(histogram, latency):
     histogram[(bits(latency) >> KEPT_BITS) - FIRST_BUCKET] += 1
 
 
+EDGES = (np.arange(BUCKETS + 1) + FIRST_BUCKET << KEPT_BITS).view(np.float64)
+
+
+def mean(histogram: np.ndarray) -> float:
+    return float(histogram @ (EDGES[1:] + EDGES[:-1]) / 2 / histogram.sum())
+
+
 def percentiles(histogram: np.ndarray, shares: list[float]) -> list[float]:
     """Interpolated within the bucket."""
     below = np.concatenate([[0], np.cumsum(histogram)])
-    edges = (np.arange(BUCKETS + 1) + FIRST_BUCKET << KEPT_BITS).view(np.float64)
     rank = np.asarray(shares) * below[-1]
     i = np.searchsorted(below, rank) - 1
-    return (edges[i] + (edges[i + 1] - edges[i]) * (rank - below[i]) / (below[i + 1] - below[i])).tolist()
+    return (EDGES[i] + (EDGES[i + 1] - EDGES[i]) * (rank - below[i]) / (below[i + 1] - below[i])).tolist()
 
 
 # Whoever keeps the free times of a pool's threads has its least first, and puts ``time`` in that one's place. What is
@@ -264,7 +273,7 @@ def lanes_put(free: str, servers: int, time: str, tag: str | None = None) -> lis
     old = [f"{free}{j}" for j in range(1, servers)]
     lines = [f"{name} = {free}[{j * LANES} + l]" for j, name in enumerate(old, 1)]
     values = [f"min({time}, {old[0]})"] if old else [time]
-    values += [f"min({after}, max({name}, {time}))" for name, after in zip(old, old[1:], strict=False)]
+    values += [f"min({after}, max({name}, {time}))" for name, after in pairwise(old)]
     values += [f"max({old[-1]}, {time})"] if old else []
     lines += [f"{free}[{j * LANES} + l] = {value}" for j, value in enumerate(values)]
     if tag is not None:
@@ -442,7 +451,7 @@ def split_lanes(servers: int) -> Callable:
             "worst[l] = longest",
             "latency[i + l] = longest if items <= batch else 0.0",
             *lanes_put("free", servers, "end"),
-        ]
+        ],
     )
 
     @fast
