@@ -89,9 +89,6 @@ def simulated(case: Case, jobs: int, at: int, threads: int) -> dict:
         percentiles=[0.5, 0.95, 0.99],
         seed=at,
         threads=threads,
-        engine="auto",
-        keep_latencies=False,
-        keep_trace=False,
     )
 
 
@@ -103,14 +100,14 @@ def drawing(case: Case) -> list[Contender]:
     """Only the random numbers that a job of the case needs: the limit of any recursion over them."""
     found = []
     if hasattr(_core, "service_draws"):
-        indices = np.arange(1 << 14)
+        indices, parts = np.arange(1 << 14), np.zeros(1 << 14, np.int64)
 
         def call(at: int) -> Run:
             run = Run(jobs=64 * len(indices))
             with run.timed():
                 for segment in range(64):
                     for law, params in case.draws:
-                        _core.service_draws(law, params, at, segment, 0, indices)
+                        _core.service_draws(law, params, at, segment, 0, indices, parts)
             return run
 
         found.append(Contender("draws, ours", call))
