@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Builds and tests must not depend on a caller's environment.
 unexport PYTHONPATH PYTHONHOME CONDA_PREFIX
 
-.PHONY: plan test test-tiers lint bench bench-sls build clean help
+.PHONY: plan test test-tiers lint bench bench-sls bench-queue build clean help
 .DELETE_ON_ERROR:
 
 help: ## list the commands
@@ -43,6 +43,9 @@ bench: build $(VENV)/.bench ## benchmarks beside their rivals and limits (ARGS="
 
 bench-sls: build $(VENV)/.bench ## embedding bags at every point, with a summary by class (ARGS="-k 'int8 and t1'")
 	$(BIN)/python -m pytest benches/bench_sls.py --benchmark-enable --benchmark-quiet -p no:cacheprovider -q -s $(ARGS)
+
+bench-queue: build $(VENV)/.bench ## the queue simulator beside Numba, cimba, SimPy and Ciw (ARGS="-k 'M/M/16'")
+	$(BIN)/python -m pytest benches/bench_queue.py --benchmark-enable --benchmark-quiet -p no:cacheprovider -q -s $(ARGS)
 
 build: $(VENV)/.built ## the extension, in release mode
 
