@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from typing import TYPE_CHECKING
 
 from hercules_fast.cli.common import (
@@ -99,7 +98,7 @@ def _config(table: ServiceTable, args: argparse.Namespace) -> SchedulingConfig:
             f"--kind: is {args.kind!r}; allowed for {table.workload} on {table.server} are {', '.join(kinds)}"
         )
     variants = [k for k, v in enumerate(table.variants) if v.kind == args.kind]
-    used = [s for s in range(len(table.stages)) if not math.isnan(table.seconds[variants[0], s, 0, 0])]
+    used = [s for s in range(len(table.stages)) if table.uses(variants[0], s)]
     names = ", ".join(table.stages[s].name for s in used)
     if len(args.threads) != len(used):
         raise InputError(f"--threads: has {len(args.threads)} numbers; allowed is one per stage of the kind: {names}")
