@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "host": {"errors", "_core", "tables"},
     "memory": {"errors", "_core", "descriptors"},
     # 3 serving
-    "serving": {"errors", "_core", "hardware", "models", "traffic", "tables"},
+    "serving": {"errors", "_core", "hardware", "models", "traffic", "tables", "memory"},
     # 4 offline and online
     "profiling": {"errors", "_core", "hardware", "models", "traffic", "fleets", "tables", "serving"},
     "provisioning": {"errors", "_core", "hardware", "models", "traffic", "fleets", "tables"},

