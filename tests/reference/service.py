@@ -90,7 +90,7 @@ def near_s(memory, model, items):
 
 @remembered
 def channels_of(memory, model):
-    """Shape (pooling, bytes of a row) of every table of each channel: heaviest first, each where there is least work."""
+    """Shapes (pooling, bytes of a row) on each channel: heaviest table first, each where there is least work."""
     shapes = [(group.pooling, group.row_bytes) for group in model.tables for _ in range(group.count)]
     shapes.sort(key=lambda shape: (-bag_s(memory, *shape), *shape))
     channels, work = [[] for _ in range(memory.channels)], [0.0] * memory.channels

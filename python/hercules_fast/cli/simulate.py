@@ -32,7 +32,7 @@ def add_parser(verbs: Verbs) -> None:
         description="Simulate one scheduling configuration at one load and print its tail latencies. Exits 1 when an "
         "SLA of the workload is missed.",
         epilog="A configuration of several stages takes one number per stage, in order: "
-        "--kind cpu-sd --threads 8,5 --cores 1,2",
+        "--kind cpu-sd --threads 8,5 --cores 1,2. Near-memory channels are a stage too, of one: --threads 8,1,5.",
         allow_abbrev=False,
     )
     add_pair_options(parser)

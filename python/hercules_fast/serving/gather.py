@@ -120,7 +120,7 @@ class _Curve:
         return float(self.seconds[-1] / self.bags[-1])
 
     def at(self, bags: Array) -> Gathering:
-        """Of batches of any size from 1. A short run ends before a refresh comes, so ``bag_s`` is the least of a bag."""
+        """Of batches of any size from 1. A short run ends before a refresh comes: ``bag_s`` is the least."""
         known = np.minimum(bags, self.bags[-1])
         right = np.searchsorted(self.bags, known)
         left = right - 1
@@ -128,8 +128,8 @@ class _Curve:
         beyond = bags / known
 
         def value(of: Array) -> Array:
-            between: Array = of[left] + (of[right] - of[left]) * share
-            return between * beyond
+            known_value: Array = (of[left] + (of[right] - of[left]) * share) * beyond
+            return known_value
 
         return Gathering(np.maximum(value(self.seconds), bags * self.bag_s), value(self.energy_j))
 

@@ -13,9 +13,9 @@ The formulas, for a batch of b items (each is a term of :class:`~hercules_fast.s
   at least ``weight bytes / (p llc_core)``; c independent copies spread over the o cores.
 * *pollution*: dense time times ``1 + chi (gathering cores / cores)``.
 * *near-memory gather* of L lookups per item: a thread issues for ``b L t_issue / o``, then the channels gather for
-  ``near(b)`` (:func:`~hercules_fast.serving.gather.near_gather`). In a pipeline they are a stage of their own that takes
-  one batch after another; a whole-model thread waits for its sums while n threads share the channels, ``n near(b)``.
-  Rows that are gathered near memory do not pass the cores, so they pollute nothing.
+  ``near(b)`` (:func:`~hercules_fast.serving.gather.near_gather`). In a pipeline they are a stage of their own, which
+  takes one batch after another; a whole-model thread waits for its sums while n threads share the channels,
+  ``n near(b)``. Rows that are gathered near memory do not pass the cores, so they pollute nothing.
 * *GPU* with n busy instances: ``n_ops t_op + b max(w + l, n w, n l)`` with ``w = max(F / (eff peak), R / (eff HBM))``
   and ``l = input / link``. Instances share the card and the link, and one's transfer overlaps another's work: the
   asymptotic bound of n customers that visit two servers in turn. One instance alone does not overlap its own transfer.
@@ -152,8 +152,8 @@ def service_table(server: Server, workload: Workload, terms: Terms = Terms()) ->
     """Service times of ``workload`` on ``server`` for every way to lay it out that fits.
 
     Stages: ``model`` (whole model on CPU), ``sparse`` then ``dense`` (pipeline), ``gpu``; on a server with near-memory
-    processing ``nmp`` after ``sparse``, where that is faster than reading the rows. Variants: whole model with o operator
-    cores; pipelines; the whole model on the GPU; sparse part on the host and dense part on the GPU.
+    processing ``nmp`` after ``sparse``, where that is faster than reading the rows. Variants: whole model with o
+    operator cores; pipelines; the whole model on the GPU; sparse part on the host and dense part on the GPU.
 
     Raises:
         InputError: the model fits neither the host nor the accelerator (with the sizes).
@@ -189,9 +189,7 @@ def service_table(server: Server, workload: Workload, terms: Terms = Terms()) ->
             uses = {**parts.sparse(n, sparse_cores), "gpu": _Use(seconds=parts.gpu(gpu, n, pooled=True))}
             memory = host | {"gpu": fit.gpu_dense_bytes}
             instances = fit.gpu_dense_instances
-            layouts.append(
-                _Layout(kind="gpu-host-pooling", uses=uses, memory_bytes=memory, max_instances=instances)
-            )
+            layouts.append(_Layout(kind="gpu-host-pooling", uses=uses, memory_bytes=memory, max_instances=instances))
     return _assemble(server, workload, terms, items, busy, layouts)
 
 
@@ -299,14 +297,12 @@ class _Parts:
 
     def _gather(self, gathering: Array, cores: int) -> Array:
         """Seconds to gather the rows of a batch by one thread while ``gathering`` threads do so, [I, B]."""
-        own = cores if self.terms.operator_parallelism else 1
-        sharing = gathering if self.terms.memory_bandwidth else np.ones_like(gathering)
         if self.near is not None:
-            return sharing * self.near.seconds[:, None] + self._issue(cores)
-        alone = self.b * self.gather_bytes / (own * self.cpu.gather_core_gb_s * GIGA)
-        if not self.terms.memory_bandwidth:
-            sharing = np.zeros_like(gathering)
-        return np.maximum(alone[:, None], sharing * self.host.seconds[:, None])
+            return gathering * self.near.seconds[:, None] + self._issue(cores)
+        own = cores if self.terms.operator_parallelism else 1
+        alone = (self.b * self.gather_bytes / (own * self.cpu.gather_core_gb_s * GIGA))[:, None]
+        shared = gathering * self.host.seconds[:, None]
+        return np.maximum(alone, shared) if self.terms.memory_bandwidth else np.broadcast_to(alone, shared.shape)
 
     def _issue(self, cores: int) -> Array:
         """Seconds of one thread to issue the lookups of a batch, [I, 1]."""
