@@ -106,10 +106,9 @@ def batch_s(memory, pooling, row_bytes, bags):
     longest = longest_batch(memory, pooling, row_bytes)
     if bags >= longest:
         return bags * bag_s(memory, pooling, row_bytes)
-    low = 1
-    while low * 4 <= bags:
-        low *= 4
-    high = min(low * 4, longest)
+    low, high = longest, longest
+    while low > bags:
+        low, high = max(1, low // 8), low
     a, b = (simulated_s(memory_key(memory), pooling, row_bytes, n) for n in (low, high))
     return max(a + (b - a) * (bags - low) / (high - low), bags * bag_s(memory, pooling, row_bytes))
 

@@ -137,5 +137,7 @@ def test_near_memory_channels_are_one_shared_station() -> None:
     pipeline = next(k for k in used if table.variants[k].kind == "cpu-sd")
     with pytest.raises(hf.errors.InputError, match="use 2 of group 'nmp'; allowed is <= 1"):
         table.config(pipeline, threads, batch=64)
+    one_station = tuple(min(count, 1) if s == near else count for s, count in enumerate(threads))
+    assert table.config(pipeline, one_station, batch=64).describe() == "cpu-sd: sparse 2x1, nmp x1, dense 2x1, batch 64"
     plain = hf.service_table(hardware.server("T2"), workload)
     assert "nmp" not in [s.name for s in plain.stages]

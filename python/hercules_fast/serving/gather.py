@@ -28,8 +28,8 @@ HOST_READS = 1 << 15
 """Accesses of the run that tells a host's rate: about 15 refreshes of each rank, within 0.5 % of longer runs."""
 RANK_READS = 1 << 14
 """Accesses of each rank in the longest near-memory run: about 8 refreshes of each, within 1.5 % of longer runs."""
-BATCH_STEP = 4
-"""Factor between the batches that are simulated near memory."""
+BATCH_STEP = 8
+"""Factor between the batches that are simulated near memory, from the longest down."""
 MAX_ROWS = 1 << 31
 
 STATIC = ("background", "refresh")
@@ -54,9 +54,10 @@ def host_gather(memory: Memory, tables: Sequence[TableGroup], items: Array) -> G
     place; the channels share the work alike.
     """
     standard = as_standard(memory.standard)
+    access_bytes = standard.access_bytes
     seconds = energy_j = 0.0
     for group in tables:
-        lines = -(-group.row_bytes // standard.access_bytes)
+        lines = -(-group.row_bytes // access_bytes)
         line_s, line_j = _line(standard, memory.ranks, -(-lines // memory.channels))
         read = group.count * group.pooling * lines
         seconds += read * line_s / memory.channels
@@ -82,11 +83,14 @@ def near_gather(memory: Memory, tables: Sequence[TableGroup], items: Array) -> G
     One table lives on one channel: the heaviest first, each where there is least work so far. The busiest channel
     decides the time. Bags of tables of one shape on one channel are one batch; shapes follow one another.
     """
-    shapes: dict[tuple[int, int], int] = {}
+    standard = as_standard(memory.standard)
+    dimm = Dimm(standard=standard, dimms=memory.dimms_per_channel, ranks_per_dimm=memory.ranks_per_dimm)
+    access_bytes = standard.access_bytes
+    shapes: dict[tuple[int, int], int] = {}  # tables by pooling and accesses of a row
     for group in tables:
-        shape = group.pooling, group.row_bytes
+        shape = group.pooling, -(-group.row_bytes // access_bytes)
         shapes[shape] = shapes.get(shape, 0) + group.count
-    curves = {shape: _bags(memory, *shape) for shape in shapes}
+    curves = {shape: _curve(dimm, memory.nmp_mode, memory.nmp_packet, *shape) for shape in shapes}
     loads = [0.0] * memory.channels
     placed: list[dict[tuple[int, int], int]] = [{} for _ in loads]
     for shape in sorted(shapes, key=lambda shape: (-curves[shape].bag_s, shape)):
@@ -134,21 +138,15 @@ class _Curve:
         return Gathering(np.maximum(value(self.seconds), bags * self.bag_s), value(self.energy_j))
 
 
-def _bags(memory: Memory, pooling: int, row_bytes: int) -> _Curve:
-    standard = as_standard(memory.standard)
-    dimm = Dimm(standard=standard, dimms=memory.dimms_per_channel, ranks_per_dimm=memory.ranks_per_dimm)
-    lines = -(-row_bytes // standard.access_bytes)
-    return _curve(dimm, memory.nmp_mode, memory.nmp_packet, pooling, lines * standard.access_bytes)
-
-
 @cache
-def _curve(dimm: Dimm, mode: NmpMode, packet: int, pooling: int, stride: int) -> _Curve:
+def _curve(dimm: Dimm, mode: NmpMode, packet: int, pooling: int, lines: int) -> _Curve:
     standard = as_standard(dimm.standard)
     most_reads = RANK_READS * dimm.ranks
-    longest = max(1, most_reads // (pooling * stride // standard.access_bytes))
-    batches = [1]
-    while batches[-1] < longest:
-        batches.append(min(longest, batches[-1] * BATCH_STEP))
+    longest = max(1, most_reads // (pooling * lines))
+    stride = lines * standard.access_bytes
+    batches = [longest]
+    while batches[0] > 1:
+        batches.insert(0, max(1, batches[0] // BATCH_STEP))
     found = gather_table(
         dimm,
         batches=batches,
