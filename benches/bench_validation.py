@@ -1,23 +1,31 @@
-"""What each effect of the service-time model is worth: QPS of the fleet `envelope` with it and without it."""
+"""What effects and assumptions of the service-time model are worth: QPS of the fleet `envelope` with and without them.
+
+Prints rows of the tables on the validation page.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 import hercules_fast as hf
+from hercules_fast.models import TableGroup
 from hercules_fast.serving import ASSUMPTIONS, SWITCHES
+from hercules_fast.serving.gather import host_gather, near_gather
 
 QUICK = hf.Effort(queries=2048, final_queries=4096, replications=2)
 PARAMETERS = {
     "operator_overhead": "12 us per operator on a CPU, 21 us on a GPU (derived)",
     "operator_parallelism": "a GEMM on p cores gains p / (1 + 0.05 (p - 1))",
-    "memory_bandwidth": "6 GB/s per core (derived); 0.70-0.75 of peak in all",
+    "memory_bandwidth": "6 GB/s per core (derived); rate of the memory (simulated)",
     "gemm_batch": "half at 8 items",
     "gemm_width": "half at width 64; at least 0.15",
     "simd_clock": "1.6 and 1.9 GHz",
     "weight_streaming": "10 GB/s per core",
     "pollution": "chi = 0.2",
-    "near_memory": "rank rates (simulated), 2 ns issue",
+    "near_memory": "channels (simulated), packets of 640 lookups, 2 ns issue",
     "gpu_sharing": "overlap of transfer and work",
     "gpu_input": "10 GB/s",
 }
@@ -42,3 +50,38 @@ def test_worth(benchmark, full, effect) -> None:
     ratio, where = max(changes, key=lambda c: max(c[0], 1 / c[0]))
     assert ratio > 0
     print(f"\n| {effect} | {ASSUMPTIONS[effect]} | {PARAMETERS[effect]} | {ratio:.2f}x, {where} |")
+
+
+@pytest.mark.parametrize("row_bytes", [64, 128, 256, 512])
+def test_memories(row_bytes) -> None:
+    """GB/s of random rows of the catalogue's memories: hosts, then near memory with bags of 80 rows."""
+    memories = [hf.hardware.memory(name) for name in ("ddr4-t1", "ddr4-t2", "nmp-x2", "nmp-x4", "nmp-x8")]
+    table = TableGroup(count=4, rows=1, dim=row_bytes // 4, pooling=80)
+    items = np.array([4096.0])
+    rates = []
+    for memory in memories:
+        gather = near_gather if memory.kind == "nmp" else host_gather
+        rates.append(4096 * table.count * table.pooling * row_bytes / gather(memory, [table], items).seconds[0] / 1e9)
+    assert rates[0] < 76.84 and rates[1] < 76.84, "hosts read over the channels"
+    assert rates[1] < rates[2] < rates[3] < rates[4]
+    print(f"\n| {row_bytes} | " + " | ".join(f"{rate:.0f}" for rate in rates) + " |")
+
+
+MEMORY_CHANGES = {
+    "chips of 8 bits": lambda memory: replace(memory, standard="DDR4-2400R"),
+    "packets of 160": lambda memory: replace(memory, nmp_packet=160),
+    "packets of 2,560": lambda memory: replace(memory, nmp_packet=2560),
+    "5 ns to issue": lambda memory: replace(memory, nmp_issue_ns=5.0),
+    "rows cut over the ranks": lambda memory: replace(memory, nmp_mode="column-split"),
+}
+
+
+@pytest.mark.parametrize("change", MEMORY_CHANGES)
+def test_memory_assumption(benchmark, full, change) -> None:
+    fleet = hf.fleet("envelope")
+    servers = [replace(s, memory=MEMORY_CHANGES[change](s.memory)) for s in fleet.servers]
+    other = benchmark.pedantic(hf.profile, args=(servers, fleet.workloads), kwargs={"effort": QUICK}, rounds=1)
+    rows = [(b.qps / a.qps, f"{a.workload} on {a.server}") for a, b in zip(full.rows, other.rows, strict=True)]
+    moved = sorted((r for r in rows if abs(r[0] - 1) > 0.05), key=lambda r: r[0])
+    assert all(ratio > 0 for ratio, _ in rows)
+    print(f"\n| {change} | " + ("; ".join(f"{ratio:.2f}x {where}" for ratio, where in moved) or "none by 5 %") + " |")

@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "memory": {"errors", "_core", "descriptors"},
     "queueing": {"errors", "_core", "descriptors", "traffic", "tables"},
     # 3 serving
-    "serving": {"errors", "_core", "hardware", "models", "traffic", "tables"},
+    "serving": {"errors", "_core", "hardware", "models", "traffic", "tables", "memory"},
     # 4 offline and online
     "profiling": {"errors", "_core", "hardware", "models", "traffic", "fleets", "tables", "serving"},
     "provisioning": {"errors", "_core", "hardware", "models", "traffic", "fleets", "tables"},

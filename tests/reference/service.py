@@ -1,11 +1,16 @@
 """Service times, one number at a time, straight from the formulas (all effects switched on).
 
-Everything is a scalar; nothing is shared with the package but the descriptors.
+Everything is a scalar; nothing is shared with the package but the descriptors and the memory simulators.
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
+import math
+from functools import cache, wraps
+
+import numpy as np
+
+from hercules_fast.memory import Dimm, NmpTable, simulate_dram, simulate_nmp, uniform_rows
 
 CHI = 0.2
 HALF_BATCH = 8.0
@@ -21,43 +26,115 @@ def sls_overhead_s(server, model, cores):
 
 def gather_s(server, model, items, gathering, cores):
     """One of ``gathering`` threads of ``cores`` cores gathers the rows of ``items`` items."""
-    memory, cpu = server.memory, server.cpu
-    bandwidth = memory.peak_gb_s * 1e9 * memory.gather_efficiency
-    rate = min(cores * cpu.gather_core_gb_s * 1e9, bandwidth / gathering)
-    plain = items * model.embedding_read_bytes_per_item / rate
-    if memory.kind != "nmp":
-        return plain
-    near = items * (
-        gathering * near_memory_item_s(memory, model) + model.lookups_per_item * memory.nmp_issue_ns * 1e-9 / cores
-    )
-    return min(plain, near)
+    if near_memory_pays(server, model):
+        return gathering * near_s(server.memory, model, items) + issue_s(server, model, items, cores)
+    alone = items * model.embedding_read_bytes_per_item / (cores * server.cpu.gather_core_gb_s * 1e9)
+    return max(alone, gathering * items * host_item_s(server.memory, model))
 
 
-def near_memory_item_s(memory, model):
-    bags = []
+def issue_s(server, model, items, cores):
+    return items * model.lookups_per_item * server.memory.nmp_issue_ns * 1e-9 / cores
+
+
+def remembered(function):
+    """Remember results by the names of servers, memories and models: many are asked for again and again."""
+    known = {}
+
+    @wraps(function)
+    def remembering(*arguments):
+        key = tuple(getattr(argument, "name", argument) for argument in arguments)
+        if key not in known:
+            known[key] = function(*arguments)
+        return known[key]
+
+    return remembering
+
+
+@remembered
+def near_memory_pays(server, model):
+    """Of large batches, at the number of cores that just fills the host's bandwidth."""
+    if server.memory.kind != "nmp":
+        return False
+    items = 1e6
+    one_core = items * model.embedding_read_bytes_per_item / (server.cpu.gather_core_gb_s * 1e9)
+    full = one_core / (items * host_item_s(server.memory, model))
+    return full * near_s(server.memory, model, items) + issue_s(server, model, items, 1) <= one_core
+
+
+def host_item_s(memory, model):
+    total = 0.0
     for group in model.tables:
-        bursts = (group.row_bytes + 63) // 64
-        in_ranks = group.pooling * bursts * cycles_per_burst(memory, 64 * bursts)
-        dimms = memory.dimms_per_channel
-        reached = dimms * (1 - (1 - 1 / dimms) ** group.pooling)  # DIMMs that hold at least one of the rows
-        over_channel = 4 * bursts * reached
-        bags.extend([max(in_ranks, over_channel)] * group.count)
-    load = [0.0] * memory.channels
-    for bag in sorted(bags, reverse=True):
-        load[load.index(min(load))] += bag
-    return max(load) * memory.cycle_ns * 1e-9
+        lines = math.ceil(group.row_bytes / memory.standard.access_bytes)
+        together = math.ceil(lines / memory.channels)
+        total += group.count * group.pooling * lines * line_s(memory.standard, memory.ranks, together) / memory.channels
+    return total
 
 
-def cycles_per_burst(memory, row_bytes):
-    points = list(zip(memory.nmp_vector_bytes, memory.nmp_cycles_per_64b, strict=True))
-    if row_bytes <= points[0][0]:
-        return points[0][1]
-    if row_bytes >= points[-1][0]:
-        return points[-1][1]
-    for (x0, y0), (x1, y1) in pairwise(points):
-        if x0 <= row_bytes <= x1:
-            return y0 + (y1 - y0) * (row_bytes - x0) / (x1 - x0)
-    raise AssertionError
+@cache
+def line_s(standard, ranks, together):
+    """One channel reads ``together`` lines from each of many random places; the seconds of one line."""
+    bytes_ = together * standard.access_bytes
+    places = uniform_rows(math.ceil(32768 / together), min(2**31, ranks * standard.rank_bytes // bytes_))
+    reads = [int(place) * bytes_ + k * standard.access_bytes for place in places for k in range(together)]
+    return simulate_dram(reads, standard=standard, ranks=ranks).seconds / len(reads)
+
+
+@remembered
+def near_s(memory, model, items):
+    """The channel with most work decides; tables of one shape are one batch there, shapes follow one another."""
+    return max(
+        sum(batch_s(memory, *shape, items * shapes.count(shape)) for shape in dict.fromkeys(shapes))
+        for shapes in channels_of(memory, model)
+    )
+
+
+@remembered
+def channels_of(memory, model):
+    """Shapes (pooling, bytes of a row) on each channel: heaviest table first, each where there is least work."""
+    shapes = [(group.pooling, group.row_bytes) for group in model.tables for _ in range(group.count)]
+    shapes.sort(key=lambda shape: (-bag_s(memory, *shape), *shape))
+    channels, work = [[] for _ in range(memory.channels)], [0.0] * memory.channels
+    for shape in shapes:
+        least = work.index(min(work))
+        channels[least].append(shape)
+        work[least] += bag_s(memory, *shape)
+    return channels
+
+
+def batch_s(memory, pooling, row_bytes, bags):
+    """``bags`` bags of one shape on one channel."""
+    longest = longest_batch(memory, pooling, row_bytes)
+    if bags >= longest:
+        return bags * bag_s(memory, pooling, row_bytes)
+    low, high = longest, longest
+    while low > bags:
+        low, high = max(1, low // 8), low
+    a, b = (simulated_s(memory_key(memory), pooling, row_bytes, n) for n in (low, high))
+    return max(a + (b - a) * (bags - low) / (high - low), bags * bag_s(memory, pooling, row_bytes))
+
+
+def longest_batch(memory, pooling, row_bytes):
+    """2**14 accesses of each rank."""
+    return max(1, 2**14 * memory.ranks // (pooling * math.ceil(row_bytes / memory.standard.access_bytes)))
+
+
+def bag_s(memory, pooling, row_bytes):
+    longest = longest_batch(memory, pooling, row_bytes)
+    return simulated_s(memory_key(memory), pooling, row_bytes, longest) / longest
+
+
+def memory_key(memory):
+    dimm = Dimm(standard=memory.standard, dimms=memory.dimms_per_channel, ranks_per_dimm=memory.ranks_per_dimm)
+    return dimm, memory.nmp_mode, memory.nmp_packet
+
+
+@cache
+def simulated_s(key, pooling, row_bytes, bags):
+    dimm, mode, packet = key
+    stride = math.ceil(row_bytes / dimm.standard.access_bytes) * dimm.standard.access_bytes
+    table = NmpTable(rows=min(2**31, dimm.ranks * dimm.standard.rank_bytes // stride), dim=stride // 4)
+    rows, offsets = uniform_rows(bags * pooling, table.rows), np.arange(bags) * pooling
+    return simulate_nmp(rows, offsets, [table], dimm=dimm, mode=mode, packet=packet, baseline=False).seconds
 
 
 def gemm_core_flop_s(server, op, items):
@@ -92,16 +169,21 @@ def dense_alone_s(server, model, items, cores):
     return total
 
 
-def slowdown(server, gathering_cores):
+def slowdown(server, model, gathering_cores):
+    if near_memory_pays(server, model):
+        return 1.0
     return 1 + CHI * min(1.0, gathering_cores / server.cpu.cores)
 
 
 def sparse_s(server, model, items, busy, cores):
-    return sls_overhead_s(server, model, cores) + gather_s(server, model, items, busy, cores)
+    overhead = sls_overhead_s(server, model, cores)
+    if near_memory_pays(server, model):
+        return overhead + issue_s(server, model, items, cores)
+    return overhead + gather_s(server, model, items, busy, cores)
 
 
 def dense_s(server, model, items, sparse_busy, sparse_cores, dense_cores):
-    return dense_alone_s(server, model, items, dense_cores) * slowdown(server, sparse_busy * sparse_cores)
+    return dense_alone_s(server, model, items, dense_cores) * slowdown(server, model, sparse_busy * sparse_cores)
 
 
 def whole_model_s(server, model, items, busy, cores):
@@ -110,7 +192,7 @@ def whole_model_s(server, model, items, busy, cores):
 
     def times(others):
         sparse = sls_overhead_s(server, model, cores) + gather_s(server, model, items, 1 + others, cores)
-        return sparse, alone * slowdown(server, others * cores)
+        return sparse, alone * slowdown(server, model, others * cores)
 
     low, high = 0.0, float(busy - 1)
     for _ in range(60):

@@ -127,11 +127,8 @@ def test_envelope() -> None:
 
 def test_hardware_figures() -> None:
     assert hardware.cpu("xeon-d-2191").core_gflop_s == pytest.approx(51.2)
-    assert hardware.memory("nmp-x8").nmp_cycles_per_64b == (1.20, 0.73, 0.65)
     assert [hardware.memory(f"nmp-x{r}").capacity_gb for r in (2, 4, 8)] == [128, 256, 512]
-    for name in hardware.memory_names():
-        memory = hardware.memory(name)
-        assert memory.peak_gb_s == pytest.approx(memory.channels * 64 / (4 * memory.cycle_ns))
+    assert [hardware.memory(f"nmp-x{r}").ranks for r in (2, 4, 8)] == [2, 4, 8]
     assert hardware.gpu("p100").memory_gb_s == 720
     assert "slide" in hardware.gpu("P100").sources["memory_gb_s"]
 
@@ -514,10 +511,41 @@ def test_faults_of_a_size_law(tmp_path: Path, old: str, new: str, path: str, mes
 
 def test_nmp_fields_belong_to_nmp(tmp_path: Path) -> None:
     text = (PACKAGE / "hardware/catalog/memory/nmp-x2.toml").read_text()
-    faults = faults_of(write(tmp_path, "plain.toml", text.replace('"nmp"', '"ddr4"')))
-    assert faults.keys() == {"nmp_vector_bytes", "nmp_cycles_per_64b", "nmp_issue_ns"}
-    faults = faults_of(write(tmp_path, "short.toml", text.replace("[64, 128, 256]", "[64, 128]")))
-    assert "3 values for 2" in faults["nmp_cycles_per_64b"]
+    faults = faults_of(write(tmp_path, "plain.toml", text.replace('"nmp"', '"ddr4"', 1)))
+    assert faults.keys() == {"nmp_mode", "nmp_packet", "nmp_issue_ns"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "path", "message"),
+    [
+        (
+            "ranks_per_dimm = 2",
+            "ranks_per_dimm = 3",
+            "ranks_per_dimm",
+            "3 ranks on a channel; allowed is a power of two",
+        ),
+        ("capacity_gb = 128", "capacity_gb = 256", "capacity_gb", "is 256; 8 ranks of DDR4-2400R-x4 hold 137.4"),
+        ('"DDR4-2400R-x4"', '"DDR4-2400-x4"', "standard", "did you mean 'DDR4-2400R-x4'"),
+        ('nmp_mode = "nmp"', 'nmp_mode = "row-split"', "nmp_mode", "allowed is one of nmp, column-split"),
+        ("nmp_packet = 640", "nmp_packet = -1", "nmp_packet", "-1 is outside what is allowed"),
+    ],
+)
+def test_faults_of_a_memory(tmp_path: Path, old: str, new: str, path: str, message: str) -> None:
+    text = (PACKAGE / "hardware/catalog/memory/nmp-x2.toml").read_text()
+    assert faults_of(write(tmp_path, "good.toml", text)) == {}
+    faults = faults_of(write(tmp_path, "bad.toml", text.replace(old, new)))
+    assert message in faults[path], faults
+
+
+def test_a_memory_of_a_standard_of_ones_own(tmp_path: Path) -> None:
+    """A standard beside the memory's file stands in for the catalogue's; the server carries it."""
+    standard = (PACKAGE / "memory/catalog/dram/ddr4-2400r-x4.toml").read_text()
+    write(
+        tmp_path, "slow.toml", standard.replace('"DDR4-2400R-x4"', '"slow"').replace("tck_ns = 0.833", "tck_ns = 1.666")
+    )
+    memory = (PACKAGE / "hardware/catalog/memory/ddr4-t2.toml").read_text().replace('"DDR4-2400R-x4"', '"slow"')
+    found = hardware.load_memory(write(tmp_path, "memory.toml", memory))
+    assert found.standard.tck_ns == 1.666 and found.name == "ddr4-t2"
 
 
 def test_faults_of_references(tmp_path: Path) -> None:
@@ -700,8 +728,8 @@ def check_never_raises(path: Path, raw: bytes) -> None:
 def test_catalogue_objects_pass_the_rules_of_files() -> None:
     for name in models.model_names():
         validate(kinds()["model"], models.model(name))
-    for name in hardware.memory_names():
-        validate(kinds()["memory"], hardware.memory(name))
+    for name in hardware.gpu_names():
+        validate(kinds()["gpu"], hardware.gpu(name))
     for name in traffic.arrivals_names():
         validate(kinds()["arrivals"], traffic.arrivals(name))
     with pytest.raises(ConfigError, match="Model is not a Cpu"):

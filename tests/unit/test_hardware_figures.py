@@ -9,6 +9,7 @@ from dataclasses import fields
 
 import pytest
 
+import hercules_fast as hf
 from hercules_fast import hardware
 from hercules_fast.hardware import MARKS
 
@@ -37,31 +38,12 @@ CPU_BOTH = {
     "l2_kb": 1024,
 }
 MEMORY = {
-    "ddr4-t1": {"dimms_per_channel": 1, "ranks_per_dimm": 1, "capacity_gb": 64, "gather_efficiency": 0.70, "tdp_w": 28},
-    "ddr4-t2": {
-        "dimms_per_channel": 1,
-        "ranks_per_dimm": 2,
-        "capacity_gb": 128,
-        "gather_efficiency": 0.75,
-        "tdp_w": 50,
-    },
-    "nmp-x2": {"dimms_per_channel": 1, "ranks_per_dimm": 2, "capacity_gb": 128, "gather_efficiency": 0.75, "tdp_w": 50},
-    "nmp-x4": {
-        "dimms_per_channel": 2,
-        "ranks_per_dimm": 2,
-        "capacity_gb": 256,
-        "gather_efficiency": 0.75,
-        "tdp_w": 100,
-    },
-    "nmp-x8": {
-        "dimms_per_channel": 4,
-        "ranks_per_dimm": 2,
-        "capacity_gb": 512,
-        "gather_efficiency": 0.75,
-        "tdp_w": 200,
-    },
+    "ddr4-t1": {"dimms_per_channel": 1, "ranks_per_dimm": 1, "capacity_gb": 64, "tdp_w": 28},
+    "ddr4-t2": {"dimms_per_channel": 1, "ranks_per_dimm": 2, "capacity_gb": 128, "tdp_w": 50},
+    "nmp-x2": {"dimms_per_channel": 1, "ranks_per_dimm": 2, "capacity_gb": 128, "tdp_w": 50},
+    "nmp-x4": {"dimms_per_channel": 2, "ranks_per_dimm": 2, "capacity_gb": 256, "tdp_w": 100},
+    "nmp-x8": {"dimms_per_channel": 4, "ranks_per_dimm": 2, "capacity_gb": 512, "tdp_w": 200},
 }
-NMP_CYCLES = {"nmp-x2": (3.71, 2.35, 2.26), "nmp-x4": (2.04, 1.25, 1.21), "nmp-x8": (1.20, 0.73, 0.65)}
 GPU = {
     "p100": {"fp32_tflop_s": 10.6, "memory_gb_s": 720},
     "v100": {"fp32_tflop_s": 15.7, "memory_gb_s": 900},
@@ -104,15 +86,19 @@ def test_cpus(name) -> None:
 @pytest.mark.parametrize("name", MEMORY)
 def test_memories(name) -> None:
     memory = hardware.memory(name)
-    check(memory, MEMORY[name] | {"channels": 4, "peak_gb_s": 76.8, "idle_fraction": 0.4})
-    assert memory.cycle_ns == pytest.approx(1 / 1.2, rel=1e-12), "DDR4-2400 runs at 1.2 GHz"
-    assert memory.nmp_cycles_per_64b == NMP_CYCLES.get(name, ())
+    check(memory, MEMORY[name] | {"channels": 4, "idle_fraction": 0.4})
+    assert memory.standard == hf.memory.standard("DDR4-2400R-x4")
+    assert memory.ranks == memory.dimms_per_channel * memory.ranks_per_dimm
+    held_gib = memory.channels * memory.ranks * memory.standard.rank_bytes / 2**30
+    assert held_gib == memory.capacity_gb, "the chips are those that make up the stated capacity"
     found = marks(memory)
     assert found["capacity_gb"] == found["tdp_w"] == "stated"
-    assert found["gather_efficiency"] == "assumed"
-    if name in NMP_CYCLES:
-        assert memory.nmp_vector_bytes == (64, 128, 256) and memory.nmp_issue_ns == 2
-        assert found["nmp_cycles_per_64b"] == "simulated" and found["nmp_issue_ns"] == "assumed"
+    assert found["standard"] == "assumed"
+    near = {"nmp_mode": "nmp", "nmp_packet": 640, "nmp_issue_ns": 2} if memory.kind == "nmp" else {"nmp_packet": 0}
+    check(memory, near)
+    assert memory.kind == ("nmp" if name.startswith("nmp") else "ddr4")
+    if memory.kind == "nmp":
+        assert found["nmp_packet"] == found["nmp_issue_ns"] == "assumed"
 
 
 @pytest.mark.parametrize("name", GPU)

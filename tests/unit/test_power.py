@@ -41,6 +41,11 @@ def test_memory_never_draws_more_than_its_tdp() -> None:
     assert power(config, qps=1e9).components_w["memory"] == 30.0
 
 
+def test_a_memory_of_unknown_energy_counts_as_fully_used() -> None:
+    config = make_table().config(0, (2, 0), batch=8)
+    assert power(config, energy_j_per_query=float("nan")).components_w["memory"] == 30.0
+
+
 def test_unknown_mode() -> None:
     with pytest.raises(InputError, match="power_mode: is 'x'; allowed are 'component', 'tdp'"):
         power(make_table().config(0, (2, 0), batch=8), mode="x")

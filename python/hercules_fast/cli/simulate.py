@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +41,7 @@ def add_parser(verbs: Verbs) -> None:
         description="Simulate a system that a file describes, or one scheduling configuration of a workload on a "
         "server, and print its tail latencies with their 95 %% intervals. Exits 1 when an SLA is missed.",
         epilog="A configuration of several stages takes one number per stage, in order: "
-        "--kind cpu-sd --threads 8,5 --cores 1,2",
+        "--kind cpu-sd --threads 8,5 --cores 1,2. Near-memory channels are a stage too, of one: --threads 8,1,5.",
         allow_abbrev=False,
     )
     parser.add_argument("--config", metavar="FILE", help="a system, its queries and SLAs (.toml)")
@@ -168,7 +167,7 @@ def _config(table: ServiceTable, args: argparse.Namespace) -> SchedulingConfig:
             f"--kind: is {args.kind!r}; allowed for {table.workload} on {table.server} are {', '.join(kinds)}"
         )
     variants = [k for k, v in enumerate(table.variants) if v.kind == args.kind]
-    used = [s for s in range(len(table.stages)) if not math.isnan(table.seconds[variants[0], s, 0, 0])]
+    used = [s for s in range(len(table.stages)) if table.uses(variants[0], s)]
     names = ", ".join(table.stages[s].name for s in used)
     if len(args.threads) != len(used):
         raise InputError(f"--threads: has {len(args.threads)} numbers; allowed is one per stage of the kind: {names}")

@@ -225,7 +225,7 @@ def content_faults(kind: FileKind[Any], data: dict[str, Any]) -> tuple[Any, list
 
 
 def validate(kind: FileKind[T], descriptor: T) -> None:
-    """Apply the ranges and rules of files to a descriptor made in Python (``kind.form`` itself, not server or fleet).
+    """Apply the ranges and rules of files to a descriptor made in Python, of a kind without references.
 
     Raises :class:`ConfigError` with every fault. Sources are not asked for.
     """

@@ -52,32 +52,36 @@ class Cpu:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Memory:
-    """The DRAM of a server; ``kind="nmp"`` adds near-memory processing on every rank (after RecNMP)."""
+    """The DRAM of a server; ``kind="nmp"`` adds near-memory processing on every rank (after RecNMP).
+
+    How fast it gathers rows, and at what energy, is no figure of its own: a cycle-level model of its standard tells.
+    """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = FILE_RULES
 
     name: str
     kind: Literal["ddr4", "nmp"]
+    standard: Any
+    """What its ranks are: a :class:`hercules_fast.memory.DramStandard`, or the name of one in the catalogue."""
     channels: int
     dimms_per_channel: int
     ranks_per_dimm: int
     capacity_gb: float
     """Decimal gigabytes."""
-    peak_gb_s: float
-    """Bandwidth of all channels together at the pins."""
-    cycle_ns: float
-    """Length of a DRAM clock cycle; a 64-byte burst takes four."""
-    gather_efficiency: float
-    """Share of ``peak_gb_s`` that random row reads of the host reach."""
     tdp_w: float
     idle_fraction: float
-    nmp_vector_bytes: tuple[float, ...] = ()
-    """Row sizes for which ``nmp_cycles_per_64b`` is given, increasing; empty for plain DRAM."""
-    nmp_cycles_per_64b: tuple[float, ...] = ()
-    """DRAM cycles per 64 bytes gathered near memory, one channel, all of its ranks busy."""
+    nmp_mode: Literal["nmp", "column-split"] = "nmp"
+    """Each rank gathers whole rows (after RecNMP), or its piece of every row (after TensorDIMM)."""
+    nmp_packet: int = 0
+    """Lookups between two barriers of a channel; 0 for none."""
     nmp_issue_ns: float = 0.0
     """Host time to issue one near-memory lookup."""
     sources: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def ranks(self) -> int:
+        """Ranks of a channel."""
+        return self.dimms_per_channel * self.ranks_per_dimm
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

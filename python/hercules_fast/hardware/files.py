@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,7 +20,7 @@ from hercules_fast.descriptors import (
     Variants,
     load,
 )
-from hercules_fast.errors import Fault
+from hercules_fast.errors import ConfigError, Fault
 from hercules_fast.hardware.descriptors import Cpu, Gpu, Memory, Server
 
 __all__ = [
@@ -43,20 +42,38 @@ __all__ = [
 _CATALOG = Path(__file__).parent / "catalog"
 _FREQUENCY_GHZ = Bound(0.0, 100.0, low_open=True)
 _RESERVE = Bound(0.0, 1.0, high_open=True)
+MAX_RANKS = 64
+"""Most ranks of a channel."""
 
 
 def _as_read(form: Any, _resolve: Callable[[str, str], Any]) -> Any:
     return form
 
 
-def _memory_faults(memory: Memory) -> Iterator[Fault]:
-    sizes, cycles = memory.nmp_vector_bytes, memory.nmp_cycles_per_64b
-    if len(sizes) != len(cycles):
-        yield Fault("nmp_cycles_per_64b", f"{len(cycles)} values for {len(sizes)} nmp_vector_bytes")
-    if any(a >= b for a, b in pairwise(sizes)):
-        yield Fault("nmp_vector_bytes", "values must increase")
-    if memory.kind == "nmp" and not sizes:
-        yield Fault("nmp_vector_bytes", "at least one row size is needed")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemoryForm(Memory):
+    """A memory as its file writes it: the standard by name."""
+
+    standard: str
+
+
+def _memory_faults(memory: MemoryForm) -> Iterator[Fault]:
+    if memory.ranks > MAX_RANKS or memory.ranks & (memory.ranks - 1):
+        yield Fault(
+            "ranks_per_dimm",
+            f"{memory.dimms_per_channel} DIMMs of {memory.ranks_per_dimm} are {memory.ranks} ranks on a channel; "
+            f"allowed is a power of two up to {MAX_RANKS}",
+        )
+
+
+def _build_memory(form: MemoryForm, resolve: Callable[[str, str], Any]) -> Memory:
+    standard = resolve("dram", form.standard)
+    held_gb = form.channels * form.ranks * standard.rank_bytes / 1e9
+    if form.capacity_gb > held_gb:
+        message = f"is {form.capacity_gb:g}; {form.channels * form.ranks} ranks of {standard.name} hold {held_gb:.1f}"
+        raise ConfigError(form.name, [Fault("capacity_gb", message)])
+    values = {spec.name: getattr(form, spec.name) for spec in fields(Memory)}
+    return Memory(**{**values, "standard": standard})
 
 
 CPU: FileKind[Cpu] = FileKind(
@@ -81,27 +98,24 @@ CPU: FileKind[Cpu] = FileKind(
 )
 
 _PLAIN_MEMORY = frozenset[str]()
-_NMP_MEMORY = frozenset({"nmp_vector_bytes", "nmp_cycles_per_64b", "nmp_issue_ns"})
+_NMP_MEMORY = frozenset({"nmp_mode", "nmp_packet", "nmp_issue_ns"})
 
 MEMORY: FileKind[Memory] = FileKind(
     name="memory",
-    form=Memory,
+    form=MemoryForm,
     catalog=_CATALOG / "memory",
-    build=_as_read,
+    build=_build_memory,
     bounds={
         "channels": COUNT,
         "dimms_per_channel": COUNT,
         "ranks_per_dimm": COUNT,
         "capacity_gb": POSITIVE,
-        "peak_gb_s": POSITIVE,
-        "cycle_ns": POSITIVE,
-        "gather_efficiency": EFFICIENCY,
         "tdp_w": POSITIVE,
         "idle_fraction": FRACTION,
-        "nmp_vector_bytes[]": POSITIVE,
-        "nmp_cycles_per_64b[]": POSITIVE,
+        "nmp_packet": Bound(0, 2**20),
         "nmp_issue_ns": NOT_NEGATIVE,
     },
+    references={"standard": "dram"},
     variants=(
         Variants(
             at="",

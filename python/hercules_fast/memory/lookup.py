@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -48,6 +48,7 @@ def gather_table(
     ranks: Sequence[int] = (2, 4, 8),
     rows: int = 1 << 20,
     exponent: float = 0.0,
+    mode: Literal["nmp", "column-split"] = "nmp",
     packet: int = 640,
     most_reads: int = 1 << 16,
     seed: int = 0,
@@ -65,6 +66,7 @@ def gather_table(
         vector_bytes: Bytes of a row of float32, multiples of 4.
         ranks: Ranks of the channel.
         rows, exponent, seed: As for :func:`sweep_memory`.
+        mode: As for :func:`simulate_nmp`.
         packet: Instructions between barriers, 0 for none.
         most_reads: Accesses up to which a batch is simulated.
         threads: As for :func:`simulate_nmp`.
@@ -103,6 +105,7 @@ def gather_table(
                         np.arange(0, lookups, pooling),
                         [table],
                         dimm=ours,
+                        mode=mode,
                         ranks=number,
                         packet=packet,
                         baseline=False,

@@ -122,7 +122,7 @@ class DramStandard:
     organisation: Organisation
     timing: Timing
     currents: Currents | None = None
-    sources: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def core(self) -> _core.DramStandard:
         """The standard as the core takes it. Raises :class:`InputError` where parameters do not fit each other."""

@@ -89,8 +89,10 @@ def _batches(table: ServiceTable, grid: tuple[int, ...]) -> list[int]:
     return [b for b in grid if b <= table.max_items]
 
 
-def _threads(table: ServiceTable, **by_stage: int) -> list[int]:
-    return [by_stage.get(stage.name, 0) for stage in table.stages]
+def _threads(table: ServiceTable, variant: int, **by_stage: int) -> list[int]:
+    """Threads of each stage; near-memory channels that the variant uses are one station."""
+    near = {s.name: 1 for k, s in enumerate(table.stages) if s.name == "nmp" and table.uses(variant, k)}
+    return [(near | by_stage).get(stage.name, 0) for stage in table.stages]
 
 
 def _cores(table: ServiceTable) -> int:
@@ -111,7 +113,7 @@ def _cpu(lattice: _Lattice, kind: int, variants: list[int]) -> None:
         widths.append(o)
         for m in range(1, cores // o + 1):
             for d in batches:
-                lattice.add(kind, (o, m, d), v, d, 1, _threads(table, model=m))
+                lattice.add(kind, (o, m, d), v, d, 1, _threads(table, v, model=m))
     narrow, wide = min(widths), max(widths)
     half = _middle(sorted(widths))
     lattice.start(kind, narrow, cores // narrow, _middle(batches))
@@ -132,7 +134,7 @@ def _pipeline(lattice: _Lattice, kind: int, variants: list[int]) -> None:
                 break
             splits.append(m_sparse)
             for d in batches:
-                threads = _threads(table, sparse=m_sparse, dense=m_dense)
+                threads = _threads(table, v, sparse=m_sparse, dense=m_dense)
                 lattice.add(kind, (sparse_cores, dense_cores, m_sparse, d), v, d, 1, threads)
         if sparse_cores == 1 and dense_cores in (1, 4) and splits:
             lattice.start(kind, sparse_cores, dense_cores, _middle(splits), _middle(batches))
@@ -144,7 +146,7 @@ def _gpu(lattice: _Lattice, kind: int, variants: list[int]) -> None:
         fuse = _batches(table, FUSE_ITEMS)
         for k in range(1, table.variants[v].max_instances + 1):
             for f in fuse:
-                lattice.add(kind, (k, f), v, table.max_items, f, _threads(table, gpu=k))
+                lattice.add(kind, (k, f), v, table.max_items, f, _threads(table, v, gpu=k))
         lattice.start(kind, 1, _middle(fuse))
         lattice.start(kind, 1, fuse[-1])
 
@@ -162,6 +164,6 @@ def _pooling(lattice: _Lattice, kind: int, variants: list[int]) -> None:
             for d in batches:
                 for k in range(1, min(2, table.variants[v].max_instances) + 1):
                     for f in fuse:
-                        threads = _threads(table, sparse=m, gpu=k)
+                        threads = _threads(table, v, sparse=m, gpu=k)
                         lattice.add(kind, (o, m, d, k, f), v, d, f, threads)
         lattice.start(kind, o, most, _middle(batches), 1, _middle(fuse))

@@ -45,7 +45,7 @@ def server_power(
         config: scheduling configuration.
         qps: load in queries per second.
         stage_utilisation: busy share of each stage's threads, one per stage of the table.
-        energy_j_per_query: dynamic energy of the memory per query, joules.
+        energy_j_per_query: dynamic energy of the memory per query, joules; NaN, unknown, counts as full use of it.
         mode: ``component`` or ``tdp``.
 
     Raises:
@@ -69,7 +69,8 @@ def server_power(
         used[group.component] += min(1.0, sum(shares) / slots) if slots else 0.0
     if "memory" in used:
         span = table.tdp_w["memory"] - table.idle_w["memory"]
-        used["memory"] = min(1.0, qps * energy_j_per_query / span) if span > 0 else 0.0
+        share = qps * energy_j_per_query / span if span > 0 else 0.0
+        used["memory"] = share if share < 1.0 else 1.0  # unknown energy (NaN) counts as full use
     if mode == "tdp":
         watts = dict(table.tdp_w)
         return ServerPower(power_w=sum(watts.values()), mode=mode, components_w=watts, utilisation=used)

@@ -6,13 +6,16 @@ instruction set, and the same descriptors must give the same bytes everywhere. T
 The formulas, for a batch of b items (each is a term of :class:`~hercules_fast.serving.terms.Terms`):
 
 * *overhead* of n independent operators on o cores: ``max(t_op, n t_op / o)``; operators of a chain add up.
-* *gather* of R bytes per item by one of n gathering threads of o cores:
-  ``b R / min(o b_core, B / n)``, with B the random-read bandwidth of the memory.
+* *gather* of R bytes per item by one of n gathering threads of o cores: ``b max(R / (o b_core), n h)``, with h the
+  seconds that the memory needs for the rows of an item (:func:`~hercules_fast.serving.gather.host_gather`).
 * *GEMM* of F operations per item: ``b F / (peak eff speedup(p))`` with
   ``eff = max(0.15, wide w / (w + 64)) b / (b + 8)`` and ``speedup(p) = p / (1 + 0.05 (p - 1))``,
   at least ``weight bytes / (p llc_core)``; c independent copies spread over the o cores.
 * *pollution*: dense time times ``1 + chi (gathering cores / cores)``.
-* *near-memory gather*: see :func:`near_memory_item_s`.
+* *near-memory gather* of L lookups per item: a thread issues for ``b L t_issue / o``, then the channels gather for
+  ``near(b)`` (:func:`~hercules_fast.serving.gather.near_gather`). In a pipeline they are a stage of their own, which
+  takes one batch after another; a whole-model thread waits for its sums while n threads share the channels,
+  ``n near(b)``. Rows that are gathered near memory do not pass the cores, so they pollute nothing.
 * *GPU* with n busy instances: ``n_ops t_op + b max(w + l, n w, n l)`` with ``w = max(F / (eff peak), R / (eff HBM))``
   and ``l = input / link``. Instances share the card and the link, and one's transfer overlaps another's work: the
   asymptotic bound of n customers that visit two servers in turn. One instance alone does not overlap its own transfer.
@@ -20,7 +23,7 @@ The formulas, for a batch of b items (each is a term of :class:`~hercules_fast.s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,12 +31,13 @@ import numpy.typing as npt
 
 from hercules_fast.errors import InputError
 from hercules_fast.hardware import Cpu, Gpu, Memory, Server
-from hercules_fast.models import Model, Operator, TableGroup
+from hercules_fast.models import Model, Operator
+from hercules_fast.serving.gather import Gathering, host_gather, near_gather
 from hercules_fast.serving.terms import ASSUMPTIONS, SWITCHES, Terms
 from hercules_fast.tables import ServiceTable, TableGroupSpec, TableStage, TableVariant
 from hercules_fast.traffic import Workload
 
-__all__ = ["Fit", "fits", "near_memory_item_s", "service_table"]
+__all__ = ["Fit", "fits", "service_table"]
 
 Array = npt.NDArray[np.float64]
 
@@ -51,7 +55,6 @@ SHARE_SETTLED = 1e-10
 GIGA = 1e9
 MICRO = 1e-6
 NANO = 1e-9
-KINDS = ("cpu", "cpu-sd", "gpu", "gpu-host-pooling")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,11 +113,47 @@ def fits(server: Server, model: Model) -> Fit:
     )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Use:
+    """What one stage of a variant takes."""
+
+    seconds: Array
+    """[I, B], or [I, 1] where the number of busy threads does not matter."""
+    cores: int = 0
+    """Operator cores of a thread."""
+    energy_j: Array | float = 0.0
+    """[I], dynamic energy of the memory."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Layout:
+    """One way to run the model, and what its stages take."""
+
+    kind: str
+    uses: Mapping[str, _Use]
+    memory_bytes: Mapping[str, float]
+    max_instances: int = 0
+
+    def variant(self, stages: Sequence[TableStage]) -> TableVariant:
+        """The variant of a table with these stages."""
+        cores = tuple(self.uses[stage.name].cores if stage.name in self.uses else 0 for stage in stages)
+        used = "-".join(str(c) for c in cores if c)
+        return TableVariant(
+            name=f"{self.kind}-o{used}" if used else self.kind,
+            kind=self.kind,
+            operator_cores=cores,
+            max_instances=self.max_instances,
+            memory_bytes=dict(self.memory_bytes),
+            pool_on_host=self.kind == "gpu-host-pooling",
+        )
+
+
 def service_table(server: Server, workload: Workload, terms: Terms = Terms()) -> ServiceTable:
     """Service times of ``workload`` on ``server`` for every way to lay it out that fits.
 
-    Stages: ``model`` (whole model on CPU), ``sparse`` then ``dense`` (pipeline), ``gpu``. Variants: whole model with
-    o operator cores; pipelines; the whole model on the GPU; sparse part on the host and dense part on the GPU.
+    Stages: ``model`` (whole model on CPU), ``sparse`` then ``dense`` (pipeline), ``gpu``; on a server with near-memory
+    processing ``nmp`` after ``sparse``, where that is faster than reading the rows. Variants: whole model with o
+    operator cores; pipelines; the whole model on the GPU; sparse part on the host and dense part on the GPU.
 
     Raises:
         InputError: the model fits neither the host nor the accelerator (with the sizes).
@@ -123,49 +162,35 @@ def service_table(server: Server, workload: Workload, terms: Terms = Terms()) ->
     fit = fits(server, model)
     if not fit.anywhere:
         raise InputError(f"{workload.name} on {server.name}: {fit.reason()}")
-    parts = _Parts(server, model, terms)
-    cpu = server.cpu
-    items = np.array(CPU_ITEMS + (FUSED_ITEMS if server.gpu else ()), dtype=np.int64)
+    cpu, gpu = server.cpu, server.gpu
+    items = np.array(CPU_ITEMS + (FUSED_ITEMS if gpu else ()), dtype=np.int64)
     busy = np.arange(1, cpu.cores + 1, dtype=np.int64)
-    blocks: list[tuple[TableVariant, list[Array | None], list[Array | None]]] = []
-    host = {"host": fit.host_bytes}
     b, n = items.astype(np.float64), busy.astype(np.float64)
+    parts = _Parts(server, model, terms, b)
+    layouts: list[_Layout] = []
+    host = {"host": fit.host_bytes}
 
     if fit.on_host:
         for cores in range(1, cpu.cores + 1):
-            whole = parts.whole_model(b, n, cores)
-            blocks.append((_variant("cpu", (cores, 0, 0, 0), host), [whole, None, None, None], [parts.gather_j(b)]))
+            uses = {"model": _Use(seconds=parts.whole_model(n, cores), cores=cores, energy_j=parts.gather_j)}
+            layouts.append(_Layout(kind="cpu", uses=uses, memory_bytes=host))
         for sparse_cores, dense_cores in PIPELINE_CORES:
             if sparse_cores + dense_cores > cpu.cores:
                 continue
-            seconds = [None, parts.sparse(b, n, sparse_cores), parts.dense(b, n, sparse_cores, dense_cores), None]
-            blocks.append(
-                (_variant("cpu-sd", (0, sparse_cores, dense_cores, 0), host), seconds, [None, parts.gather_j(b)])
-            )
-    if server.gpu and fit.gpu_instances:
-        seconds = [None, None, None, parts.gpu(server.gpu, b, n, pooled=False)]
+            dense = _Use(seconds=parts.dense(n, sparse_cores, dense_cores), cores=dense_cores)
+            uses = {**parts.sparse(n, sparse_cores), "dense": dense}
+            layouts.append(_Layout(kind="cpu-sd", uses=uses, memory_bytes=host))
+    if gpu and fit.gpu_instances:
+        uses = {"gpu": _Use(seconds=parts.gpu(gpu, n, pooled=False))}
         memory = {"gpu": fit.gpu_bytes}
-        blocks.append((_variant("gpu", (0, 0, 0, 0), memory, fit.gpu_instances), seconds, []))
-    if server.gpu and fit.on_host and fit.gpu_dense_instances:
+        layouts.append(_Layout(kind="gpu", uses=uses, memory_bytes=memory, max_instances=fit.gpu_instances))
+    if gpu and fit.on_host and fit.gpu_dense_instances:
         for sparse_cores in (1, 2):
-            seconds = [None, parts.sparse(b, n, sparse_cores), None, parts.gpu(server.gpu, b, n, pooled=True)]
+            uses = {**parts.sparse(n, sparse_cores), "gpu": _Use(seconds=parts.gpu(gpu, n, pooled=True))}
             memory = host | {"gpu": fit.gpu_dense_bytes}
-            variant = _variant("gpu-host-pooling", (0, sparse_cores, 0, 0), memory, fit.gpu_dense_instances)
-            blocks.append((variant, seconds, [None, parts.gather_j(b)]))
-
-    return _assemble(server, workload, terms, items, busy, blocks)
-
-
-def _variant(kind: str, cores: tuple[int, ...], memory: dict[str, float], instances: int = 0) -> TableVariant:
-    used = "-".join(str(c) for c in cores if c)
-    return TableVariant(
-        name=f"{kind}-o{used}" if used else kind,
-        kind=kind,
-        operator_cores=cores,
-        max_instances=instances,
-        memory_bytes=memory,
-        pool_on_host=kind == "gpu-host-pooling",
-    )
+            instances = fit.gpu_dense_instances
+            layouts.append(_Layout(kind="gpu-host-pooling", uses=uses, memory_bytes=memory, max_instances=instances))
+    return _assemble(server, workload, terms, items, busy, layouts)
 
 
 def _assemble(
@@ -174,48 +199,36 @@ def _assemble(
     terms: Terms,
     items: npt.NDArray[np.int64],
     busy: npt.NDArray[np.int64],
-    blocks: list[tuple[TableVariant, list[Array | None], list[Array | None]]],
+    layouts: Sequence[_Layout],
 ) -> ServiceTable:
-    """Put the computed blocks into one table; what a variant does not use is NaN seconds and no energy."""
-    stages: tuple[TableStage, ...] = (
+    """Put the layouts into one table; what a variant does not use is NaN seconds and no energy."""
+    cpu, memory, gpu = server.cpu, server.memory, server.gpu
+    stages = [
         TableStage(name="model", group="cpu", unit="sub_batch", busy_of="model"),
         TableStage(name="sparse", group="cpu", unit="sub_batch", busy_of="sparse"),
-        TableStage(name="dense", group="cpu", unit="sub_batch", busy_of="sparse", after=("sparse",)),
-        TableStage(name="gpu", group="gpu", unit="fused", busy_of="gpu", after=("sparse",)),
-    )
-    gpu = server.gpu
-    groups = [TableGroupSpec(name="cpu", component="cpu", capacity=server.cpu.cores, interference="at_start")]
+    ]
+    groups = [TableGroupSpec(name="cpu", component="cpu", capacity=cpu.cores, interference="at_start")]
+    components: dict[str, Cpu | Memory | Gpu] = {"cpu": cpu, "memory": memory}
+    pooled: tuple[str, ...] = ("sparse",)
+    if memory.kind == "nmp":
+        # All channels together take one batch after another: its tables lie on all of them.
+        stages.append(TableStage(name="nmp", group="nmp", unit="sub_batch", busy_of="nmp", after=pooled))
+        groups.append(TableGroupSpec(name="nmp", component="memory", capacity=1, interference="none"))
+        pooled = ("sparse", "nmp")
+    stages.append(TableStage(name="dense", group="cpu", unit="sub_batch", busy_of="sparse", after=pooled))
     if gpu:
+        stages.append(TableStage(name="gpu", group="gpu", unit="fused", busy_of="gpu", after=pooled))
         groups.append(TableGroupSpec(name="gpu", component="gpu", capacity=gpu.max_instances, interference="at_start"))
-    else:
-        stages = stages[:3]
-    components: dict[str, Cpu | Memory | Gpu] = {"cpu": server.cpu, "memory": server.memory}
-    if gpu:
         components["gpu"] = gpu
-    seconds = np.full((len(blocks), len(stages), items.size, busy.size), np.nan)
-    energy = np.zeros((len(blocks), len(stages), items.size))
-    variants = []
-    for v, (variant, stage_seconds, stage_energy) in enumerate(blocks):
-        variants.append(
-            TableVariant(
-                name=variant.name,
-                kind=variant.kind,
-                operator_cores=variant.operator_cores[: len(stages)],
-                max_instances=variant.max_instances,
-                memory_bytes=variant.memory_bytes,
-                pool_on_host=variant.pool_on_host,
-            )
-        )
-        for s, block in enumerate(stage_seconds):
-            if block is not None:
-                seconds[v, s] = block
-        for s, joules in enumerate(stage_energy):
-            if joules is not None:
-                energy[v, s] = joules
+    seconds = np.full((len(layouts), len(stages), items.size, busy.size), np.nan)
+    energy = np.zeros((len(layouts), len(stages), items.size))
+    for v, layout in enumerate(layouts):
+        for s, stage in enumerate(stages):
+            if stage.name in layout.uses:
+                seconds[v, s] = layout.uses[stage.name].seconds
+                energy[v, s] = layout.uses[stage.name].energy_j
     notes = [f"{name}: {ASSUMPTIONS[name]}" for name in SWITCHES if getattr(terms, name)]
     notes += [f"{name}: switched off" for name in SWITCHES if not getattr(terms, name)]
-    if server.memory.kind == "nmp":
-        notes.append("near-memory rank rates are simulated with 640-lookup packets, without rank cache")
     return ServiceTable(
         server=server.name,
         workload=workload.name,
@@ -223,8 +236,8 @@ def _assemble(
         assumptions=tuple(notes),
         items=items,
         busy=busy,
-        variants=tuple(variants),
-        stages=stages,
+        variants=tuple(layout.variant(stages) for layout in layouts),
+        stages=tuple(stages),
         groups=tuple(groups),
         seconds=seconds,
         energy_j=energy,
@@ -238,20 +251,31 @@ def _assemble(
 class _Parts:
     """The terms of the model for one (server, model), over batches ``b`` [I] and busy threads ``n`` [B]."""
 
-    def __init__(self, server: Server, model: Model, terms: Terms):
+    def __init__(self, server: Server, model: Model, terms: Terms, b: Array):
         self.cpu: Cpu = server.cpu
         self.memory: Memory = server.memory
         self.model = model
         self.terms = terms
+        self.b = b
         operators = model.operators()
         self.sls = [op for op in operators if op.kind == "sls"]
         self.chain = [op for op in operators if op.kind != "sls"]
         self.gather_bytes = float(model.embedding_read_bytes_per_item)
-        self.lookups = float(model.lookups_per_item)
-        self.bandwidth = self.memory.peak_gb_s * GIGA * self.memory.gather_efficiency
-        self.nmp_item_s = (
-            near_memory_item_s(self.memory, model.tables) if self.memory.kind == "nmp" and terms.near_memory else None
-        )
+        self.issue_s = model.lookups_per_item * self.memory.nmp_issue_ns * NANO
+        self.host = host_gather(self.memory, model.tables, b)
+        self.near = self._near_memory() if self.memory.kind == "nmp" and terms.near_memory else None
+        self.gather_j = (self.near or self.host).energy_j
+
+    def _near_memory(self) -> Gathering | None:
+        """Gathering near memory, where large batches are never slower so, however many cores gather.
+
+        Hardest is the number of cores that just fills the host's bandwidth: there the host takes ``R / b_core`` for an
+        item of each core, and near memory the same share of its channels' time, and the issue.
+        """
+        near = near_gather(self.memory, self.model.tables, self.b)
+        alone = self.gather_bytes / (self.cpu.gather_core_gb_s * GIGA)
+        share = near.seconds[-1] / self.host.seconds[-1]
+        return near if share + self.issue_s / alone <= 1 else None
 
     # -- sparse part -------------------------------------------------------------------------------------------
 
@@ -271,34 +295,36 @@ class _Parts:
         count = sum(op.dispatches for op in self.sls)
         return max(1.0, count / spread) * self.cpu.operator_overhead_us * MICRO
 
-    def _gather(self, b: Array, gathering: Array, cores: int) -> Array:
-        """Seconds to gather the rows of ``b`` items by one thread while ``gathering`` threads do so (broadcast)."""
+    def _gather(self, gathering: Array, cores: int) -> Array:
+        """Seconds to gather the rows of a batch by one thread while ``gathering`` threads do so, [I, B]."""
+        if self.near is not None:
+            return gathering * self.near.seconds[:, None] + self._issue(cores)
         own = cores if self.terms.operator_parallelism else 1
-        alone = own * self.cpu.gather_core_gb_s * GIGA
-        shared = self.bandwidth / gathering if self.terms.memory_bandwidth else np.full_like(gathering, np.inf)
-        host: Array = b * self.gather_bytes / np.minimum(alone, shared)
-        if self.nmp_item_s is None:
-            return host
-        issue = self.lookups * self.memory.nmp_issue_ns * NANO / own
-        near = b * (gathering * self.nmp_item_s + issue)
-        return np.minimum(near, host)  # ranks with processing units still serve plain reads
+        alone = (self.b * self.gather_bytes / (own * self.cpu.gather_core_gb_s * GIGA))[:, None]
+        shared = gathering * self.host.seconds[:, None]
+        return np.maximum(alone, shared) if self.terms.memory_bandwidth else np.broadcast_to(alone, shared.shape)
 
-    def sparse(self, b: Array, n: Array, cores: int) -> Array:
-        """Sparse stage, [I, B]: dispatch and gather while n threads of the stage are busy."""
-        return self._sls_overhead(cores) + self._gather(b[:, None], n[None, :], cores)
+    def _issue(self, cores: int) -> Array:
+        """Seconds of one thread to issue the lookups of a batch, [I, 1]."""
+        own = cores if self.terms.operator_parallelism else 1
+        return (self.b * self.issue_s / own)[:, None]
 
-    def gather_j(self, b: Array) -> Array:
-        """Dynamic energy of the memory, [I]: the time that it is fully used, at its dynamic power."""
-        exclusive = self.gather_bytes / self.bandwidth
-        if self.nmp_item_s is not None:
-            exclusive = min(exclusive, self.nmp_item_s)
-        return b * exclusive * self.memory.tdp_w * (1 - self.memory.idle_fraction)
+    def sparse(self, n: Array, cores: int) -> dict[str, _Use]:
+        """The sparse stage while n of its threads are busy; near memory it only issues, and the channels gather."""
+        overhead = self._sls_overhead(cores)
+        if self.near is None:
+            seconds = overhead + self._gather(n[None, :], cores)
+            return {"sparse": _Use(seconds=seconds, cores=cores, energy_j=self.gather_j)}
+        return {
+            "sparse": _Use(seconds=overhead + self._issue(cores), cores=cores),
+            "nmp": _Use(seconds=self.near.seconds[:, None], energy_j=self.gather_j),
+        }
 
     # -- dense part --------------------------------------------------------------------------------------------
 
-    def _gemm_rate(self, op: Operator, b: Array) -> Array:
-        """FLOP/s of one core on ``op``."""
-        cpu, terms = self.cpu, self.terms
+    def _gemm_rate(self, op: Operator) -> Array:
+        """FLOP/s of one core on ``op``, [I]."""
+        cpu, terms, b = self.cpu, self.terms, self.b
         clock = cpu.simd_frequency_ghz if terms.simd_clock else cpu.frequency_ghz
         efficiency = cpu.gemm_efficiency
         if terms.gemm_width:
@@ -306,13 +332,13 @@ class _Parts:
         rate: Array = np.full_like(b, clock * GIGA * cpu.fp32_flop_per_cycle * efficiency)
         return rate * (b / (b + terms.half_batch)) if terms.gemm_batch else rate
 
-    def _operator_s(self, op: Operator, b: Array, cores: int) -> Array:
+    def _operator_s(self, op: Operator, cores: int) -> Array:
         """Seconds of all copies and steps of ``op`` on ``cores`` cores, without its dispatch, [I]."""
         own = cores if self.terms.operator_parallelism else 1
 
         def one_copy(p: float) -> Array:
-            flop_s = self._gemm_rate(op, b) * (p / (1 + self.terms.split_loss * (p - 1)))
-            seconds: Array = b * op.flop_per_item / flop_s
+            flop_s = self._gemm_rate(op) * (p / (1 + self.terms.split_loss * (p - 1)))
+            seconds: Array = self.b * op.flop_per_item / flop_s
             if self.terms.weight_streaming:
                 seconds = np.maximum(seconds, op.weight_bytes / (p * self.cpu.llc_core_gb_s * GIGA))
             return seconds
@@ -321,36 +347,36 @@ class _Parts:
         work = op.steps * op.copies * one_copy(1.0) / own
         return np.maximum(critical, work) if op.copies > 1 else critical
 
-    def dense_alone(self, b: Array, cores: int) -> Array:
+    def dense_alone(self, cores: int) -> Array:
         """Dense chain without other threads, [I]."""
-        total = np.full_like(b, self._overhead(self.chain, cores))
+        total = np.full_like(self.b, self._overhead(self.chain, cores))
         for op in self.chain:
-            total = total + self._operator_s(op, b, cores)
+            total = total + self._operator_s(op, cores)
         return total
 
     def _slowdown(self, gathering_cores: Array) -> Array:
-        chi = self.terms.pollution_chi if self.terms.pollution else 0.0
+        chi = self.terms.pollution_chi if self.terms.pollution and self.near is None else 0.0
         return 1 + chi * np.minimum(1.0, gathering_cores / self.cpu.cores)
 
-    def dense(self, b: Array, n: Array, sparse_cores: int, dense_cores: int) -> Array:
+    def dense(self, n: Array, sparse_cores: int, dense_cores: int) -> Array:
         """Dense stage of a pipeline, [I, B]: slowed by n busy sparse threads."""
-        return self.dense_alone(b, dense_cores)[:, None] * self._slowdown(n * sparse_cores)[None, :]
+        return self.dense_alone(dense_cores)[:, None] * self._slowdown(n * sparse_cores)[None, :]
 
     # -- whole model -------------------------------------------------------------------------------------------
 
-    def whole_model(self, b: Array, n: Array, cores: int) -> Array:
+    def whole_model(self, n: Array, cores: int) -> Array:
         """Whole model in one thread, [I, B], while n threads run it.
 
         The others are somewhere in their service, so the number that gather at one time is taken as its mean:
         ``g = 1 + (n - 1) s`` with s the sparse share of the service time, which depends on g. The fixed point is
         found by iteration from no others (tested against bisection).
         """
-        batch, threads = b[:, None], n[None, :]
+        threads = n[None, :]
         overhead = self._sls_overhead(cores)
-        alone = self.dense_alone(b, cores)[:, None]
-        others = np.zeros((b.size, n.size))
+        alone = self.dense_alone(cores)[:, None]
+        others = np.zeros((self.b.size, n.size))
         for _ in range(SHARE_ROUNDS):
-            sparse = overhead + self._gather(batch, 1 + others, cores)
+            sparse = overhead + self._gather(1 + others, cores)
             dense = alone * self._slowdown(others * cores)
             before, others = others, (threads - 1) * (sparse / (sparse + dense))
             if np.abs(others - before).max() <= SHARE_SETTLED:
@@ -360,7 +386,7 @@ class _Parts:
 
     # -- accelerator -------------------------------------------------------------------------------------------
 
-    def gpu(self, gpu: Gpu, b: Array, n: Array, *, pooled: bool) -> Array:
+    def gpu(self, gpu: Gpu, n: Array, *, pooled: bool) -> Array:
         """Accelerator stage, [I, B], with n busy instances; ``pooled``: the host sends pooled vectors."""
         terms = self.terms
         operators = self.chain if pooled else self.sls + self.chain
@@ -374,39 +400,4 @@ class _Parts:
         work = max(compute, memory)
         sharers = n if terms.gpu_sharing else np.ones_like(n)
         per_item = np.maximum(work + link, sharers * max(work, link))
-        return launches * gpu.operator_overhead_us * MICRO + b[:, None] * per_item[None, :]
-
-
-def near_memory_item_s(memory: Memory, tables: Sequence[TableGroup]) -> float:
-    """Seconds that near-memory ranks need for one item's lookups when no other thread uses them.
-
-    One table lives on one channel (the heaviest tables first, each on the channel with the least work so far); the
-    busiest channel decides. Per bag of P lookups of V bytes (rows occupy whole 64-byte bursts) with D DIMMs on the
-    channel, the longer of gathering in the ranks, ``P (V/64) c(V)`` cycles with the simulated rank rate c, and
-    returning the DIMMs' partial sums over the channel, ``4 (V/64) D (1 - (1 - 1/D)^P)`` cycles.
-    """
-    bags: list[float] = []
-    for group in tables:
-        bursts = -(-group.row_bytes // 64)
-        gather = group.pooling * bursts * _rank_cycles(memory, 64.0 * bursts)
-        dimms = memory.dimms_per_channel
-        missed = 1.0
-        for _ in range(group.pooling):  # (1 - 1/D)^P by multiplication: the same bits everywhere
-            missed *= 1 - 1 / dimms
-        returned = 4.0 * bursts * dimms * (1 - missed)
-        bags += [max(gather, returned)] * group.count
-    channels = [0.0] * memory.channels
-    for cycles in sorted(bags, reverse=True):
-        channels[channels.index(min(channels))] += cycles
-    return max(channels) * memory.cycle_ns * NANO
-
-
-def _rank_cycles(memory: Memory, vector_bytes: float) -> float:
-    """Cycles per 64 bytes at ``vector_bytes``: linear between the given row sizes, constant outside."""
-    xs, ys = memory.nmp_vector_bytes, memory.nmp_cycles_per_64b
-    if vector_bytes <= xs[0]:
-        return ys[0]
-    for x0, x1, y0, y1 in zip(xs, xs[1:], ys, ys[1:], strict=False):
-        if vector_bytes <= x1:
-            return y0 + (y1 - y0) * (vector_bytes - x0) / (x1 - x0)
-    return ys[-1]
+        return launches * gpu.operator_overhead_us * MICRO + self.b[:, None] * per_item[None, :]

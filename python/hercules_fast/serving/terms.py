@@ -73,7 +73,7 @@ ASSUMPTIONS = {
     "simd_clock": "dense layers run at the all-core vector clock",
     "weight_streaming": "a dense layer takes at least the time to stream its weights from the last-level cache",
     "pollution": "dense work slows down by up to 20 % while other cores gather rows",
-    "near_memory": "ranks with near-memory processing gather at the simulated rank rate, one table on one channel",
+    "near_memory": "near-memory ranks gather as simulated, one table on one channel, where that is faster",
     "gpu_sharing": "co-located instances share the card and its link; one's transfer overlaps another's work",
     "gpu_input": "the inputs of a launch cross the host link before its work begins",
 }

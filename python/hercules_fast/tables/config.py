@@ -42,7 +42,7 @@ class SchedulingConfig:
         used = [cores for threads, cores in zip(self.threads, self.operator_cores, strict=True) if threads]
         if any(used):
             text += f", batch {self.batch}"
-        if not all(used):
+        if self.kind.startswith("gpu"):
             text += f", fuse {self.fuse_items}" if self.fuse_items > 1 else ", unfused"
         return text
 

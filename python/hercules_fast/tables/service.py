@@ -116,6 +116,10 @@ class ServiceTable:
         """Position of stage ``name``."""
         return [s.name for s in self.stages].index(name)
 
+    def uses(self, variant: int, stage: int) -> bool:
+        """Whether a variant uses a stage, both by position."""
+        return not np.isnan(self.seconds[variant, stage, 0, 0])
+
     def config(
         self, variant: int, threads: tuple[int, ...], *, batch: int, fuse_items: int = 1, max_wait_us: int = 0
     ) -> SchedulingConfig:
@@ -137,7 +141,7 @@ class ServiceTable:
         for s, stage in enumerate(self.stages):
             if threads[s] < 0:
                 raise InputError(f"threads[{s}]: is {threads[s]}; allowed is >= 0")
-            if threads[s] and np.isnan(self.seconds[variant, s, 0, 0]):
+            if threads[s] and not self.uses(variant, s):
                 raise InputError(f"threads[{s}]: variant {v.name!r} does not use stage {stage.name!r}")
             used[stage.group] = used.get(stage.group, 0) + threads[s] * max(1, v.operator_cores[s])
         for group in self.groups:
