@@ -1,0 +1,331 @@
+"""Slow twin of the queueing simulator, in plain Python: one instant after the other.
+
+At each instant all that ends now ends. Then results move on and threads take work, station by station from the first
+to the last, again and again until nothing moves. Then queries arrive one by one, each followed by the same sweep. A
+batch that has waited long enough is launched by the sweep: after the completions, before the arrivals.
+
+`simulate` takes the plain description of a system (a dict, as `_core.simulate_system` takes it) and one recorded run.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Variate = Callable[[int, int], float]
+"""(station number over all routes, index) -> draw of mean 1."""
+
+PART = 1 << 44
+"""Index of a draw in a pool: query + part * PART. In a fused station: number of the launch."""
+
+
+@dataclass(eq=False)
+class Job:
+    """What stands in a line: a sub-batch, or a whole query (part 0)."""
+
+    query: int
+    part: int
+    items: int
+    entered: float
+
+
+@dataclass(eq=False)
+class Execution:
+    """Jobs that one thread (or device) runs together: running, then blocked until all its results are taken."""
+
+    jobs: list[Job]
+    start: float
+    end: float
+    left_s: float
+    """Work left at `since`, in seconds of a thread that nobody slows down (dynamic rate only)."""
+    since: float
+    rate: float
+    results: list[Job] = field(default_factory=list)
+    gone: float = math.nan
+
+
+@dataclass(eq=False)
+class Station:
+    number: int
+    description: dict[str, Any]
+    line: list[Job] = field(default_factory=list)
+    running: list[Execution] = field(default_factory=list)
+    blocked: list[Execution] = field(default_factory=list)
+    """With results that the next station has not taken; longest blocked first."""
+    parts_left: dict[int, int] = field(default_factory=dict)
+    """Sub-batches of a query that have not ended here."""
+    executions: list[Execution] = field(default_factory=list)
+    waits_s: list[float] = field(default_factory=list)
+    waiting_s: float = 0.0
+    """Integral of the number in line."""
+
+    @property
+    def unit(self) -> str:
+        return self.description["unit"]
+
+    @property
+    def free(self) -> int:
+        return self.description["threads"] - len(self.running) - len(self.blocked)
+
+    def has_room(self) -> bool:
+        """For one job more: an idle thread takes it directly, else it needs a waiting place."""
+        buffer = self.description["buffer"]
+        return self.free > 0 or buffer is None or len(self.line) < buffer
+
+    def is_full_batch(self) -> bool:
+        most_queries, most_items = self.description["max_queries"], self.description["max_items"]
+        return (most_queries is not None and len(self.line) >= most_queries) or (
+            most_items is not None and sum(job.items for job in self.line) >= most_items
+        )
+
+    def timer(self) -> float:
+        return self.line[0].entered + self.description["max_wait_s"]
+
+    def takes(self, now: float, timers: bool) -> list[Job]:
+        """Head of the line that a free thread starts now, still in line; empty if it starts nothing."""
+        if not self.line or self.free == 0:
+            return []
+        if self.unit != "fused":
+            return self.line[:1]
+        if not self.is_full_batch() and not (timers and now >= self.timer()):
+            return []
+        most_queries, most_items = self.description["max_queries"], self.description["max_items"]
+        count = 1
+        while (
+            count < len(self.line)
+            and (most_queries is None or count < most_queries)
+            and (most_items is None or sum(job.items for job in self.line[: count + 1]) <= most_items)
+        ):
+            count += 1
+        return self.line[:count]
+
+
+@dataclass
+class StationRun:
+    """What a station did. ``services``: (start, end, [(query, part), ...]) in order of their starts."""
+
+    services: list[tuple[float, float, list[tuple[int, int]]]]
+    items: list[int]
+    """Of each service."""
+    waits_s: list[float]
+    """From entering this line to the start, of each job started."""
+    mean_queue: float
+    busy_s: float
+    blocked_s: float
+
+
+@dataclass
+class Run:
+    latency_s: list[float]
+    """NaN: refused or dropped."""
+    outcome: list[str]
+    """done, refused or dropped."""
+    stations: list[StationRun]
+    """Over all routes."""
+    mean_in_system: float
+    end_s: float
+    """When the last query left; the means are over 0 to here."""
+
+
+def table_s(service: dict[str, Any], items: int, busy: int) -> float:
+    """Linear in busy (constant beyond the last) at the two item counts around, then linear in items."""
+    at = bisect_right(service["items"], items) - 1
+    low = _at_busy(service, at, busy)
+    if service["items"][at] == items:
+        return low
+    high = _at_busy(service, at + 1, busy)
+    return low + (high - low) * ((items - service["items"][at]) / (service["items"][at + 1] - service["items"][at]))
+
+
+def _at_busy(service: dict[str, Any], row: int, busy: int) -> float:
+    counts, cells = service["busy"], service["seconds"][row]
+    at = bisect_right(counts, busy) - 1
+    if at == len(counts) - 1 or counts[at] == busy:
+        return cells[at]
+    return cells[at] + (cells[at + 1] - cells[at]) * ((busy - counts[at]) / (counts[at + 1] - counts[at]))
+
+
+def undisturbed_s(station: Station, items: int, index: int, variate: Variate) -> float:
+    """Seconds of an execution while one thread is busy."""
+    service = station.description["service"]
+    if service["kind"] == "law":
+        return service["mean_s"] * variate(station.number, index)
+    factor = 1.0 if service["noise"] is None else variate(station.number, index)
+    if service["kind"] == "linear":
+        return (service["base_s"] + service["per_item_s"] * items) * factor
+    return table_s(service, items, 1) * factor
+
+
+def speed(station: Station, items: int, busy: int) -> float:
+    """Relative speed of a thread of `station` while `busy` threads are busy."""
+    service, speeds = station.description["service"], station.description["speed"]
+    if service["kind"] == "table":
+        return table_s(service, items, 1) / table_s(service, items, busy)
+    return speeds[min(busy, len(speeds)) - 1]
+
+
+def simulate(system: dict[str, Any], arrival_s: Sequence[float], sizes: Sequence[int], variate: Variate) -> Run:
+    """Send query q of ``sizes[q]`` items into ``system`` at ``arrival_s[q]`` (not decreasing), until all have left."""
+    routes: list[list[Station]] = []
+    for route in system["routes"]:
+        first = sum(len(stations) for stations in routes)
+        routes.append([Station(first + k, description) for k, description in enumerate(route["stations"])])
+    all_stations = [station for stations in routes for station in stations]
+    latency_s = [math.nan] * len(sizes)
+    outcome = ["waiting"] * len(sizes)
+    inside, inside_s, end_s = 0, 0.0, 0.0
+
+    def route_of(query: int) -> int:
+        return max(r for r, route in enumerate(system["routes"]) if route["min_size"] <= sizes[query])
+
+    def jobs_for(station: Station, query: int, now: float) -> list[Job]:
+        """A whole query as it enters the line of `station`."""
+        batch = system["routes"][route_of(query)]["batch"]
+        if station.unit != "sub_batch" or batch is None:
+            cuts = [sizes[query]]
+        else:
+            cuts = [batch] * (sizes[query] // batch) + [sizes[query] % batch] * (sizes[query] % batch > 0)
+        station.parts_left[query] = len(cuts)
+        return [Job(query, part, items, now) for part, items in enumerate(cuts)]
+
+    def leave(query: int, how: str, now: float) -> None:
+        nonlocal inside, end_s
+        outcome[query] = how
+        inside, end_s = inside - 1, now
+        if how == "done":
+            latency_s[query] = now - arrival_s[query]
+
+    def slowing(station: Station) -> list[Execution]:
+        """Running executions (blocked threads are not busy) of the station that slows `station` down."""
+        stations = next(stations for stations in routes if station in stations)
+        return stations[station.description["slowed_by"]].running
+
+    def complete(stations: list[Station], place: int, now: float) -> None:
+        """What ends now at a station: last parts leave the system or become results for the next station."""
+        station = stations[place]
+        following = stations[place + 1] if place + 1 < len(stations) else None
+        ended = [execution for execution in station.running if execution.end == now]
+        station.running = [execution for execution in station.running if execution.end != now]
+        if station.unit != "fused":
+            ended.sort(key=lambda execution: (execution.jobs[0].query, execution.jobs[0].part))
+        for execution in ended:
+            for job in execution.jobs:
+                station.parts_left[job.query] -= 1
+                last = station.parts_left[job.query] == 0
+                if following is None:
+                    if last:
+                        leave(job.query, "done", now)
+                elif station.unit == following.unit == "sub_batch":
+                    following.parts_left.setdefault(job.query, len(jobs_for(station, job.query, now)))
+                    execution.results.append(job)
+                elif last:
+                    execution.results += jobs_for(following, job.query, now)
+            if execution.results:
+                station.blocked.append(execution)
+            else:
+                execution.gone = now
+
+    def take(before: Station, station: Station, now: float) -> None:
+        """The first result of the longest blocked thread moves into the line of `station`."""
+        execution = before.blocked[0]
+        job = execution.results.pop(0)
+        station.line.append(Job(job.query, job.part, job.items, now))
+        if not execution.results:
+            execution.gone = now
+            before.blocked.pop(0)
+
+    def start(stations: list[Station], station: Station, now: float, timers: bool) -> bool:
+        """Free threads take heads of the line; true if anything left the line."""
+        moved = False
+        while jobs := station.takes(now, timers):
+            moved = True
+            head, drop_after_s = jobs[0], system["drop_after_s"]
+            first_of_all = station is stations[0] and head.part == 0
+            if first_of_all and drop_after_s is not None and now - arrival_s[head.query] > drop_after_s:
+                station.line = [job for job in station.line if job.query != head.query]
+                leave(head.query, "dropped", now)
+                continue
+            station.line = station.line[len(jobs) :]
+            station.waits_s += [now - job.entered for job in jobs]
+            items = sum(job.items for job in jobs)
+            index = len(station.executions) if station.unit == "fused" else head.query + head.part * PART
+            work_s = undisturbed_s(station, items, index, variate)
+            execution = Execution(jobs, now, now + work_s, work_s, now, 1.0)
+            station.running.append(execution)
+            station.executions.append(execution)
+            if station.description["interference"] == "at_start":
+                execution.end = now + at_start_s(station, items, work_s, max(1, len(slowing(station))), index)
+        return moved
+
+    def at_start_s(station: Station, items: int, work_s: float, busy: int, index: int) -> float:
+        service = station.description["service"]
+        if service["kind"] == "table":
+            return table_s(service, items, busy) * (1.0 if service["noise"] is None else variate(station.number, index))
+        return work_s / speed(station, items, busy)
+
+    def sweep(stations: list[Station], now: float) -> None:
+        moved = True
+        while moved:
+            moved = False
+            for place, station in enumerate(stations):
+                while place > 0 and stations[place - 1].blocked and station.has_room():
+                    take(stations[place - 1], station, now)
+                    start(stations, station, now, timers=False)
+                    moved = True
+                moved |= start(stations, station, now, timers=True)
+
+    def retime(now: float) -> None:
+        """Dynamic rate: all that runs goes on at the speed of the present number of busy threads."""
+        for station in all_stations:
+            if station.description["interference"] == "dynamic_rate":
+                busy = max(1, len(slowing(station)))
+                for execution in station.running:
+                    rate = speed(station, sum(job.items for job in execution.jobs), busy)
+                    if rate != execution.rate:
+                        execution.left_s -= (now - execution.since) * execution.rate
+                        execution.since, execution.rate = now, rate
+                        execution.end = now + max(0.0, execution.left_s) / rate
+
+    def instants() -> list[float]:
+        times = [execution.end for station in all_stations for execution in station.running]
+        times += arrival_s[arrived : arrived + 1]
+        times += [s.timer() for s in all_stations if s.unit == "fused" and s.line and s.free > 0]
+        return times
+
+    arrived, before = 0, 0.0
+    while times := instants():
+        now = min(times)
+        inside_s += inside * (now - before)
+        for station in all_stations:
+            station.waiting_s += len(station.line) * (now - before)
+        before = now
+        for stations in routes:
+            for place in range(len(stations)):
+                complete(stations, place, now)
+        for stations in routes:
+            sweep(stations, now)
+        while arrived < len(sizes) and arrival_s[arrived] == now:
+            query, arrived = arrived, arrived + 1
+            if system["capacity"] is not None and inside >= system["capacity"]:
+                outcome[query] = "refused"
+                continue
+            inside += 1
+            stations = routes[route_of(query)]
+            stations[0].line += jobs_for(stations[0], query, now)
+            sweep(stations, now)
+        retime(now)
+
+    def figures(station: Station) -> StationRun:
+        return StationRun(
+            services=[(e.start, e.end, [(job.query, job.part) for job in e.jobs]) for e in station.executions],
+            items=[sum(job.items for job in e.jobs) for e in station.executions],
+            waits_s=station.waits_s,
+            mean_queue=station.waiting_s / end_s,
+            busy_s=sum(e.end - e.start for e in station.executions),
+            blocked_s=sum(e.gone - e.end for e in station.executions),
+        )
+
+    return Run(latency_s, outcome, [figures(station) for station in all_stations], inside_s / end_s, end_s)
