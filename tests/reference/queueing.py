@@ -34,7 +34,7 @@ class Job:
 
 @dataclass(eq=False)
 class Execution:
-    """Jobs that one thread (or device) runs together: running, then blocked until all its results are taken."""
+    """Jobs that one thread (or device) runs together; it is blocked until the next station has taken its results."""
 
     jobs: list[Job]
     start: float
@@ -43,8 +43,10 @@ class Execution:
     """Work left at `since`, in seconds of a thread that nobody slows down (dynamic rate only)."""
     since: float
     rate: float
-    results: list[Job] = field(default_factory=list)
+    results: int = 0
+    """Not yet taken."""
     gone: float = math.nan
+    """When the thread was free again."""
 
 
 @dataclass(eq=False)
@@ -54,7 +56,8 @@ class Station:
     line: list[Job] = field(default_factory=list)
     running: list[Execution] = field(default_factory=list)
     blocked: list[Execution] = field(default_factory=list)
-    """With results that the next station has not taken; longest blocked first."""
+    results: list[tuple[Job, Execution]] = field(default_factory=list)
+    """That the next station has not taken, of the executions that are blocked; longest blocked first."""
     parts_left: dict[int, int] = field(default_factory=dict)
     """Sub-batches of a query that have not ended here."""
     executions: list[Execution] = field(default_factory=list)
@@ -148,23 +151,26 @@ def _at_busy(service: dict[str, Any], row: int, busy: int) -> float:
     return cells[at] + (cells[at + 1] - cells[at]) * ((busy - counts[at]) / (counts[at + 1] - counts[at]))
 
 
-def undisturbed_s(station: Station, items: int, index: int, variate: Variate) -> float:
-    """Seconds of an execution while one thread is busy."""
+def is_random(station: Station) -> bool:
     service = station.description["service"]
-    if service["kind"] == "law":
-        return service["mean_s"] * variate(station.number, index)
-    factor = 1.0 if service["noise"] is None else variate(station.number, index)
-    if service["kind"] == "linear":
-        return (service["base_s"] + service["per_item_s"] * items) * factor
-    return table_s(service, items, 1) * factor
+    return service["kind"] == "law" or service["noise"] is not None
+
+
+def service_s(station: Station, items: int, busy: int, draw: float) -> float:
+    """Seconds of an execution from whose start to end `busy` threads are busy."""
+    service = station.description["service"]
+    if service["kind"] == "table":
+        return table_s(service, items, busy) * draw
+    undisturbed_s = service["mean_s"] if service["kind"] == "law" else service["base_s"] + service["per_item_s"] * items
+    return undisturbed_s * draw / speed(station, items, busy)
 
 
 def speed(station: Station, items: int, busy: int) -> float:
-    """Relative speed of a thread of `station` while `busy` threads are busy."""
+    """Of a thread of `station` while `busy` threads are busy, relative to one busy thread."""
     service, speeds = station.description["service"], station.description["speed"]
     if service["kind"] == "table":
         return table_s(service, items, 1) / table_s(service, items, busy)
-    return speeds[min(busy, len(speeds)) - 1]
+    return speeds[min(busy, len(speeds)) - 1] if speeds else 1.0
 
 
 def simulate(system: dict[str, Any], arrival_s: Sequence[float], sizes: Sequence[int], variate: Variate) -> Run:
@@ -181,15 +187,15 @@ def simulate(system: dict[str, Any], arrival_s: Sequence[float], sizes: Sequence
     def route_of(query: int) -> int:
         return max(r for r, route in enumerate(system["routes"]) if route["min_size"] <= sizes[query])
 
-    def jobs_for(station: Station, query: int, now: float) -> list[Job]:
-        """A whole query as it enters the line of `station`."""
+    def cuts(station: Station, query: int) -> list[int]:
+        """Items of the parts that `query` has at `station`."""
         batch = system["routes"][route_of(query)]["batch"]
         if station.unit != "sub_batch" or batch is None:
-            cuts = [sizes[query]]
-        else:
-            cuts = [batch] * (sizes[query] // batch) + [sizes[query] % batch] * (sizes[query] % batch > 0)
-        station.parts_left[query] = len(cuts)
-        return [Job(query, part, items, now) for part, items in enumerate(cuts)]
+            return [sizes[query]]
+        return [batch] * (sizes[query] // batch) + [sizes[query] % batch] * (sizes[query] % batch > 0)
+
+    def jobs_for(station: Station, query: int, now: float) -> list[Job]:
+        return [Job(query, part, items, now) for part, items in enumerate(cuts(station, query))]
 
     def leave(query: int, how: str, now: float) -> None:
         nonlocal inside, end_s
@@ -198,10 +204,10 @@ def simulate(system: dict[str, Any], arrival_s: Sequence[float], sizes: Sequence
         if how == "done":
             latency_s[query] = now - arrival_s[query]
 
-    def slowing(station: Station) -> list[Execution]:
-        """Running executions (blocked threads are not busy) of the station that slows `station` down."""
+    def busy(station: Station) -> int:
+        """Busy threads of the station that slows `station` down; blocked ones are not busy."""
         stations = next(stations for stations in routes if station in stations)
-        return stations[station.description["slowed_by"]].running
+        return max(1, len(stations[station.description["slowed_by"]].running))
 
     def complete(stations: list[Station], place: int, now: float) -> None:
         """What ends now at a station: last parts leave the system or become results for the next station."""
@@ -209,33 +215,35 @@ def simulate(system: dict[str, Any], arrival_s: Sequence[float], sizes: Sequence
         following = stations[place + 1] if place + 1 < len(stations) else None
         ended = [execution for execution in station.running if execution.end == now]
         station.running = [execution for execution in station.running if execution.end != now]
-        if station.unit != "fused":
-            ended.sort(key=lambda execution: (execution.jobs[0].query, execution.jobs[0].part))
+        parts = [(job, execution) for execution in ended for job in execution.jobs]
+        for job, execution in sorted(parts, key=lambda pair: (pair[0].query, pair[0].part)):
+            station.parts_left.setdefault(job.query, len(cuts(station, job.query)))
+            station.parts_left[job.query] -= 1
+            last = station.parts_left[job.query] == 0
+            moving: list[Job] = []
+            if following is None:
+                if last:
+                    leave(job.query, "done", now)
+            elif station.unit == following.unit == "sub_batch":
+                moving = [job]
+            elif last:
+                moving = jobs_for(following, job.query, now)
+            station.results += [(result, execution) for result in moving]
+            execution.results += len(moving)
         for execution in ended:
-            for job in execution.jobs:
-                station.parts_left[job.query] -= 1
-                last = station.parts_left[job.query] == 0
-                if following is None:
-                    if last:
-                        leave(job.query, "done", now)
-                elif station.unit == following.unit == "sub_batch":
-                    following.parts_left.setdefault(job.query, len(jobs_for(station, job.query, now)))
-                    execution.results.append(job)
-                elif last:
-                    execution.results += jobs_for(following, job.query, now)
-            if execution.results:
+            if execution.results > 0:
                 station.blocked.append(execution)
             else:
                 execution.gone = now
 
     def take(before: Station, station: Station, now: float) -> None:
         """The first result of the longest blocked thread moves into the line of `station`."""
-        execution = before.blocked[0]
-        job = execution.results.pop(0)
+        job, execution = before.results.pop(0)
         station.line.append(Job(job.query, job.part, job.items, now))
-        if not execution.results:
+        execution.results -= 1
+        if execution.results == 0:
             execution.gone = now
-            before.blocked.pop(0)
+            before.blocked.remove(execution)
 
     def start(stations: list[Station], station: Station, now: float, timers: bool) -> bool:
         """Free threads take heads of the line; true if anything left the line."""
@@ -252,26 +260,22 @@ def simulate(system: dict[str, Any], arrival_s: Sequence[float], sizes: Sequence
             station.waits_s += [now - job.entered for job in jobs]
             items = sum(job.items for job in jobs)
             index = len(station.executions) if station.unit == "fused" else head.query + head.part * PART
-            work_s = undisturbed_s(station, items, index, variate)
+            draw = variate(station.number, index) if is_random(station) else 1.0
+            work_s = service_s(station, items, 1, draw)
             execution = Execution(jobs, now, now + work_s, work_s, now, 1.0)
             station.running.append(execution)
             station.executions.append(execution)
             if station.description["interference"] == "at_start":
-                execution.end = now + at_start_s(station, items, work_s, max(1, len(slowing(station))), index)
+                execution.end = now + service_s(station, items, busy(station), draw)
         return moved
 
-    def at_start_s(station: Station, items: int, work_s: float, busy: int, index: int) -> float:
-        service = station.description["service"]
-        if service["kind"] == "table":
-            return table_s(service, items, busy) * (1.0 if service["noise"] is None else variate(station.number, index))
-        return work_s / speed(station, items, busy)
-
     def sweep(stations: list[Station], now: float) -> None:
+        """Full batches launch as they fill; one that waited long enough launches when no result can join it any more."""
         moved = True
         while moved:
             moved = False
             for place, station in enumerate(stations):
-                while place > 0 and stations[place - 1].blocked and station.has_room():
+                while place > 0 and stations[place - 1].results and station.has_room():
                     take(stations[place - 1], station, now)
                     start(stations, station, now, timers=False)
                     moved = True
@@ -281,9 +285,8 @@ def simulate(system: dict[str, Any], arrival_s: Sequence[float], sizes: Sequence
         """Dynamic rate: all that runs goes on at the speed of the present number of busy threads."""
         for station in all_stations:
             if station.description["interference"] == "dynamic_rate":
-                busy = max(1, len(slowing(station)))
                 for execution in station.running:
-                    rate = speed(station, sum(job.items for job in execution.jobs), busy)
+                    rate = speed(station, sum(job.items for job in execution.jobs), busy(station))
                     if rate != execution.rate:
                         execution.left_s -= (now - execution.since) * execution.rate
                         execution.since, execution.rate = now, rate
