@@ -45,7 +45,9 @@ def test_traces_of_the_oracle(name: str) -> None:
     assert run.outcome == ["done"] * len(trace["sizes"])
     if "sub_batch_starts" in expected:
         first = run.stations[0]
-        starts = [(jobs[0][0], items, begin) for (begin, _, jobs), items in zip(first.services, first.items, strict=True)]
+        starts = [
+            (jobs[0][0], items, begin) for (begin, _, jobs), items in zip(first.services, first.items, strict=True)
+        ]
         for found, exact in zip(starts, sorted(expected["sub_batch_starts"], key=lambda row: row[2]), strict=True):
             assert found == pytest.approx(tuple(exact), abs=1e-9)
     if "batches" in expected:
