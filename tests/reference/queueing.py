@@ -270,7 +270,7 @@ def simulate(system: dict[str, Any], arrival_s: Sequence[float], sizes: Sequence
         return moved
 
     def sweep(stations: list[Station], now: float) -> None:
-        """Full batches launch as they fill; one that waited long enough launches when no result can join it any more."""
+        """Batches launch as they are full; one that waited long enough launches when no result can join it any more."""
         moved = True
         while moved:
             moved = False
