@@ -43,6 +43,8 @@ def everything() -> list[dict[str, Any]]:
     bounded = device | {"buffer": 2, "max_items": 20, "interference": "dynamic_rate", "speed": [1.0, 0.5]}
     return [
         system(chain(station("query", 2, EXPONENTIAL))),
+        system(chain(station("query", 1, EXPONENTIAL), station("query", 5, EXPONENTIAL | {"mean_s": 2.5}))),
+        system(chain(station("sub_batch", 4, linear(0.25, 0.0625, noise)), batch=4)),
         system(chain(sparse, batch=4)),
         system(chain(sparse, dense | {"slowed_by": 1}, batch=4)),
         system(chain(sparse, dense, bounded, batch=3), capacity=9),

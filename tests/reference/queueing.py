@@ -4,6 +4,18 @@ At each instant all that ends now ends. Then results move on and threads take wo
 to the last, again and again until nothing moves. Then queries arrive one by one, each followed by the same sweep. A
 batch that has waited long enough is launched by the sweep: after the completions, before the arrivals.
 
+Rules that are easily read in two ways:
+
+- A thread that has finished is free only when the next station has taken its result. The sweep comes to a station
+  before it comes to the next one, so of a chain the later station starts first, and sees that thread as not busy.
+- All results that came together are in line before a waiting time is looked at, so they can be one batch. Arrivals of
+  one instant come one by one: without a waiting time, the first goes alone.
+- A line with waiting places counts jobs. A query that is cut again enters it part by part, and so do the queries of a
+  batch; the thread or device is blocked until the last is taken. An idle device takes results even beyond the places.
+- A query is late when it would start: for a fused station, when a launch is due. After it is dropped the rest of the
+  line is looked at anew.
+- Results of one instant move on in the order of (query, part), also those of a batch.
+
 `simulate` takes the plain description of a system (a dict, as `_core.simulate_system` takes it) and one recorded run.
 """
 
