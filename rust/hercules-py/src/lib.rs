@@ -10,6 +10,7 @@ mod info;
 mod list;
 mod nmp;
 mod queue;
+mod queueing;
 mod search;
 mod sls;
 mod table;
@@ -26,6 +27,8 @@ mod _core {
     use crate::nmp::simulate_nmp;
     #[pymodule_export]
     use crate::queue::{ServiceGrid, Traffic, bottleneck_qps, max_load, simulate, simulate_stations, simulate_trace};
+    #[pymodule_export]
+    use crate::queueing::{draw_queries, service_draws, simulate_system, station_capacities};
     #[pymodule_export]
     use crate::search::{SearchProblem, search};
     #[pymodule_export]

@@ -1,7 +1,7 @@
 //! Random laws with mean 1. A draw is a pure function of (stream, index), so that configurations share their numbers.
 
 use crate::error::{Error, Result};
-use crate::rng::{Stream, ln};
+use crate::rng::{Stream, exp, ln};
 
 /// Largest Erlang order and largest number of hyperexponential branches.
 const MAX_PHASES: usize = 1000;
@@ -38,12 +38,25 @@ pub enum Law {
     Replay {
         values: Vec<f64>,
     },
+    Gamma {
+        shape: f64,
+    },
+    Uniform {
+        low: f64,
+        width: f64,
+    },
+    /// One of `values`, with these running probabilities.
+    Empirical {
+        cumulative: Vec<f64>,
+        values: Vec<f64>,
+    },
 }
 
 impl Law {
     /// Names that [`Law::parse`] knows, with their parameters.
     pub const NAMES: &str = "poisson or exponential [], deterministic [], erlang [k], hyperexponential [p..., rate...], \
-                             lognormal [sigma], deeprecsys-gap [mean ticks], replay [gaps...]";
+                             gamma [shape], lognormal [sigma], uniform [low, high], empirical [values..., \
+                             probabilities...], deeprecsys-gap [mean ticks], replay [values...]";
 
     /// The law `name` with `params`; the field in errors is `field`.
     pub fn parse(field: &str, name: &str, params: &[f64]) -> Result<Self> {
@@ -65,6 +78,15 @@ impl Law {
             }
             ("erlang", _) => wrong("needs one whole number from 1 to 1000"),
             ("hyperexponential", _) => Self::hyperexponential(params).map_or_else(|| wrong(HYPER), Ok),
+            ("gamma", [shape]) if (0.01..=1e4).contains(shape) => Ok(Self::Gamma { shape: *shape }),
+            ("gamma", _) => wrong("needs one shape from 0.01 to 1e4"),
+            ("uniform", [low, high]) if low < high => {
+                let mean = 0.5 * (low + high);
+                Ok(Self::Uniform { low: low / mean, width: (high - low) / mean })
+            }
+            ("uniform", _) => wrong("needs low and high, 0 <= low < high"),
+            ("empirical", _) => Self::empirical(params)
+                .map_or_else(|| wrong("needs values of positive mean and then as many probabilities (sum 1)"), Ok),
             ("lognormal", [sigma]) if *sigma > 0.0 && *sigma <= 5.0 => Ok(Self::Lognormal { sigma: *sigma }),
             ("lognormal", _) => wrong("needs one sigma above 0, at most 5"),
             ("deeprecsys-gap", [mean]) if *mean >= 0.1 && *mean <= 1e6 => Ok(Self::poisson_count(*mean)),
@@ -113,6 +135,19 @@ impl Law {
         Self::PoissonCount { first, cumulative: cumulative(&weights), mean_ticks: mean }
     }
 
+    fn empirical(params: &[f64]) -> Option<Self> {
+        if params.is_empty() || !params.len().is_multiple_of(2) {
+            return None;
+        }
+        let (values, p) = params.split_at(params.len() / 2);
+        let total: f64 = p.iter().sum();
+        let mean: f64 = values.iter().zip(p).map(|(x, p)| x * p).sum();
+        if (total - 1.0).abs() > 1e-9 || mean <= 0.0 {
+            return None;
+        }
+        Some(Self::Empirical { cumulative: cumulative(p), values: values.iter().map(|x| x / mean).collect() })
+    }
+
     fn replay(values: &[f64]) -> Option<Self> {
         let sum: f64 = values.iter().sum();
         let scale = values.len() as f64 / sum;
@@ -133,13 +168,66 @@ impl Law {
             Self::Hyperexponential { cumulative, means } => {
                 means[pick(cumulative, stream.uniform(2 * index))] * stream.exponential(2 * index + 1)
             }
-            Self::Lognormal { sigma } => exp(sigma * normal_quantile(stream.uniform(index)) - 0.5 * sigma * sigma),
+            Self::Lognormal { sigma } => lognormal(*sigma, normal_quantile(stream.uniform(index))),
             Self::PoissonCount { first, cumulative, mean_ticks } => {
                 (f64::from(*first) + pick(cumulative, stream.uniform(index)) as f64) / mean_ticks
             }
             Self::Replay { values } => values[(index % values.len() as u64) as usize],
+            Self::Gamma { shape } => gamma(*shape, stream.inner(index)) / shape,
+            Self::Uniform { low, width } => low + width * stream.uniform(index),
+            Self::Empirical { cumulative, values } => values[pick(cumulative, stream.uniform(index))],
         }
     }
+
+    /// Square of the coefficient of variation.
+    pub fn scv(&self) -> f64 {
+        let weighted = |p: &mut dyn Iterator<Item = (f64, f64)>| p.map(|(p, square)| p * square).sum::<f64>() - 1.0;
+        let step = |sums: &[f64], i: usize| if i == 0 { sums[0] } else { sums[i] - sums[i - 1] };
+        match self {
+            Self::Deterministic => 0.0,
+            Self::Exponential => 1.0,
+            Self::Erlang { k } => 1.0 / f64::from(*k),
+            Self::Gamma { shape } => 1.0 / shape,
+            Self::Hyperexponential { cumulative, means } => {
+                weighted(&mut means.iter().enumerate().map(|(i, mean)| (step(cumulative, i), 2.0 * mean * mean)))
+            }
+            Self::Lognormal { sigma } => exp(sigma * sigma) - 1.0,
+            Self::PoissonCount { mean_ticks, .. } => 1.0 / mean_ticks,
+            Self::Replay { values } => values.iter().map(|x| x * x).sum::<f64>() / values.len() as f64 - 1.0,
+            Self::Uniform { width, .. } => width * width / 12.0,
+            Self::Empirical { cumulative, values } => {
+                weighted(&mut values.iter().enumerate().map(|(i, x)| (step(cumulative, i), x * x)))
+            }
+        }
+    }
+}
+
+/// Gamma variate of `shape` and scale 1 (Marsaglia & Tsang 2000), from as many numbers of `stream` as it takes.
+fn gamma(shape: f64, stream: Stream) -> f64 {
+    if shape < 1.0 {
+        // gamma(a) = gamma(a + 1) U^(1/a); below e^-700 there is nothing.
+        let log = ln(stream.uniform(u64::MAX)) / shape;
+        return if log < -700.0 { 0.0 } else { gamma(shape + 1.0, stream) * exp(log) };
+    }
+    let d = shape - 1.0 / 3.0;
+    let c = 1.0 / (9.0 * d).sqrt();
+    let mut draw = 0;
+    loop {
+        let x = normal_quantile(stream.uniform(draw));
+        let t = 1.0 + c * x;
+        let v = t * t * t;
+        let u = stream.uniform(draw + 1);
+        if v > 0.0 && ln(u) < 0.5 * x * x + d - d * v + d * ln(v) {
+            return d * v;
+        }
+        draw += 2;
+    }
+}
+
+/// Number of mean 1 whose logarithm is `sigma` times the normal number `z`, moved to fit.
+#[inline(always)]
+pub(crate) fn lognormal(sigma: f64, z: f64) -> f64 {
+    exp(sigma * z - 0.5 * sigma * sigma)
 }
 
 const HYPER: &str = "needs branch probabilities (sum 1) and then as many rates above 0";
@@ -167,20 +255,9 @@ pub(crate) fn pick(cumulative: &[f64], u: f64) -> usize {
     cumulative.partition_point(|c| *c <= u)
 }
 
-/// e^x for |x| < 700 by range reduction and a Taylor polynomial; relative error below 1e-15.
-fn exp(x: f64) -> f64 {
-    const LN2_HI: f64 = 6.931_471_803_691_238e-1;
-    const LN2_LO: f64 = 1.908_214_929_270_587_7e-10;
-    let k = (x * std::f64::consts::LOG2_E + if x < 0.0 { -0.5 } else { 0.5 }) as i64;
-    let r = (x - k as f64 * LN2_HI) - k as f64 * LN2_LO;
-    // |r| <= 0.35: the first term left out is r^14/14! < 5e-18.
-    let series = (1..=13).rev().fold(1.0, |sum, n| 1.0 + sum * r / f64::from(n));
-    series * f64::from_bits(((1023 + k) as u64) << 52)
-}
-
-/// Quantile of the standard normal law by Acklam's rational approximation; relative error below 1.2e-9.
-fn normal_quantile(u: f64) -> f64 {
-    const A: [f64; 6] = [
+/// Coefficients of Acklam's rational approximations, highest power first.
+mod acklam {
+    pub(super) const A: [f64; 6] = [
         -3.969_683_028_665_376e1,
         2.209_460_984_245_205e2,
         -2.759_285_104_469_687e2,
@@ -188,7 +265,7 @@ fn normal_quantile(u: f64) -> f64 {
         -3.066_479_806_614_716e1,
         2.506_628_277_459_239,
     ];
-    const B: [f64; 6] = [
+    pub(super) const B: [f64; 6] = [
         -5.447_609_879_822_406e1,
         1.615_858_368_580_409e2,
         -1.556_989_798_598_866e2,
@@ -196,7 +273,7 @@ fn normal_quantile(u: f64) -> f64 {
         -1.328_068_155_288_572e1,
         1.0,
     ];
-    const C: [f64; 6] = [
+    pub(super) const C: [f64; 6] = [
         -7.784_894_002_430_293e-3,
         -3.223_964_580_411_365e-1,
         -2.400_758_277_161_838,
@@ -204,36 +281,42 @@ fn normal_quantile(u: f64) -> f64 {
         4.374_664_141_464_968,
         2.938_163_982_698_783,
     ];
-    const D: [f64; 5] =
+    pub(super) const D: [f64; 5] =
         [7.784_695_709_041_462e-3, 3.224_671_290_700_398e-1, 2.445_134_137_142_996, 3.754_408_661_907_416, 1.0];
-    const TAIL: f64 = 0.024_25;
-    fn horner(coefficients: &[f64], x: f64) -> f64 {
-        coefficients.iter().fold(0.0, |sum, c| sum * x + c)
-    }
-    let tail = u.min(1.0 - u);
-    if tail < TAIL {
-        let q = (-2.0 * ln(tail)).sqrt();
-        let z = horner(&C, q) / horner(&D, q);
-        if u < 0.5 { z } else { -z }
-    } else {
-        let q = u - 0.5;
-        let r = q * q;
-        horner(&A, r) * q / horner(&B, r)
-    }
+}
+
+/// Distance from 0 and 1 below which [`normal_tail`] holds, above which [`normal_middle`].
+pub(crate) const NORMAL_TAIL: f64 = 0.024_25;
+
+#[inline(always)]
+fn horner<const N: usize>(coefficients: &[f64; N], x: f64) -> f64 {
+    coefficients.iter().fold(0.0, |sum, c| sum * x + c)
+}
+
+/// Quantile of the standard normal law away from its tails; no branch.
+#[inline(always)]
+pub(crate) fn normal_middle(u: f64) -> f64 {
+    let q = u - 0.5;
+    let r = q * q;
+    horner(&acklam::A, r) * q / horner(&acklam::B, r)
+}
+
+/// Quantile of the standard normal law in its tails.
+pub(crate) fn normal_tail(u: f64) -> f64 {
+    let q = (-2.0 * ln(u.min(1.0 - u))).sqrt();
+    let z = horner(&acklam::C, q) / horner(&acklam::D, q);
+    if u < 0.5 { z } else { -z }
+}
+
+/// Quantile of the standard normal law by Acklam's rational approximation; relative error below 1.2e-9.
+pub(crate) fn normal_quantile(u: f64) -> f64 {
+    if u.min(1.0 - u) < NORMAL_TAIL { normal_tail(u) } else { normal_middle(u) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::rng::Purpose;
-
-    #[test]
-    fn exp_agrees_with_the_platform() {
-        for i in -3000..3000 {
-            let x = f64::from(i) * 0.0101;
-            assert!((exp(x) / x.exp() - 1.0).abs() < 2e-15, "exp({x})");
-        }
-    }
 
     #[test]
     fn normal_quantile_hits_known_points() {
@@ -254,10 +337,15 @@ mod tests {
             ("lognormal", vec![0.5], 0.284_025_416_687_741_5),
             ("deeprecsys-gap", vec![25.0], 0.04),
             ("replay", vec![1.0, 3.0], 0.25),
+            ("gamma", vec![2.5], 0.4),
+            ("gamma", vec![0.4], 2.5),
+            ("uniform", vec![1.0, 3.0], 1.0 / 12.0),
+            ("empirical", vec![1.0, 2.0, 6.0, 0.5, 0.25, 0.25], 10.5 / 6.25 - 1.0),
         ];
         let stream = Stream::new(11, Purpose::Arrivals, 0);
         for (name, params, variance) in cases {
             let law = Law::parse("arrivals", name, &params).unwrap();
+            assert!((law.scv() - variance).abs() < 1e-9, "{name}: scv {}", law.scv());
             let n = 400_000;
             let (mut sum, mut square) = (0.0, 0.0);
             for i in 0..n {

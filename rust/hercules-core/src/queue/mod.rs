@@ -11,13 +11,21 @@
 //!
 //! Simultaneous events: completions first, then batch timers, then arrivals; within a kind, input order.
 
+pub mod engine;
+pub mod events;
 pub mod fusion;
 pub mod input;
 pub mod law;
 pub mod load;
+pub mod network;
 pub mod percentile;
 pub mod pool;
+pub mod record;
+pub mod recursion;
 pub mod reference;
+pub mod run;
+pub mod source;
+pub mod statistics;
 pub mod system;
 pub mod table;
 

@@ -196,6 +196,22 @@ impl StageTable {
         if position.fraction == 0.0 { a } else { a + (b - a) * position.fraction }
     }
 
+    /// The whole table of a single stage: `seconds` is `[I, B]` over `items` and `busy`, spread to `columns` threads.
+    pub fn of(items: Vec<u32>, busy: Vec<u32>, seconds: Vec<f64>, columns: u32) -> Result<Self> {
+        let energy_j = vec![f64::NAN; items.len()];
+        let parts = GridParts { items, busy, seconds, energy_j, units: vec![Unit::Query], busy_of: vec![0] };
+        let grid = Grid::new(parts)?;
+        if grid.variants() != 1 {
+            return Err(Error::invalid("seconds", "has more rows than items"));
+        }
+        grid.stage_table(0, 0, columns, grid.max_items())
+    }
+
+    /// Most items that it answers for.
+    pub fn max_items(&self) -> u32 {
+        self.knots[self.knots.len() - 1]
+    }
+
     pub fn columns(&self) -> u32 {
         self.columns as u32
     }

@@ -1,0 +1,94 @@
+//! What the two engines have in common: the plan of a run, and what a segment of it yields.
+
+use crate::queue::network::Network;
+use crate::queue::record::{Cut, Histogram, Record};
+use crate::queue::source::Source;
+
+/// Bits of a draw's index below the number of the sub-batch.
+const PART_SHIFT: u32 = 44;
+
+/// Index of the service of sub-batch `part` of a query.
+#[inline(always)]
+pub fn service_index(query: u64, part: u64) -> u64 {
+    query + (part << PART_SHIFT)
+}
+
+/// The query of a [`service_index`].
+#[inline(always)]
+pub fn query_of(index: u64) -> u64 {
+    index & ((1 << PART_SHIFT) - 1)
+}
+
+/// A run that is fixed before it begins: what is simulated does not depend on threads.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    pub network: &'a Network,
+    pub source: &'a Source<'a>,
+    /// Mean rate; not looked at for a trace.
+    pub qps: f64,
+    /// One for each segment.
+    pub cuts: Vec<Cut>,
+    pub max_size: u32,
+    /// Keep every latency; keep histograms of the waits at stations.
+    pub keep: bool,
+    pub waits: bool,
+}
+
+impl Plan<'_> {
+    /// Mean items of a query.
+    pub fn mean_items(&self) -> f64 {
+        self.source.sizes().iter().map(|(size, p)| f64::from(*size) * p).sum()
+    }
+}
+
+/// What a station did in a segment after its warm-up.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Use {
+    /// Thread-seconds of service, and of threads that kept a result for want of a place.
+    pub busy_s: f64,
+    pub blocked_s: f64,
+    /// Seconds that jobs waited before service, and how many jobs.
+    pub wait_s: f64,
+    pub jobs: u64,
+    /// Executions (a fused one has many jobs) and their items.
+    pub executions: u64,
+    pub items: u64,
+}
+
+impl Use {
+    pub fn less(self, before: Self) -> Self {
+        Self {
+            busy_s: self.busy_s - before.busy_s,
+            blocked_s: self.blocked_s - before.blocked_s,
+            wait_s: self.wait_s - before.wait_s,
+            jobs: self.jobs - before.jobs,
+            executions: self.executions - before.executions,
+            items: self.items - before.items,
+        }
+    }
+
+    pub fn add(&mut self, other: Self) {
+        self.busy_s += other.busy_s;
+        self.blocked_s += other.blocked_s;
+        self.wait_s += other.wait_s;
+        self.jobs += other.jobs;
+        self.executions += other.executions;
+        self.items += other.items;
+    }
+}
+
+/// Outcome of one segment.
+#[derive(Debug)]
+pub struct Segment {
+    pub record: Record,
+    /// Over all routes, from the end of the warm-up (to the block) until the last query has left.
+    pub uses: Vec<Use>,
+    /// Queries and seconds that `uses` cover.
+    pub queries: u64,
+    pub seconds: f64,
+    /// Query-seconds inside the system over the whole segment (NaN where they are not counted), and its end.
+    pub inside_query_s: f64,
+    pub end_s: f64,
+    /// Histograms of waits at each station, if they are kept.
+    pub waits: Vec<Histogram>,
+}

@@ -1,0 +1,319 @@
+//! A whole run: how it is cut into segments, on which engine they run, what comes out.
+
+use crate::control::Control;
+use crate::cpu::Isa;
+use crate::error::{Error, Result};
+use crate::pool;
+use crate::queue::engine::{Plan, Segment, Use};
+use crate::queue::events;
+use crate::queue::network::Network;
+use crate::queue::record::{Cut, Histogram};
+use crate::queue::recursion;
+use crate::queue::source::Source;
+use crate::queue::statistics::{self, Estimate};
+use rayon::prelude::*;
+
+/// Most queries of a run, and of a run that keeps something for each of them.
+pub const MAX_QUERIES: u64 = 1 << 40;
+pub const MAX_KEPT: u64 = 1 << 32;
+/// Segments that a long run is cut into; fewer, and then one, where they would become too short.
+const SEGMENTS: [usize; 4] = [64, 32, 16, 8];
+/// Shortest segment of several, in queries, in warm-ups and in cycles of the arrival rate.
+const SEGMENT_QUERIES: f64 = 50_000.0;
+const SEGMENT_WARMUPS: f64 = 10.0;
+const SEGMENT_CYCLES: f64 = 32.0;
+/// Batches of a run in all.
+const BATCHES: usize = 32;
+/// Relaxation times that a system is given to forget that it began empty.
+const RELAXATIONS: f64 = 10.0;
+/// A run whose latency grows by more than this share of elapsed time falls behind its arrivals.
+pub const GROWTH_LIMIT: f64 = 0.05;
+
+/// Which engine runs a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// The recursions where they cover the network, else events.
+    Auto,
+    Recursion,
+    Events,
+}
+
+impl Engine {
+    pub fn parse(text: &str) -> Result<Self> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "recursion" => Ok(Self::Recursion),
+            "events" => Ok(Self::Events),
+            _ => Err(Error::invalid("engine", format!("is {text:?}; allowed are auto, recursion, events"))),
+        }
+    }
+
+    fn chosen(self, network: &Network) -> Result<Self> {
+        let covered = recursion::covers(network);
+        match self {
+            Self::Recursion if !covered => Err(Error::invalid(
+                "engine",
+                "is recursion, which covers one pool (queries split or not) or a chain of pools of whole queries, without \
+                 buffers, interference, fusion, capacity or drops",
+            )),
+            Self::Auto if covered => Ok(Self::Recursion),
+            Self::Auto => Ok(Self::Events),
+            other => Ok(other),
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Recursion => "recursion",
+            Self::Events => "events",
+        }
+    }
+}
+
+/// What is asked of a run.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// Queries in all; not looked at for a trace.
+    pub queries: u64,
+    /// Of each segment, else by rule.
+    pub warmup: Option<u64>,
+    pub segments: Option<usize>,
+    pub percentiles: Vec<f64>,
+    pub engine: Engine,
+    pub keep: bool,
+    /// Percentiles of the wait at each station too.
+    pub waits: bool,
+    pub isa: Option<Isa>,
+}
+
+/// Figures of one station over the part of the run after the warm-up.
+#[derive(Debug, Clone)]
+pub struct StationReport {
+    pub utilisation: f64,
+    /// Share of the threads' time in which they kept a result for want of a place.
+    pub blocked_share: f64,
+    pub mean_busy: f64,
+    pub mean_queue: f64,
+    pub mean_wait_s: f64,
+    pub wait_percentiles_s: Vec<f64>,
+    pub executions_per_query: f64,
+    pub items_per_execution: f64,
+}
+
+/// Figures of a run.
+#[derive(Debug)]
+pub struct Report {
+    pub engine: Engine,
+    pub percentiles: Vec<Estimate>,
+    pub mean: Estimate,
+    pub qps: f64,
+    pub throughput_qps: f64,
+    pub queries: u64,
+    pub warmup: u64,
+    pub counted: u64,
+    pub refused: u64,
+    pub dropped: u64,
+    pub segments: usize,
+    pub batches: usize,
+    pub warmup_cut: Option<u64>,
+    pub growth: f64,
+    pub mean_in_system: f64,
+    pub stations: Vec<StationReport>,
+    /// Latencies after the warm-up, segment after segment, if they were kept.
+    pub latencies_s: Option<Vec<f64>>,
+}
+
+/// Queries that a segment of the system is given before they count, and the highest utilisation.
+fn warmup_need(network: &Network, source: &Source<'_>, sizes: &[(u32, f64)], qps: f64) -> (f64, f64) {
+    let (mut need, mut utilisation) = (0.0_f64, 0.0_f64);
+    for (station, capacity) in network.stations().zip(network.capacities(sizes)) {
+        let load = qps / capacity;
+        utilisation = utilisation.max(load);
+        // Relaxation of M/M/1 (Cohen), in arrivals, times the variability beside it; a pool behaves like one fast thread.
+        let spread = f64::max(1.0, 0.5 * (source.scv() + station.service.scv()));
+        let stable = load.min(0.9999);
+        let gap = 1.0 - stable.sqrt();
+        need = need.max(RELAXATIONS * (spread * stable / (gap * gap) + f64::from(station.threads)));
+    }
+    (need, utilisation)
+}
+
+fn cuts(network: &Network, source: &Source<'_>, sizes: &[(u32, f64)], qps: f64, order: &Order) -> Result<Vec<Cut>> {
+    let (need, _) = warmup_need(network, source, sizes, qps);
+    let lengths = match source.parts() {
+        Some(parts) => parts,
+        None => {
+            if order.queries == 0 || order.queries > MAX_QUERIES {
+                let message = format!("is {}; allowed are 1 to {MAX_QUERIES}", order.queries);
+                return Err(Error::invalid("queries", message));
+            }
+            let queries = order.queries as f64;
+            let cycles = source.cycle_s().map_or(0.0, |cycle_s| SEGMENT_CYCLES * cycle_s * qps);
+            let least = SEGMENT_QUERIES.max(SEGMENT_WARMUPS * need).max(cycles);
+            let rule = || SEGMENTS.into_iter().find(|n| queries >= least * *n as f64).unwrap_or(1);
+            let segments = order.segments.unwrap_or_else(rule);
+            if segments == 0 || segments > 4096 || segments as u64 > order.queries {
+                let message = format!("is {segments}; allowed are 1 to 4096, at most one for each query");
+                return Err(Error::invalid("segments", message));
+            }
+            vec![order.queries.div_ceil(segments as u64); segments]
+        }
+    };
+    if order.keep && lengths.iter().sum::<u64>() > MAX_KEPT {
+        return Err(Error::invalid("queries", format!("are too many to keep a latency of each; at most {MAX_KEPT}")));
+    }
+    let batches = BATCHES.div_ceil(lengths.len()) as u64;
+    let cut = |queries: u64| {
+        let warmup = match order.warmup {
+            Some(warmup) if warmup >= queries => {
+                let message = format!("is {warmup}; must be below the {queries} queries of a segment");
+                return Err(Error::invalid("warmup", message));
+            }
+            Some(warmup) => warmup,
+            // A tenth, or more where the system is slow to forget, up to a half; whole blocks are quicker.
+            None => {
+                let rule = (queries / 10).max((need as u64).min(queries / 2));
+                if rule >= 128 { rule / 128 * 128 } else { rule }
+            }
+        };
+        Ok(Cut::new(queries, warmup, batches))
+    };
+    lengths.into_iter().map(cut).collect()
+}
+
+/// The mean rate of a run.
+fn rate_of(source: &Source<'_>, qps: Option<f64>) -> Result<f64> {
+    match (source.trace_qps(), qps) {
+        (Some(_), Some(_)) => Err(Error::invalid("qps", "is set; a trace has its own, see rate_scale")),
+        (Some(qps), None) => Ok(qps),
+        (None, Some(qps)) => super::load::check_rate("qps", qps),
+        (None, None) => Err(Error::invalid("qps", "is missing; all but traces need a rate")),
+    }
+}
+
+/// Simulate `source` at `qps` on `network`.
+pub fn simulate(
+    network: &Network,
+    source: &Source<'_>,
+    qps: Option<f64>,
+    order: &Order,
+    threads: usize,
+    control: &Control,
+) -> Result<Report> {
+    let engine = order.engine.chosen(network)?;
+    let qps = rate_of(source, qps)?;
+    for (i, p) in order.percentiles.iter().enumerate() {
+        crate::queue::percentile::check(&format!("percentiles[{i}]"), *p)?;
+    }
+    let sizes = source.sizes();
+    let max_size = sizes.last().map_or(1, |(size, _)| *size);
+    network.check_sizes(max_size)?;
+    let cuts = cuts(network, source, &sizes, qps, order)?;
+    let isa = Isa::chosen(order.isa)?;
+    let plan = Plan { network, source, qps, cuts, max_size, keep: order.keep, waits: order.waits };
+    let segments = run_segments(&plan, engine, isa, threads, control)?;
+    Ok(report(&plan, engine, order, &segments))
+}
+
+
+/// Arrival times and sizes of the first `queries` of `segment` of `segments`.
+pub fn draw(
+    source: &Source<'_>,
+    qps: Option<f64>,
+    queries: usize,
+    segment: usize,
+    segments: usize,
+    control: &Control,
+) -> Result<(Vec<f64>, Vec<i64>)> {
+    let qps = rate_of(source, qps)?;
+    let parts = source.parts().map_or(segments, |parts| parts.len());
+    if segment >= parts {
+        return Err(Error::invalid("segment", format!("is {segment}; allowed are 0 to {}", parts as i64 - 1)));
+    }
+    let mut stream = source.queries(qps, segment, parts);
+    let (mut times, mut sizes) = (Vec::with_capacity(queries), Vec::with_capacity(queries));
+    for i in 0..queries as u64 {
+        if i % 4096 == 0 && control.cancelled() {
+            return Err(Error::Cancelled);
+        }
+        times.push(stream.next_time());
+        sizes.push(i64::from(stream.size(i)));
+    }
+    Ok((times, sizes))
+}
+
+/// All segments in order. Each is the same whoever runs it beside others.
+fn run_segments(plan: &Plan<'_>, engine: Engine, isa: Isa, threads: usize, control: &Control) -> Result<Vec<Segment>> {
+    let count = plan.cuts.len();
+    // Lanes of one block take the same number of steps; parts of a trace may differ in length.
+    let lanes = if engine == Engine::Recursion && plan.source.parts().is_none() { recursion::LANES } else { 1 };
+    let blocks: Vec<_> = (0..count).step_by(lanes).map(|from| from..count.min(from + lanes)).collect();
+    let run = |segments: std::ops::Range<usize>| match engine {
+        Engine::Recursion => recursion::run(plan, segments, isa, control),
+        _ => segments.map(|segment| events::run(plan, segment, control)).collect(),
+    };
+    let found: Result<Vec<Vec<Segment>>> = if threads == 1 || blocks.len() == 1 {
+        blocks.into_iter().map(run).collect()
+    } else {
+        pool::install(threads, || blocks.into_par_iter().map(run).collect())?
+    };
+    Ok(found?.into_iter().flatten().collect())
+}
+
+fn report(plan: &Plan<'_>, engine: Engine, order: &Order, segments: &[Segment]) -> Report {
+    let sum = |of: &dyn Fn(&Segment) -> f64| segments.iter().map(of).sum::<f64>();
+    let count = |of: &dyn Fn(&Segment) -> u64| segments.iter().map(of).sum::<u64>();
+    let counted = count(&|s| s.record.batches.iter().map(|batch| batch.histogram.total()).sum());
+    let (refused, dropped) = (count(&|s| s.record.refused), count(&|s| s.record.dropped));
+    let (queries, seconds) = (count(&|s| s.queries), sum(&|s| s.seconds));
+    let rate = if seconds > 0.0 { queries as f64 / seconds } else { f64::NAN };
+    let after = counted + refused + dropped;
+    let stations = plan.network.stations().enumerate().map(|(i, station)| {
+        let mut all = Use::default();
+        let mut waits = Histogram::default();
+        for segment in segments {
+            all.add(segment.uses[i]);
+            if let Some(more) = segment.waits.get(i) {
+                waits.merge(more);
+            }
+        }
+        let thread_s = f64::from(station.threads) * seconds;
+        StationReport {
+            utilisation: all.busy_s / thread_s,
+            blocked_share: all.blocked_s / thread_s,
+            mean_busy: all.busy_s / seconds,
+            mean_queue: all.wait_s / seconds,
+            mean_wait_s: all.wait_s / all.jobs as f64,
+            wait_percentiles_s: order.percentiles.iter().map(|p| waits.quantile(*p)).collect(),
+            executions_per_query: all.executions as f64 / queries as f64,
+            items_per_execution: all.items as f64 / all.executions as f64,
+        }
+    });
+    let latencies_s = order.keep.then(|| {
+        let mut all = Vec::with_capacity(after as usize);
+        for segment in segments {
+            all.extend_from_slice(segment.record.kept.as_deref().unwrap_or_default());
+        }
+        all
+    });
+    Report {
+        engine,
+        percentiles: statistics::percentiles(segments, &order.percentiles),
+        mean: statistics::mean(segments),
+        qps: plan.qps,
+        throughput_qps: rate * counted as f64 / after as f64,
+        queries: plan.cuts.iter().map(|cut| cut.queries).sum(),
+        warmup: plan.cuts[0].warmup,
+        counted,
+        refused,
+        dropped,
+        segments: segments.len(),
+        batches: segments.iter().map(|segment| segment.record.batches.len()).sum(),
+        warmup_cut: statistics::warmup_cut(segments),
+        growth: statistics::growth(segments, plan.qps),
+        mean_in_system: sum(&|s| s.inside_query_s) / sum(&|s| s.end_s),
+        stations: stations.collect(),
+        latencies_s,
+    }
+}

@@ -1,0 +1,391 @@
+//! Binding of the simulator of described systems: plain dictionaries in, one dictionary out.
+#![allow(clippy::needless_pass_by_value)] // PyO3 hands extracted arguments over by value
+
+use crate::call::watched;
+use crate::error::{CoreError, InputError, invalid};
+use crate::list::{List, check_entries};
+use hercules_core::control::Control;
+use hercules_core::cpu::Isa;
+use hercules_core::queue::engine::service_index;
+use hercules_core::queue::fusion::Limits;
+use hercules_core::queue::network::{Interference, Network, Route, Service, Station};
+use hercules_core::queue::run::{self, Engine, Order, Report};
+use hercules_core::queue::source::{Modulated, Process, Profile, Source, Trace};
+use hercules_core::queue::table::{MAX_ITEMS, StageTable};
+use hercules_core::queue::{Law, Unit};
+use hercules_core::rng::{Purpose, Stream};
+use hercules_core::{Result, pool};
+use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1, PyUntypedArrayMethods};
+use pyo3::conversion::FromPyObjectOwned;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+use std::borrow::Cow;
+
+/// Most draws that one call gives.
+const MAX_DRAWS: usize = 1 << 28;
+
+/// A dictionary and where it stands in the description.
+struct Part<'py> {
+    dict: Bound<'py, PyDict>,
+    path: String,
+}
+
+impl<'py> Part<'py> {
+    fn of(value: &Bound<'py, PyAny>, path: String) -> PyResult<Self> {
+        match value.cast::<PyDict>() {
+            Ok(dict) => Ok(Self { dict: dict.clone(), path }),
+            Err(_) => Err(invalid(&path, "must be a dictionary")),
+        }
+    }
+
+    fn name(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    /// What stands at `key`; missing is None.
+    fn any(&self, key: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
+        Ok(self.dict.get_item(key)?.filter(|value| !value.is_none()))
+    }
+
+    fn optional<T: FromPyObjectOwned<'py>>(&self, key: &str) -> PyResult<Option<T>> {
+        let Some(value) = self.any(key)? else { return Ok(None) };
+        let refused = |error: T::Error| -> PyErr {
+            let error: PyErr = error.into();
+            InputError::new_err(format!("{}: {}", self.name(key), error.value(value.py())))
+        };
+        value.extract().map(Some).map_err(refused)
+    }
+
+    fn get<T: FromPyObjectOwned<'py>>(&self, key: &str) -> PyResult<T> {
+        self.optional(key)?.ok_or_else(|| invalid(self.name(key), "is missing"))
+    }
+
+    fn part(&self, key: &str) -> PyResult<Self> {
+        let value = self.any(key)?.ok_or_else(|| invalid(self.name(key), "is missing"))?;
+        Self::of(&value, self.name(key))
+    }
+
+    fn parts(&self, key: &str) -> PyResult<Vec<Self>> {
+        let list: List<Bound<'py, PyAny>> = self.get(key)?;
+        list.iter().enumerate().map(|(i, value)| Self::of(value, format!("{}[{i}]", self.name(key)))).collect()
+    }
+
+    fn numbers(&self, key: &str) -> PyResult<Vec<f64>> {
+        Ok(self.get::<List<f64>>(key)?.into())
+    }
+
+    fn law(&self) -> PyResult<Law> {
+        let name: String = self.get("law")?;
+        Ok(Law::parse(&self.name("law"), &name, &self.numbers("params")?).map_err(CoreError)?)
+    }
+}
+
+fn network(system: &Bound<'_, PyAny>) -> PyResult<Network> {
+    let system = Part::of(system, String::new())?;
+    let routes = system.parts("routes")?.iter().map(route).collect::<PyResult<_>>()?;
+    let network = Network::new(routes, system.optional("capacity")?, system.optional("drop_after_s")?);
+    Ok(network.map_err(CoreError)?)
+}
+
+fn route(part: &Part<'_>) -> PyResult<Route> {
+    let stations = part.parts("stations")?;
+    let threads: Vec<u32> = stations.iter().map(|station| station.get("threads")).collect::<PyResult<_>>()?;
+    let batch: Option<u32> = part.optional("batch")?;
+    Ok(Route {
+        min_size: part.get("min_size")?,
+        batch: batch.unwrap_or(u32::MAX),
+        stations: stations.iter().map(|part| station(part, &threads)).collect::<PyResult<_>>()?,
+    })
+}
+
+fn station(part: &Part<'_>, threads: &[u32]) -> PyResult<Station> {
+    let interference: String = part.get("interference")?;
+    let interference = Interference::parse(&part.name("interference"), &interference).map_err(CoreError)?;
+    let slowed_by: usize = part.get("slowed_by")?;
+    let columns = threads.get(slowed_by).copied().unwrap_or(1).min(hercules_core::queue::network::MAX_THREADS);
+    let unit: String = part.get("unit")?;
+    Ok(Station {
+        unit: Unit::parse(&unit).map_err(|_| {
+            invalid(part.name("unit"), format!("is {unit:?}; allowed are sub_batch, query, fused"))
+        })?,
+        threads: part.get("threads")?,
+        service: service(&part.part("service")?, if interference == Interference::None { 1 } else { columns })?,
+        buffer: part.optional("buffer")?,
+        interference,
+        slowed_by,
+        speed: part.numbers("speed")?,
+        limits: Limits {
+            items: part.optional("max_items")?.unwrap_or(u32::MAX),
+            queries: part.optional("max_queries")?.unwrap_or(u32::MAX),
+            max_wait_s: part.get("max_wait_s")?,
+        },
+    })
+}
+
+fn service(part: &Part<'_>, columns: u32) -> PyResult<Service> {
+    let kind: String = part.get("kind")?;
+    let noise = || part.any("noise")?.map(|_| part.part("noise")?.law()).transpose();
+    match &*kind {
+        "law" => Ok(Service::Law { law: part.law()?, mean_s: part.get("mean_s")? }),
+        "linear" => Ok(Service::Linear {
+            base_s: part.get("base_s")?,
+            per_item_s: part.get("per_item_s")?,
+            noise: noise()?,
+        }),
+        "table" => {
+            let (items, busy): (List<u32>, List<u32>) = (part.get("items")?, part.get("busy")?);
+            let rows: List<List<f64>> = part.get("seconds")?;
+            if rows.len() != items.len() || rows.iter().any(|row| row.len() != busy.len()) {
+                let message = format!("must have {} rows of {} numbers", items.len(), busy.len());
+                return Err(invalid(part.name("seconds"), message));
+            }
+            let seconds: Vec<f64> = rows.iter().flat_map(|row| row.iter().copied()).collect();
+            let table = StageTable::of(items.into(), busy.into(), seconds, columns).map_err(CoreError)?;
+            Ok(Service::Table { table, noise: noise()? })
+        }
+        _ => Err(invalid(part.name("kind"), format!("is {kind:?}; allowed are law, linear, table"))),
+    }
+}
+
+/// A source whose arrays stay where Python has them.
+struct Arrays<'py> {
+    part: Part<'py>,
+    arrival_s: Option<PyReadonlyArray1<'py, f64>>,
+    sizes: Option<PyReadonlyArray1<'py, i64>>,
+    pmf: Vec<f64>,
+}
+
+impl<'py> Arrays<'py> {
+    fn new(source: &Bound<'py, PyAny>, size_pmf: &PyReadonlyArray1<'py, f64>) -> PyResult<Self> {
+        let part = Part::of(source, String::new())?;
+        check_entries("size_pmf", size_pmf.len(), MAX_ITEMS as usize)?;
+        let mut arrays = Self { part, arrival_s: None, sizes: None, pmf: size_pmf.as_array().to_vec() };
+        if arrays.part.get::<String>("kind")? == "trace" {
+            let array = |key| arrays.part.any(key);
+            let times = array("arrival_s")?.ok_or_else(|| invalid("arrival_s", "is missing"))?;
+            let sizes = array("sizes")?;
+            let float = |value: Bound<'py, PyAny>| {
+                value.extract().map_err(|_| invalid("arrival_s", "must be a one-dimensional float64 array"))
+            };
+            let whole = |value: Bound<'py, PyAny>| {
+                value.extract().map_err(|_| invalid("sizes", "must be a one-dimensional int64 array"))
+            };
+            (arrays.arrival_s, arrays.sizes) = (Some(float(times)?), sizes.map(whole).transpose()?);
+        }
+        Ok(arrays)
+    }
+
+    /// Contiguous numbers: the array's own where they are, else a copy.
+    fn contiguous<'a, T: numpy::Element + Copy>(
+        field: &str,
+        array: &'a PyReadonlyArray1<'py, T>,
+    ) -> PyResult<Cow<'a, [T]>> {
+        if let Ok(slice) = array.as_slice() {
+            return Ok(Cow::Borrowed(slice));
+        }
+        check_entries(field, array.len(), MAX_DRAWS)?;
+        Ok(Cow::Owned(array.as_array().iter().copied().collect()))
+    }
+
+    fn process<'a>(&self, times: &'a [f64], sizes: Option<&'a [i64]>) -> PyResult<Process<'a>> {
+        let part = &self.part;
+        let kind: String = part.get("kind")?;
+        let process = match &*kind {
+            "law" => return Ok(Process::Renewal(part.law()?)),
+            "mmpp" => {
+                let switch: List<List<f64>> = part.get("switch")?;
+                let rows: Vec<Vec<f64>> = switch.iter().map(|row| row.to_vec()).collect();
+                Modulated::new(&part.numbers("rates")?, &rows).map(Process::Modulated)
+            }
+            "rates" => Profile::new(&part.numbers("durations_s")?, &part.numbers("from")?, &part.numbers("to")?)
+                .map(Process::Profile),
+            "diurnal" => Profile::sinusoid(part.get("amplitude")?, part.get("period_s")?).map(Process::Profile),
+            "trace" => {
+                let starts: Option<List<usize>> = part.optional("starts")?;
+                let starts = starts.map_or_else(|| vec![0], Into::into);
+                let (scale, cycles): (Option<f64>, Option<usize>) =
+                    (part.optional("rate_scale")?, part.optional("cycles")?);
+                let cycle_s = part.optional("cycle_s")?;
+                Trace::new(times, sizes, starts, scale.unwrap_or(1.0), cycles.unwrap_or(1), cycle_s)
+                    .map(Process::Trace)
+            }
+            _ => {
+                let message = format!("is {kind:?}; allowed are law, mmpp, rates, diurnal, trace");
+                return Err(invalid(part.name("kind"), message));
+            }
+        };
+        Ok(process.map_err(CoreError)?)
+    }
+
+    /// Build the source and hand it to `work`.
+    fn with<R>(&self, seed: u64, work: impl FnOnce(Source<'_>) -> PyResult<R>) -> PyResult<R> {
+        let times = match &self.arrival_s {
+            Some(array) => Self::contiguous("arrival_s", array)?,
+            None => Cow::Borrowed(&[][..]),
+        };
+        let sizes = self.sizes.as_ref().map(|array| Self::contiguous("sizes", array)).transpose()?;
+        let process = self.process(&times, sizes.as_deref())?;
+        let group: Option<List<f64>> = self.part.optional("group")?;
+        let group = group.as_ref().map(|group| &group[..]);
+        work(Source::new(process, group, &self.pmf, seed).map_err(CoreError)?)
+    }
+}
+
+/// Run `work` watched; Ctrl-C raises `KeyboardInterrupt`, for a run has no part that is worth keeping.
+fn watched_alone<R: Send>(py: Python<'_>, work: impl FnOnce(&Control) -> Result<R> + Send) -> PyResult<R> {
+    let watched = watched(py, None, 1, work)?;
+    if watched.interrupted {
+        return Err(pyo3::exceptions::PyKeyboardInterrupt::new_err(()));
+    }
+    Ok(watched.result.map_err(CoreError)?)
+}
+
+/// Simulate a described system; see `hercules_fast.queueing`.
+#[pyfunction]
+#[pyo3(signature = (system, source, size_pmf, qps, queries, warmup, segments, percentiles, seed, threads=None, engine="auto", keep_latencies=false, waits=false, isa=None))]
+#[allow(clippy::too_many_arguments)] // keyword arguments of a Python function
+pub fn simulate_system<'py>(
+    py: Python<'py>,
+    system: &Bound<'py, PyAny>,
+    source: &Bound<'py, PyAny>,
+    size_pmf: PyReadonlyArray1<'py, f64>,
+    qps: Option<f64>,
+    queries: u64,
+    warmup: Option<u64>,
+    segments: Option<usize>,
+    percentiles: List<f64>,
+    seed: u64,
+    threads: Option<usize>,
+    engine: &str,
+    keep_latencies: bool,
+    waits: bool,
+    isa: Option<&str>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let network = network(system)?;
+    let threads = pool::resolve_threads(threads).map_err(CoreError)?;
+    let order = Order {
+        queries,
+        warmup,
+        segments,
+        percentiles: percentiles.into(),
+        engine: Engine::parse(engine).map_err(CoreError)?,
+        keep: keep_latencies,
+        waits,
+        isa: isa.map(Isa::parse).transpose().map_err(CoreError)?,
+    };
+    Arrays::new(source, &size_pmf)?.with(seed, |source| {
+        let report =
+            watched_alone(py, |control| run::simulate(&network, &source, qps, &order, threads, control))?;
+        report_dict(py, report)
+    })
+}
+
+fn report_dict(py: Python<'_>, report: Report) -> PyResult<Bound<'_, PyDict>> {
+    let dict = PyDict::new(py);
+    let of = |figure: fn(&hercules_core::queue::statistics::Estimate) -> f64| {
+        report.percentiles.iter().map(figure).collect::<Vec<_>>().into_pyarray(py)
+    };
+    dict.set_item("percentiles_s", of(|estimate| estimate.value))?;
+    dict.set_item("half_width_s", of(|estimate| estimate.half_width))?;
+    dict.set_item("effective_samples", of(|estimate| estimate.effective))?;
+    dict.set_item("mean_latency_s", report.mean.value)?;
+    dict.set_item("mean_half_width_s", report.mean.half_width)?;
+    dict.set_item("engine", report.engine.name())?;
+    dict.set_item("offered_qps", report.qps)?;
+    dict.set_item("throughput_qps", report.throughput_qps)?;
+    dict.set_item("queries", report.queries)?;
+    dict.set_item("warmup", report.warmup)?;
+    dict.set_item("counted", report.counted)?;
+    dict.set_item("refused", report.refused)?;
+    dict.set_item("dropped", report.dropped)?;
+    dict.set_item("segments", report.segments)?;
+    dict.set_item("batches", report.batches)?;
+    dict.set_item("warmup_cut", report.warmup_cut)?;
+    dict.set_item("growth", report.growth)?;
+    dict.set_item("falls_behind", report.growth > run::GROWTH_LIMIT)?;
+    dict.set_item("mean_in_system", report.mean_in_system)?;
+    let stations = PyList::empty(py);
+    for station in report.stations {
+        let figures = PyDict::new(py);
+        figures.set_item("utilisation", station.utilisation)?;
+        figures.set_item("blocked_share", station.blocked_share)?;
+        figures.set_item("mean_busy", station.mean_busy)?;
+        figures.set_item("mean_queue", station.mean_queue)?;
+        figures.set_item("mean_wait_s", station.mean_wait_s)?;
+        figures.set_item("wait_percentiles_s", station.wait_percentiles_s.into_pyarray(py))?;
+        figures.set_item("executions_per_query", station.executions_per_query)?;
+        figures.set_item("items_per_execution", station.items_per_execution)?;
+        stations.append(figures)?;
+    }
+    dict.set_item("stations", stations)?;
+    if let Some(latencies) = report.latencies_s {
+        dict.set_item("latencies_s", latencies.into_pyarray(py))?;
+    }
+    Ok(dict)
+}
+
+/// Draws of a law as the services of a station take them.
+#[pyfunction]
+#[pyo3(signature = (law, params, seed, segment, station, queries, parts))]
+#[allow(clippy::too_many_arguments)] // keyword arguments of a Python function
+pub fn service_draws<'py>(
+    py: Python<'py>,
+    law: &str,
+    params: List<f64>,
+    seed: u64,
+    segment: u32,
+    station: u16,
+    queries: PyReadonlyArray1<'py, i64>,
+    parts: PyReadonlyArray1<'py, i64>,
+) -> PyResult<Bound<'py, PyArray1<f64>>> {
+    check_entries("queries", queries.len(), MAX_DRAWS)?;
+    if queries.len() != parts.len() {
+        return Err(invalid("parts", format!("has {} entries for {} queries", parts.len(), queries.len())));
+    }
+    let law = Law::parse("law", law, &params).map_err(CoreError)?;
+    let stream = Stream::new(seed, Purpose::Service, (u64::from(segment) << 16) + u64::from(station));
+    let (queries, parts) = (queries.as_array(), parts.as_array());
+    let draws = queries.iter().zip(parts.iter()).map(|(query, part)| {
+        law.draw(stream, service_index(query.cast_unsigned(), part.cast_unsigned()))
+    });
+    Ok(draws.collect::<Vec<_>>().into_pyarray(py))
+}
+
+/// Arrival times and sizes of the first queries of a segment.
+#[pyfunction]
+#[pyo3(signature = (source, size_pmf, qps, queries, seed, segment=0, segments=1))]
+#[allow(clippy::too_many_arguments)] // keyword arguments of a Python function
+pub fn draw_queries<'py>(
+    py: Python<'py>,
+    source: &Bound<'py, PyAny>,
+    size_pmf: PyReadonlyArray1<'py, f64>,
+    qps: Option<f64>,
+    queries: usize,
+    seed: u64,
+    segment: usize,
+    segments: usize,
+) -> PyResult<(Bound<'py, PyArray1<f64>>, Bound<'py, PyArray1<i64>>)> {
+    check_entries("queries", queries, MAX_DRAWS)?;
+    Arrays::new(source, &size_pmf)?.with(seed, |source| {
+        let (times, sizes) =
+            watched_alone(py, |control| run::draw(&source, qps, queries, segment, segments, control))?;
+        Ok((times.into_pyarray(py), sizes.into_pyarray(py)))
+    })
+}
+
+/// Queries per second that each station can work off.
+#[pyfunction]
+#[pyo3(signature = (system, size_pmf))]
+pub fn station_capacities<'py>(
+    py: Python<'py>,
+    system: &Bound<'py, PyAny>,
+    size_pmf: PyReadonlyArray1<'py, f64>,
+) -> PyResult<Bound<'py, PyArray1<f64>>> {
+    let network = network(system)?;
+    check_entries("size_pmf", size_pmf.len(), MAX_ITEMS as usize)?;
+    let process = Process::Renewal(Law::Exponential);
+    let source = Source::new(process, None, &size_pmf.as_array().to_vec(), 0).map_err(CoreError)?;
+    let sizes = source.sizes();
+    network.check_sizes(sizes.last().map_or(1, |(size, _)| *size)).map_err(CoreError)?;
+    Ok(network.capacities(&sizes).into_pyarray(py))
+}
