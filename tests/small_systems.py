@@ -48,38 +48,27 @@ def trace(arrival_s: Sequence[float], sizes: Sequence[int], **changes: Any) -> d
 def replay(described: dict[str, Any], source: dict[str, Any], engine: str = "events", **changes: Any) -> dict[str, Any]:
     """All of a recorded run through the core, nothing dropped as warm-up."""
     sizes = source["sizes"]
-    arguments = {
-        "size_pmf": np.bincount(sizes)[1:] / len(sizes),
-        "qps": None,
-        "queries": len(sizes) * source["cycles"],
-        "warmup": 0,
-        "segments": None,
-        "percentiles": [0.5],
-        "seed": 0,
-        "threads": 1,
-        "engine": engine,
-        "keep_latencies": True,
-        "keep_trace": False,
-    }
-    return _core.simulate_system(described, source, **(arguments | changes))
+    arguments = {"size_pmf": np.bincount(sizes)[1:] / len(sizes), "queries": len(sizes) * source["cycles"]}
+    return _run(described, source, None, segments=None, engine=engine, **(arguments | changes))
 
 
 def generate(described: dict[str, Any], source: dict[str, Any], qps: float, **changes: Any) -> dict[str, Any]:
     """A drawn run of queries of one item, unless the changes say otherwise."""
-    arguments = {
-        "size_pmf": np.array([1.0]),
-        "qps": qps,
-        "queries": 400,
-        "warmup": 0,
-        "segments": 1,
-        "percentiles": [0.5],
-        "seed": 0,
-        "threads": 1,
-        "engine": "auto",
-        "keep_latencies": True,
-        "keep_trace": True,
-    }
-    return _core.simulate_system(described, source, **(arguments | changes))
+    return _run(described, source, qps, **({"size_pmf": np.array([1.0]), "queries": 400, "segments": 1} | changes))
+
+
+def _run(described: dict[str, Any], source: dict[str, Any], qps: float | None, **changes: Any) -> dict[str, Any]:
+    arguments = {"warmup": 0, "percentiles": [0.5], "seed": 0, "threads": 1, "keep_latencies": True}
+    return _core.simulate_system(described, source, qps=qps, **(arguments | changes))
+
+
+def exported(
+    source: dict[str, Any], size_pmf: np.ndarray, qps: float, queries: int, seed: int, segments: int = 1
+) -> dict[str, Any]:
+    """The queries of a drawn run of so many queries in each segment, as the source of a recorded run."""
+    parts = [_core.draw_queries(source, size_pmf, qps, queries, seed, segment, segments) for segment in range(segments)]
+    times, sizes = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    return trace(times, sizes, starts=[queries * segment for segment in range(segments)])
 
 
 def law_of(described: dict[str, Any], number: int) -> tuple[str, list[float]]:
@@ -94,6 +83,7 @@ def variate(described: dict[str, Any], seed: int = 0, segment: int = 0) -> refer
 
     def draw(number: int, index: int) -> float:
         name, params = law_of(described, number)
-        return float(_core.service_draws(name, params, seed, segment, number, np.array([index]))[0])
+        query, part = np.array([index % reference.PART]), np.array([index // reference.PART])
+        return float(_core.service_draws(name, params, seed, segment, number, query, part)[0])
 
     return draw

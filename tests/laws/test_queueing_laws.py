@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hercules_fast import _core
-from tests.small_systems import EXPONENTIAL, chain, generate, linear, replay, station, system, trace
-
-if not hasattr(_core, "simulate_system"):
-    pytest.skip("the core has no simulate_system yet", allow_module_level=True)
+from tests.small_systems import EXPONENTIAL, chain, exported, generate, linear, replay, station, system, trace
 
 MAX_SIZE = 12
 SIZES = np.full(MAX_SIZE, 1 / MAX_SIZE)
@@ -148,7 +147,8 @@ def test_one_thread_is_lindleys_recursion_bit_for_bit(gaps: list[float], law: di
     arrival_s = np.cumsum(gaps)
     described = system(chain(station("query", 1, law)))
     found = replay(described, trace(arrival_s, [1] * len(gaps)), "recursion", seed=seed)
-    service_s = _core.service_draws(law["law"], law["params"], seed, 0, 0, np.arange(len(gaps)))
+    queries = np.arange(len(gaps))
+    service_s = _core.service_draws(law["law"], law["params"], seed, 0, 0, queries, 0 * queries)
     wait, latencies = 0.0, []
     for index, seconds in enumerate(service_s):
         latencies.append(wait + seconds)
@@ -190,16 +190,86 @@ def test_batches_of_one_query_are_a_pool(gaps, law, devices, max_wait_s, seed) -
     assert runs[0] == runs[1]
 
 
+def check_replay(described: dict[str, Any], segments: int, queries: int, qps: float, seed: int) -> None:
+    drawn = {"queries": queries * segments, "segments": segments, "size_pmf": SIZES, "seed": seed}
+    run = generate(described, POISSON, qps, **drawn)
+    again = replay(described, exported(POISSON, SIZES, qps, queries, seed, segments), "auto", seed=seed)
+    assert run["offered_qps"] == qps
+    for found in (run, again):
+        # The rate of a recorded run is that of its times. Tandems give the mean of the law of sizes, or of the trace.
+        found["offered_qps"] = found["growth"] = 0.0
+        if found["engine"] == "recursion" and described["routes"][0]["stations"][0]["unit"] == "query":
+            for station in found["stations"]:
+                assert station.pop("items_per_execution") == pytest.approx(6.5, rel=0.2)
+    identical(run, again)
+
+
 @given(st.sampled_from(everything()), st.integers(1, 3), st.floats(0.1, 3.0), seeds)
 def test_the_replay_of_an_exported_run_is_the_run(described, segments, qps, seed) -> None:
-    drawn = {"queries": 100 * segments, "segments": segments, "size_pmf": SIZES, "seed": seed}
-    run = generate(described, POISSON, qps, **drawn)
-    source = trace(run["arrival_s"], run["sizes"], starts=list(run["starts"]))
-    again = replay(described, source, "auto", seed=seed, keep_trace=True)
-    for key in ("latencies_s", "arrival_s", "sizes", "percentiles_s"):
-        assert run[key].tobytes() == again[key].tobytes(), key
-    for key in ("refused", "dropped", "throughput_qps", "mean_latency_s", "engine"):
-        assert run[key] == again[key], key
+    check_replay(described, segments, 100, qps, seed)
+
+
+@pytest.mark.parametrize("described", everything())
+def test_the_replay_of_a_long_run_is_the_run(described) -> None:
+    """3e5 s: the clock of the event engine begins anew several times, whatever rate the times of a trace make."""
+    check_replay(described, 1, 20_000, 0.0625, 5)
+
+
+@pytest.mark.parametrize(("engine", "described"), [("auto", one) for one in everything()] + [("events", everything()[1])])
+def test_a_clock_that_began_long_ago_loses_nothing(engine, described) -> None:
+    """A run that begins after 2^30 s is the run that begins at 0, bit for bit; after 1e9 s, but for the last bits."""
+    gaps = np.random.default_rng(3).exponential(0.6, 5000)
+    arrival_s = np.cumsum(np.round(gaps * 2.0**20) / 2.0**20)
+    size = sizes_for(gaps, 4)
+    now, later, odd = (
+        replay(described, trace(arrival_s + begin, size), engine)["latencies_s"] for begin in (0.0, 2.0**30, 1e9)
+    )
+    assert now.tobytes() == later.tobytes()
+    np.testing.assert_allclose(odd, now, rtol=1e-9, atol=1e-9)
+
+
+def test_ties_are_ties_however_often_the_clock_begins_anew() -> None:
+    """All times are quarters, so every sum is exact. Each cycle finds the system empty and the clock elsewhere."""
+    pools = [station("query", 2, linear(0.5, 0.25)), station("query", 2, linear(1.0, 0.25))]
+    device = station("fused", 1, linear(0.5, 0.25), max_queries=3, max_wait_s=1.5)
+    described = system(chain(*pools, device), drop_after_s=2.0)
+    arrival_s = np.cumsum(np.random.default_rng(5).integers(0, 8, 200) / 4)
+    size = sizes_for(arrival_s.tolist(), 6)
+    cycle_s = 149_796.25
+    found = replay(described, trace(arrival_s, size, cycles=64, cycle_s=cycle_s))["latencies_s"].reshape(64, -1)
+    assert all(again.tobytes() == found[0].tobytes() for again in found)
+
+
+@pytest.mark.parametrize("described", everything())
+def test_neither_threads_nor_instructions_change_a_byte(described) -> None:
+    """Whole groups of queries, and lanes that are not all in use."""
+    drawn = {"size_pmf": SIZES, "seed": 8, "queries": 11 * 2000, "segments": 11, "warmup": 200}
+    drawn |= {"keep_latencies": False, "waits": True}
+    first = generate(described, POISSON, 0.5, **drawn, isa="portable")
+    for isa in ("portable", "avx2", "avx512"):
+        for threads in (1, 2, 3):
+            identical(generate(described, POISSON, 0.5, **drawn, isa=isa, threads=threads), first)
+
+
+PEAK = """
+import resource, sys
+sys.path[:0] = {path!r}
+from tests.laws.test_queueing_laws import POISSON, SIZES, everything
+from tests.small_systems import generate
+for described in everything():
+    drawn = dict(size_pmf=SIZES, segments=1, keep_latencies=False, waits=True)
+    generate(described, POISSON, 0.5, queries=int(sys.argv[1]) // 10, **drawn)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_memory_does_not_grow_with_the_number_of_queries() -> None:
+    code = PEAK.format(path=sys.path)
+    few, many = (
+        int(subprocess.run([sys.executable, "-c", code, n], check=True, capture_output=True, text=True).stdout)
+        for n in ("100000", "20000000")
+    )
+    assert many - few < 4096  # KiB; a latency for each query would be 15 MB
 
 
 @given(st.sampled_from(everything()), st.sampled_from([None, 5]), st.floats(0.1, 3.0), seeds)

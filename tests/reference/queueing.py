@@ -1,17 +1,18 @@
 """Slow twin of the queueing simulator, in plain Python: one instant after the other.
 
-At each instant all that ends now ends. Then results move on and threads take work, station by station from the first
-to the last, again and again until nothing moves. Then queries arrive one by one, each followed by the same sweep. A
-batch that has waited long enough is launched by the sweep: after the completions, before the arrivals.
+At each instant all that ends now ends. Then comes the sweep: each station, from the first to the last, takes what the
+one before holds; then each, from the first to the last, starts what it can; again and again until nothing moves. Then
+queries arrive one by one, each followed by the same sweep. A batch that has waited long enough is launched by the
+sweep: after the completions, before the arrivals.
 
 Rules that are easily read in two ways:
 
-- A thread that has finished is free only when the next station has taken its result. The sweep comes to a station
-  before it comes to the next one, so of a chain the later station starts first, and sees that thread as not busy.
-- All results that came together are in line before a waiting time is looked at, so they can be one batch. Arrivals of
-  one instant come one by one: without a waiting time, the first goes alone.
-- A line with waiting places counts jobs. A query that is cut again enters it part by part, and so do the queries of a
-  batch; the thread or device is blocked until the last is taken. An idle device takes results even beyond the places.
+- A thread that has finished is free only when the next station has taken its result.
+- All results that came together are in line before a waiting time is looked at, so they can be one batch; a device
+  launches as soon as it is full. Arrivals of one instant come one by one: without a waiting time, the first goes alone.
+- A line of a pool has room while it is shorter than its waiting places and the idle threads together; the line of an
+  idle device always has. A result that is cut again needs one place and enters with all its parts. The queries of a
+  batch enter one by one, and the device is blocked until the last is taken.
 - A query is late when it would start: for a fused station, when a launch is due. After it is dropped the rest of the
   line is looked at anew.
 - Results of one instant move on in the order of (query, part), also those of a batch.
@@ -25,6 +26,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 Variate = Callable[[int, int], float]
@@ -86,9 +88,11 @@ class Station:
         return self.description["threads"] - len(self.running) - len(self.blocked)
 
     def has_room(self) -> bool:
-        """For one job more: an idle thread takes it directly, else it needs a waiting place."""
+        """For one result more."""
         buffer = self.description["buffer"]
-        return self.free > 0 or buffer is None or len(self.line) < buffer
+        if buffer is None or (self.unit == "fused" and self.free > 0):
+            return True
+        return len(self.line) < buffer + (0 if self.unit == "fused" else self.free)
 
     def is_full_batch(self) -> bool:
         most_queries, most_items = self.description["max_queries"], self.description["max_items"]
@@ -232,16 +236,12 @@ def simulate(system: dict[str, Any], arrival_s: Sequence[float], sizes: Sequence
             station.parts_left.setdefault(job.query, len(cuts(station, job.query)))
             station.parts_left[job.query] -= 1
             last = station.parts_left[job.query] == 0
-            moving: list[Job] = []
             if following is None:
                 if last:
                     leave(job.query, "done", now)
-            elif station.unit == following.unit == "sub_batch":
-                moving = [job]
-            elif last:
-                moving = jobs_for(following, job.query, now)
-            station.results += [(result, execution) for result in moving]
-            execution.results += len(moving)
+            elif last or station.unit == following.unit == "sub_batch":
+                station.results.append((job, execution))
+                execution.results += 1
         for execution in ended:
             if execution.results > 0:
                 station.blocked.append(execution)
@@ -251,7 +251,10 @@ def simulate(system: dict[str, Any], arrival_s: Sequence[float], sizes: Sequence
     def take(before: Station, station: Station, now: float) -> None:
         """The first result of the longest blocked thread moves into the line of `station`."""
         job, execution = before.results.pop(0)
-        station.line.append(Job(job.query, job.part, job.items, now))
+        if before.unit == station.unit == "sub_batch":
+            station.line.append(Job(job.query, job.part, job.items, now))
+        else:
+            station.line += jobs_for(station, job.query, now)
         execution.results -= 1
         if execution.results == 0:
             execution.gone = now
@@ -286,11 +289,13 @@ def simulate(system: dict[str, Any], arrival_s: Sequence[float], sizes: Sequence
         moved = True
         while moved:
             moved = False
-            for place, station in enumerate(stations):
-                while place > 0 and stations[place - 1].results and station.has_room():
-                    take(stations[place - 1], station, now)
-                    start(stations, station, now, timers=False)
+            for before, station in pairwise(stations):
+                while before.results and station.has_room():
+                    take(before, station, now)
                     moved = True
+                    if station.unit == "fused":
+                        start(stations, station, now, timers=False)
+            for station in stations:
                 moved |= start(stations, station, now, timers=True)
 
     def retime(now: float) -> None:

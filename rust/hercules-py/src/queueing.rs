@@ -105,9 +105,8 @@ fn station(part: &Part<'_>, threads: &[u32]) -> PyResult<Station> {
     let columns = threads.get(slowed_by).copied().unwrap_or(1).min(hercules_core::queue::network::MAX_THREADS);
     let unit: String = part.get("unit")?;
     Ok(Station {
-        unit: Unit::parse(&unit).map_err(|_| {
-            invalid(part.name("unit"), format!("is {unit:?}; allowed are sub_batch, query, fused"))
-        })?,
+        unit: Unit::parse(&unit)
+            .map_err(|_| invalid(part.name("unit"), format!("is {unit:?}; allowed are sub_batch, query, fused")))?,
         threads: part.get("threads")?,
         service: service(&part.part("service")?, if interference == Interference::None { 1 } else { columns })?,
         buffer: part.optional("buffer")?,
@@ -127,11 +126,9 @@ fn service(part: &Part<'_>, columns: u32) -> PyResult<Service> {
     let noise = || part.any("noise")?.map(|_| part.part("noise")?.law()).transpose();
     match &*kind {
         "law" => Ok(Service::Law { law: part.law()?, mean_s: part.get("mean_s")? }),
-        "linear" => Ok(Service::Linear {
-            base_s: part.get("base_s")?,
-            per_item_s: part.get("per_item_s")?,
-            noise: noise()?,
-        }),
+        "linear" => {
+            Ok(Service::Linear { base_s: part.get("base_s")?, per_item_s: part.get("per_item_s")?, noise: noise()? })
+        }
         "table" => {
             let (items, busy): (List<u32>, List<u32>) = (part.get("items")?, part.get("busy")?);
             let rows: List<List<f64>> = part.get("seconds")?;
@@ -206,8 +203,7 @@ impl<'py> Arrays<'py> {
                 let (scale, cycles): (Option<f64>, Option<usize>) =
                     (part.optional("rate_scale")?, part.optional("cycles")?);
                 let cycle_s = part.optional("cycle_s")?;
-                Trace::new(times, sizes, starts, scale.unwrap_or(1.0), cycles.unwrap_or(1), cycle_s)
-                    .map(Process::Trace)
+                Trace::new(times, sizes, starts, scale.unwrap_or(1.0), cycles.unwrap_or(1), cycle_s).map(Process::Trace)
             }
             _ => {
                 let message = format!("is {kind:?}; allowed are law, mmpp, rates, diurnal, trace");
@@ -274,8 +270,7 @@ pub fn simulate_system<'py>(
         isa: isa.map(Isa::parse).transpose().map_err(CoreError)?,
     };
     Arrays::new(source, &size_pmf)?.with(seed, |source| {
-        let report =
-            watched_alone(py, |control| run::simulate(&network, &source, qps, &order, threads, control))?;
+        let report = watched_alone(py, |control| run::simulate(&network, &source, qps, &order, threads, control))?;
         report_dict(py, report)
     })
 }
@@ -345,9 +340,10 @@ pub fn service_draws<'py>(
     let law = Law::parse("law", law, &params).map_err(CoreError)?;
     let stream = Stream::new(seed, Purpose::Service, (u64::from(segment) << 16) + u64::from(station));
     let (queries, parts) = (queries.as_array(), parts.as_array());
-    let draws = queries.iter().zip(parts.iter()).map(|(query, part)| {
-        law.draw(stream, service_index(query.cast_unsigned(), part.cast_unsigned()))
-    });
+    let draws = queries
+        .iter()
+        .zip(parts.iter())
+        .map(|(query, part)| law.draw(stream, service_index(query.cast_unsigned(), part.cast_unsigned())));
     Ok(draws.collect::<Vec<_>>().into_pyarray(py))
 }
 
@@ -367,8 +363,7 @@ pub fn draw_queries<'py>(
 ) -> PyResult<(Bound<'py, PyArray1<f64>>, Bound<'py, PyArray1<i64>>)> {
     check_entries("queries", queries, MAX_DRAWS)?;
     Arrays::new(source, &size_pmf)?.with(seed, |source| {
-        let (times, sizes) =
-            watched_alone(py, |control| run::draw(&source, qps, queries, segment, segments, control))?;
+        let (times, sizes) = watched_alone(py, |control| run::draw(&source, qps, queries, segment, segments, control))?;
         Ok((times.into_pyarray(py), sizes.into_pyarray(py)))
     })
 }

@@ -114,7 +114,11 @@ impl Profile {
     pub fn new(durations_s: &[f64], from: &[f64], to: &[f64]) -> Result<Self> {
         let n = durations_s.len();
         if n == 0 || n > MAX_PIECES || from.len() != n || to.len() != n {
-            let message = format!("has {n} entries for {} and {} rates; as many of each, 1 to {MAX_PIECES}", from.len(), to.len());
+            let message = format!(
+                "has {n} entries for {} and {} rates; as many of each, 1 to {MAX_PIECES}",
+                from.len(),
+                to.len()
+            );
             return Err(Error::invalid("durations_s", message));
         }
         for (field, values, least) in [("durations_s", durations_s, 1e-9), ("from", from, 0.0), ("to", to, 0.0)] {
@@ -137,7 +141,8 @@ impl Profile {
         }
         // Turn by one step at a time. Taylor is exact to the last bits for so small an angle.
         let a = 2.0 * std::f64::consts::PI / SINE_PIECES as f64;
-        let (s, c) = (a - a * a * a / 6.0 + a.powi(5) / 120.0, 1.0 - a * a / 2.0 + a.powi(4) / 24.0 - a.powi(6) / 720.0);
+        let (s, c) =
+            (a - a * a * a / 6.0 + a.powi(5) / 120.0, 1.0 - a * a / 2.0 + a.powi(4) / 24.0 - a.powi(6) / 720.0);
         let (mut sine, mut cosine) = (0.0, 1.0);
         let mut pieces = Vec::with_capacity(SINE_PIECES);
         for i in 0..SINE_PIECES {
@@ -189,7 +194,10 @@ impl<'a> Trace<'a> {
         if arrival_s.is_empty() {
             return Err(Error::invalid("arrival_s", "is empty; at least one query is needed"));
         }
-        if starts.first() != Some(&0) || starts.windows(2).any(|w| w[0] >= w[1]) || starts.iter().any(|s| *s >= arrival_s.len()) {
+        if starts.first() != Some(&0)
+            || starts.windows(2).any(|w| w[0] >= w[1])
+            || starts.iter().any(|s| *s >= arrival_s.len())
+        {
             let message = format!("must begin with 0, increase and stay below {} queries", arrival_s.len());
             return Err(Error::invalid("starts", message));
         }
@@ -197,7 +205,10 @@ impl<'a> Trace<'a> {
             return Err(Error::invalid("rate_scale", format!("is {rate_scale}; allowed are 1e-9 to 1e9")));
         }
         if cycles == 0 || cycles.checked_mul(arrival_s.len()).is_none_or(|n| n > 1 << 40) {
-            return Err(Error::invalid("cycles", format!("is {cycles}; allowed is 1 or more, at most 2^40 queries in all")));
+            return Err(Error::invalid(
+                "cycles",
+                format!("is {cycles}; allowed is 1 or more, at most 2^40 queries in all"),
+            ));
         }
         let mut part = starts.iter().peekable();
         for (i, time) in arrival_s.iter().enumerate() {

@@ -235,11 +235,17 @@ pub(super) fn run(mut block: Block<'_, '_>) -> Result<Vec<Segment>> {
         let wait_s = account.sojourn_s[lane] - before.sojourn_s - busy_s;
         Segment {
             record,
-            uses: vec![Use { busy_s, blocked_s: 0.0, wait_s, jobs, executions: jobs, items: cutter.items - before.items }],
+            uses: vec![Use {
+                busy_s,
+                wait_s,
+                jobs,
+                executions: jobs,
+                items: cutter.items - before.items,
+                ..Use::default()
+            }],
             queries: cutter.query - before.query,
             seconds: account.end_s[lane] - before.now_s,
             inside_query_s: f64::NAN,
-            end_s: account.end_s[lane],
             waits: waits.get_mut(lane).map(Counts::take).into_iter().collect(),
         }
     });

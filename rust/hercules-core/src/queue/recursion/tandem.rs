@@ -176,8 +176,8 @@ impl Leaving {
     fn put(&mut self, departure: f64, age: f64, id: u64) {
         let mut at = self.waiting.len();
         self.waiting.push((departure, age, id));
-        // At the same instant, in order of number, as they were put.
-        while at > 0 && self.waiting[at - 1].0 > departure {
+        // At the same instant, in order of number.
+        while at > 0 && (self.waiting[at - 1].0, self.waiting[at - 1].2) > (departure, id) {
             self.waiting.swap(at - 1, at);
             at -= 1;
         }
@@ -201,9 +201,8 @@ impl Leaving {
 pub(super) fn run(mut block: Block<'_, '_>) -> Result<Vec<Segment>> {
     let plan = block.plan;
     let stations = &plan.network.routes[0].stations;
-    let mut queries: Vec<_> = (0..LANES)
-        .map(|lane| plan.source.queries(plan.qps, block.segment(lane), plan.cuts.len()))
-        .collect();
+    let mut queries: Vec<_> =
+        (0..LANES).map(|lane| plan.source.queries(plan.qps, block.segment(lane), plan.cuts.len())).collect();
     let waits = if plan.waits { block.lanes() } else { 0 };
     let mut stages: Vec<Stage<'_>> = Vec::with_capacity(stations.len());
     for (s, station) in stations.iter().enumerate() {
@@ -212,8 +211,7 @@ pub(super) fn run(mut block: Block<'_, '_>) -> Result<Vec<Segment>> {
     }
     let total = plan.cuts[block.segments.start].queries;
     let warmup = plan.cuts[block.segments.start].warmup;
-    let streams: Vec<Stream> =
-        (0..ROWS * LANES).map(|i| plan.source.gap_stream(block.segment(i % LANES))).collect();
+    let streams: Vec<Stream> = (0..ROWS * LANES).map(|i| plan.source.gap_stream(block.segment(i % LANES))).collect();
     let mut time = [0.0; LANES];
     let mut warm: Option<(u64, Row)> = None;
     let mut flow = Flow::default();
@@ -286,16 +284,14 @@ pub(super) fn run(mut block: Block<'_, '_>) -> Result<Vec<Segment>> {
             let busy_s = all.busy_s[lane] - before.busy_s[lane];
             let wait_s = all.sojourn_s[lane] - before.sojourn_s[lane] - busy_s;
             let items = (jobs as f64 * mean_items).round() as u64;
-            Use { busy_s, blocked_s: 0.0, wait_s, jobs, executions: jobs, items }
+            Use { busy_s, wait_s, jobs, executions: jobs, items, ..Use::default() }
         });
-        let end_s = stages[stages.len() - 1].account.end_s[lane];
         Segment {
             record,
             uses: uses.collect(),
             queries: total - from,
-            seconds: end_s - from_s[lane],
+            seconds: stages[stages.len() - 1].account.end_s[lane] - from_s[lane],
             inside_query_s: f64::NAN,
-            end_s,
             waits: Vec::new(),
         }
     };
