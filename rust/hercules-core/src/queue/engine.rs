@@ -50,6 +50,8 @@ pub struct Use {
     /// Seconds that jobs waited before service, and how many jobs.
     pub wait_s: f64,
     pub jobs: u64,
+    /// Seconds that jobs waited which were dropped.
+    pub lost_s: f64,
     /// Executions (a fused one has many jobs) and their items.
     pub executions: u64,
     pub items: u64,
@@ -62,6 +64,7 @@ impl Use {
             blocked_s: self.blocked_s - before.blocked_s,
             wait_s: self.wait_s - before.wait_s,
             jobs: self.jobs - before.jobs,
+            lost_s: self.lost_s - before.lost_s,
             executions: self.executions - before.executions,
             items: self.items - before.items,
         }
@@ -72,6 +75,7 @@ impl Use {
         self.blocked_s += other.blocked_s;
         self.wait_s += other.wait_s;
         self.jobs += other.jobs;
+        self.lost_s += other.lost_s;
         self.executions += other.executions;
         self.items += other.items;
     }
@@ -86,9 +90,8 @@ pub struct Segment {
     /// Queries and seconds that `uses` cover.
     pub queries: u64,
     pub seconds: f64,
-    /// Query-seconds inside the system over the whole segment (NaN where they are not counted), and its end.
+    /// Query-seconds inside the system over the same time; NaN where they are not counted.
     pub inside_query_s: f64,
-    pub end_s: f64,
     /// Histograms of waits at each station, if they are kept.
     pub waits: Vec<Histogram>,
 }

@@ -17,8 +17,8 @@ use std::collections::{BinaryHeap, VecDeque};
 
 /// Instants between two looks at the cancel flag.
 const POLL_INSTANTS: u32 = 1 << 12;
-/// Mean gaps after which the clock begins anew, so that times stay small next to their resolution.
-const CLOCK_GAPS: f64 = 65536.0;
+/// Services of the slowest station after which the clock begins anew, so that times stay small next to their resolution.
+const CLOCK_SERVICES: f64 = 65536.0;
 
 /// A query, or a part of one, in a line or in service.
 #[derive(Debug, Clone, Copy)]
@@ -118,6 +118,7 @@ struct Pool<'p> {
     unit_before: Option<Unit>,
     batch_limit: u32,
     line: VecDeque<Job>,
+    /// Items in the line of a device.
     line_items: u64,
     idle: u32,
     busy: Level,
@@ -171,8 +172,17 @@ impl Pool<'_> {
         self.advance(now);
         self.running_busy = busy;
         self.stale = false;
-        let ends = self.running.iter().map(|run| now + run.left_s / self.rate(run.job.items, busy));
-        self.next_end = ends.fold(f64::INFINITY, f64::min);
+        self.set_next_end();
+    }
+
+    /// When an execution whose speed changes ends, if no speed changes before.
+    #[inline]
+    fn end_of(&self, run: &Running) -> f64 {
+        self.running_since + run.left_s.max(0.0) / self.rate(run.job.items, self.running_busy)
+    }
+
+    fn set_next_end(&mut self) {
+        self.next_end = self.running.iter().map(|run| self.end_of(run)).fold(f64::INFINITY, f64::min);
     }
 
     fn set_timer(&mut self) {
@@ -184,11 +194,19 @@ impl Pool<'_> {
     }
 }
 
+/// Accounts at one time.
+struct Accounts {
+    uses: Vec<Use>,
+    queries: u64,
+    time_s: f64,
+    inside_query_s: f64,
+}
+
 struct Server<'p, 's> {
     plan: &'p Plan<'s>,
     segment: usize,
     queries: Queries<'p, 's>,
-    /// Clock: `now` and all times are relative to `origin`, which moves by whole `unit`s, exactly.
+    /// Clock: `now` and all times are relative to `origin`, which moves by whole `unit`s.
     now: f64,
     origin: f64,
     unit: f64,
@@ -207,8 +225,17 @@ struct Server<'p, 's> {
     ended: Vec<Job>,
     record: Record,
     ordered: InOrder,
-    warm_uses: Option<(Vec<Use>, u64, f64)>,
+    /// At the end of the warm-up.
+    warm: Option<Accounts>,
     any_dynamic: bool,
+}
+
+/// When the clock begins anew: a power of two, so that a system whose times are all doubled does the same sums. It does not
+/// depend on the arrivals, so that a recorded run repeats itself.
+fn clock_unit(plan: &Plan<'_>) -> f64 {
+    let slowest_s = plan.network.stations().map(|station| station.service.mean_s(1, 1)).fold(0.0, f64::max);
+    let exponent = (slowest_s * CLOCK_SERVICES).to_bits() >> 52;
+    f64::from_bits((exponent + 1) << 52)
 }
 
 /// Simulate one segment of `plan`.
@@ -264,7 +291,7 @@ impl<'p, 's> Server<'p, 's> {
             queries,
             now: 0.0,
             origin: 0.0,
-            unit: (CLOCK_GAPS / plan.qps).log2().ceil().exp2(),
+            unit: clock_unit(plan),
             arrival,
             next_id: 0,
             total: plan.cuts[segment].queries,
@@ -278,7 +305,7 @@ impl<'p, 's> Server<'p, 's> {
             ended: Vec::new(),
             record: Record::new(plan.cuts[segment], plan.keep)?,
             ordered: InOrder::default(),
-            warm_uses: None,
+            warm: None,
             any_dynamic,
         })
     }
@@ -318,7 +345,8 @@ impl<'p, 's> Server<'p, 's> {
         }
     }
 
-    /// Begin the clock anew. Times are multiples of their last bit and the shift of the unit, so this is exact.
+    /// Begin the clock anew. What lies ahead loses no bit; what lies behind is rounded to the resolution that times just
+    /// before the shift have, and what follows from it is worked out again.
     fn shift(&mut self, next: f64) {
         let by = (next / self.unit).floor() * self.unit;
         self.origin += by;
@@ -335,14 +363,17 @@ impl<'p, 's> Server<'p, 's> {
             for level in [&mut pool.busy, &mut pool.blocked] {
                 level.since -= by;
             }
-            pool.running_since -= by;
-            pool.next_end -= by;
-            pool.timer -= by;
             let mut ends = std::mem::take(&mut pool.ends).into_vec();
             for end in &mut ends {
                 end.time -= by;
             }
             pool.ends = ends.into();
+            pool.next_end -= by;
+            pool.set_timer();
+            pool.running_since -= by;
+            if pool.is_dynamic() {
+                pool.set_next_end();
+            }
         }
     }
 
@@ -374,14 +405,10 @@ impl<'p, 's> Server<'p, 's> {
         let pool = &mut self.pools[at];
         let mut ended = std::mem::take(&mut self.ended);
         if pool.is_dynamic() {
-            let (since, busy) = (pool.running_since, pool.running_busy);
-            let is_over = |pool: &Pool<'_>, run: &Running| since + run.left_s / pool.rate(run.job.items, busy) == now;
             let mut i = 0;
             while i < pool.running.len() {
-                let run = pool.running[i];
-                if is_over(pool, &run) {
-                    ended.push(run.job);
-                    pool.running.swap_remove(i);
+                if pool.end_of(&pool.running[i]) == now {
+                    ended.push(pool.running.swap_remove(i).job);
                 } else {
                     i += 1;
                 }
@@ -398,9 +425,14 @@ impl<'p, 's> Server<'p, 's> {
             }
             pool.next_end = pool.ends.peek().map_or(f64::INFINITY, |end| end.time);
         }
+        let held = self.pools[at].outbox.len();
         for job in &ended {
             self.pools[at].busy.change(now, -1);
             self.finish_execution(at, *job);
+        }
+        let pool = &mut self.pools[at];
+        if pool.station.unit == Unit::Fused {
+            pool.outbox.make_contiguous()[held..].sort_unstable_by_key(|job| job.id);
         }
         ended.clear();
         self.ended = ended;
@@ -463,7 +495,7 @@ impl<'p, 's> Server<'p, 's> {
         let id = self.next_id;
         let now = self.now;
         if id > 0 && id == self.plan.cuts[self.segment].warmup {
-            self.warm_uses = Some((self.uses(), id, self.origin + now));
+            self.warm = Some(self.accounts(id));
         }
         self.next_id += 1;
         let size = self.queries.size(id);
@@ -497,7 +529,9 @@ impl<'p, 's> Server<'p, 's> {
         if pool.station.unit != Unit::SubBatch {
             query.parts_left = 1;
             pool.line.push_back(Job { part: 0, items: query.size, ..job });
-            pool.line_items += u64::from(query.size);
+            if pool.station.unit == Unit::Fused {
+                pool.line_items += u64::from(query.size);
+            }
         } else if pool.unit_before == Some(Unit::SubBatch) {
             pool.line.push_back(job);
         } else {
@@ -586,16 +620,13 @@ impl<'p, 's> Server<'p, 's> {
             return;
         }
         while self.pools[at].idle > 0
-            && let Some(job) = self.pools[at].line.pop_front()
+            && let Some(&job) = self.pools[at].line.front()
         {
             if self.pools[at].is_first && self.is_late(job) {
-                let line = &mut self.pools[at].line;
-                while line.front().is_some_and(|next| next.id == job.id) {
-                    line.pop_front();
-                }
-                self.drop_query(job);
+                self.drop_head(at);
                 continue;
             }
+            self.pools[at].line.pop_front();
             self.inside[job.slot as usize].started = true;
             let draw = self.draw(at, service_index(job.id, u64::from(job.part)));
             self.waited(at, job);
@@ -609,9 +640,19 @@ impl<'p, 's> Server<'p, 's> {
         !query.started && limit.is_some_and(|limit| self.now - query.arrival > limit)
     }
 
-    fn drop_query(&mut self, job: Job) {
-        self.ordered.put_lost(job.id, Lost::Dropped, &mut self.record);
-        self.leave(job.slot);
+    /// The query at the head of the line leaves, with all its parts.
+    fn drop_head(&mut self, at: usize) {
+        let pool = &mut self.pools[at];
+        let Some(&head) = pool.line.front() else { return };
+        while pool.line.front().is_some_and(|job| job.id == head.id) {
+            pool.line.pop_front();
+            pool.used.lost_s += self.now - head.ready;
+        }
+        if pool.station.unit == Unit::Fused {
+            pool.line_items -= u64::from(head.items);
+        }
+        self.ordered.put_lost(head.id, Lost::Dropped, &mut self.record);
+        self.leave(head.slot);
     }
 
     #[inline]
@@ -665,10 +706,14 @@ impl<'p, 's> Server<'p, 's> {
     fn launch(&mut self, at: usize, timers: bool) -> bool {
         let pool = &mut self.pools[at];
         let limits = pool.station.limits;
-        let Some(head) = pool.line.front() else { return false };
+        let Some(&head) = pool.line.front() else { return false };
         let full = pool.line.len() >= limits.queries as usize || pool.line_items >= u64::from(limits.items);
         if pool.idle == 0 || !(full || (timers && self.now >= head.ready + limits.max_wait_s)) {
             return false;
+        }
+        if pool.is_first && self.is_late(head) {
+            self.drop_head(at);
+            return true;
         }
         let number = self.free_batches.pop().unwrap_or_else(|| {
             self.batches.push(Batch::default());
@@ -677,54 +722,48 @@ impl<'p, 's> Server<'p, 's> {
         let mut jobs = std::mem::take(&mut self.batches[number as usize].jobs);
         let mut items = 0_u32;
         while let Some(&job) = self.pools[at].line.front() {
-            let late = self.pools[at].is_first && self.is_late(job);
             let fits = jobs.is_empty() || items.saturating_add(job.items) <= limits.items;
-            if !late && (!fits || jobs.len() >= limits.queries as usize) {
+            if !fits || jobs.len() >= limits.queries as usize {
                 break;
             }
             let pool = &mut self.pools[at];
             pool.line.pop_front();
             pool.line_items -= u64::from(job.items);
-            if late {
-                self.drop_query(job);
-                continue;
-            }
             self.inside[job.slot as usize].started = true;
             self.waited(at, job);
             items = items.saturating_add(job.items);
             jobs.push(job);
         }
-        let head = jobs.first().copied();
         self.batches[number as usize].jobs = jobs;
-        let Some(head) = head else {
-            self.free_batches.push(number);
-            return true;
-        };
         let draw = self.draw(at, self.pools[at].launches);
         self.pools[at].launches += 1;
         self.begin(at, Job { items, batch: number, ..head }, draw);
         true
     }
 
-    /// Accounts of all pools up to now.
-    fn uses(&self) -> Vec<Use> {
+    /// Accounts up to now, after so many queries.
+    fn accounts(&self, queries: u64) -> Accounts {
         let area = |level: Level| level.area + f64::from(level.count) * (self.now - level.since);
         let of = |pool: &Pool<'_>| Use { busy_s: area(pool.busy), blocked_s: area(pool.blocked), ..pool.used };
-        self.pools.iter().map(of).collect()
+        Accounts {
+            uses: self.pools.iter().map(of).collect(),
+            queries,
+            time_s: self.origin + self.now,
+            inside_query_s: area(self.level),
+        }
     }
 
     fn finish(mut self) -> Segment {
-        let end_s = self.origin + self.now;
-        self.level.change(self.now, 0);
-        let (before, from, from_s) =
-            self.warm_uses.take().unwrap_or_else(|| (vec![Use::default(); self.pools.len()], 0, 0.0));
+        let all = self.accounts(self.total);
+        let none =
+            Accounts { uses: vec![Use::default(); self.pools.len()], queries: 0, time_s: 0.0, inside_query_s: 0.0 };
+        let before = self.warm.take().unwrap_or(none);
         Segment {
-            uses: self.uses().into_iter().zip(before).map(|(all, before)| all.less(before)).collect(),
+            uses: all.uses.into_iter().zip(before.uses).map(|(all, before)| all.less(before)).collect(),
             record: self.record,
-            queries: self.total - from,
-            seconds: end_s - from_s,
-            inside_query_s: self.level.area,
-            end_s,
+            queries: all.queries - before.queries,
+            seconds: all.time_s - before.time_s,
+            inside_query_s: all.inside_query_s - before.inside_query_s,
             waits: self.pools.iter_mut().filter_map(|pool| pool.waits.as_mut().map(Counts::take)).collect(),
         }
     }

@@ -321,7 +321,7 @@ fn report(plan: &Plan<'_>, engine: Engine, order: &Order, segments: &[Segment]) 
             utilisation: all.busy_s / thread_s,
             blocked_share: all.blocked_s / thread_s,
             mean_busy: all.busy_s / seconds,
-            mean_queue: all.wait_s / seconds,
+            mean_queue: (all.wait_s + all.lost_s) / seconds,
             mean_wait_s: all.wait_s / all.jobs as f64,
             wait_percentiles_s: order.percentiles.iter().map(|p| waits.quantile(*p)).collect(),
             executions_per_query: all.executions as f64 / queries as f64,
@@ -350,7 +350,7 @@ fn report(plan: &Plan<'_>, engine: Engine, order: &Order, segments: &[Segment]) 
         batches: segments.iter().map(|segment| segment.record.batches.len()).sum(),
         warmup_cut: statistics::warmup_cut(segments),
         growth: statistics::growth(segments, plan.qps),
-        mean_in_system: sum(&|s| s.inside_query_s) / sum(&|s| s.end_s),
+        mean_in_system: sum(&|s| s.inside_query_s) / seconds,
         stations: stations.collect(),
         latencies_s,
     }

@@ -133,7 +133,7 @@ pub fn percentiles(segments: &[Segment], ps: &[f64]) -> Vec<Estimate> {
         }
         let coarse = all.quantile(p);
         let value = if kept { percentile::percentiles(&mut samples.clone(), &[p])[0] } else { coarse };
-        let least = TAIL_QUERIES_OF_A_BATCH / (1.0 - p);
+        let least = TAIL_QUERIES_OF_A_BATCH / p.min(1.0 - p);
         // Batches are compared with what the same histogram says of the whole.
         let found =
             batches.estimate(coarse, least, |batch| (batch.histogram.quantile(p), batch.histogram.share_up_to(coarse)));

@@ -1,8 +1,8 @@
 //! The AVX2 tier: a row is two registers.
 
 use std::arch::x86_64::{
-    __m256d, _CMP_LE_OQ, _mm256_add_pd, _mm256_blendv_pd, _mm256_cmp_pd, _mm256_loadu_pd, _mm256_max_pd, _mm256_min_pd,
-    _mm256_storeu_pd, _mm256_sub_pd,
+    __m256d, _CMP_EQ_OQ, _CMP_LE_OQ, _CMP_LT_OQ, _mm256_add_pd, _mm256_and_pd, _mm256_blendv_pd, _mm256_cmp_pd,
+    _mm256_loadu_pd, _mm256_max_pd, _mm256_min_pd, _mm256_or_pd, _mm256_storeu_pd, _mm256_sub_pd,
 };
 
 #[derive(Clone, Copy)]
@@ -52,13 +52,22 @@ impl kernels::Lanes for Ymm {
         }
     }
     #[inline(always)]
+    unsafe fn precedes(self, number: Self, other: Self, other_number: Self) -> [__m256d; 2] {
+        // SAFETY: see above.
+        unsafe {
+            std::array::from_fn(|half| {
+                let (a, b) = (self.0[half], other.0[half]);
+                let lower = _mm256_cmp_pd::<_CMP_LT_OQ>(number.0[half], other_number.0[half]);
+                let same = _mm256_and_pd(_mm256_cmp_pd::<_CMP_EQ_OQ>(a, b), lower);
+                _mm256_or_pd(_mm256_cmp_pd::<_CMP_LT_OQ>(a, b), same)
+            })
+        }
+    }
+    #[inline(always)]
     unsafe fn where_set(self, mask: [__m256d; 2], other: Self) -> Self {
         // SAFETY: see above.
         unsafe {
-            Self([
-                _mm256_blendv_pd(other.0[0], self.0[0], mask[0]),
-                _mm256_blendv_pd(other.0[1], self.0[1], mask[1]),
-            ])
+            Self([_mm256_blendv_pd(other.0[0], self.0[0], mask[0]), _mm256_blendv_pd(other.0[1], self.0[1], mask[1])])
         }
     }
 }

@@ -29,6 +29,8 @@ pub(super) trait Lanes: Copy {
     unsafe fn min(self, other: Self) -> Self;
     /// Where `self` is at most `other`.
     unsafe fn at_most(self, other: Self) -> Self::Mask;
+    /// Where `self` is below `other`, or the same and `number` below that of the other.
+    unsafe fn precedes(self, number: Self, other: Self, other_number: Self) -> Self::Mask;
     /// `self` where the mask is set, else `other`.
     unsafe fn where_set(self, mask: Self::Mask, other: Self) -> Self;
 }
@@ -230,6 +232,8 @@ pub struct Jobs<'a> {
     pub services: &'a [Row],
     pub ages: &'a [Row],
     pub ids: &'a [Row],
+    /// Whether numbers increase, so that at the same instant the one that came first has the lower.
+    pub in_order: bool,
 }
 
 /// The same of queries that leave a station.
@@ -254,11 +258,11 @@ pub(super) unsafe fn pool_passing_on<V: Lanes>(
 ) {
     // SAFETY: as this function's.
     unsafe {
-        match state.free.len() {
-            1 => passing_on::<V, 1>(state, jobs, sojourns, out),
-            2 => passing_on::<V, 2>(state, jobs, sojourns, out),
-            4 => passing_on::<V, 4>(state, jobs, sojourns, out),
-            8 => passing_on::<V, 8>(state, jobs, sojourns, out),
+        match (state.free.len(), jobs.in_order) {
+            (1, true) => passing_on::<V, 1>(state, jobs, sojourns, out),
+            (2, true) => passing_on::<V, 2>(state, jobs, sojourns, out),
+            (4, true) => passing_on::<V, 4>(state, jobs, sojourns, out),
+            (8, true) => passing_on::<V, 8>(state, jobs, sojourns, out),
             _ => many_passing_on::<V>(state, jobs, sojourns, out),
         }
     }
@@ -339,9 +343,9 @@ unsafe fn many_passing_on<V: Lanes>(
             let (mut age_here, mut id_here) = (age, id);
             for j in 1..count {
                 let next = V::load(&free[j]).sub(gap);
-                let before = next.at_most(end);
-                this.max(end.min(next)).store(&mut free[j - 1]);
                 let (next_age, next_id) = (V::load(&ages[j]), V::load(&ids[j]));
+                let before = next.precedes(next_id, end, id);
+                this.max(end.min(next)).store(&mut free[j - 1]);
                 next_age.where_set(before, age_here).store(&mut ages[j - 1]);
                 next_id.where_set(before, id_here).store(&mut ids[j - 1]);
                 age_here = age.where_set(before, next_age);

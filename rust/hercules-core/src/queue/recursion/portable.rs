@@ -41,6 +41,10 @@ impl kernels::Lanes for Array {
         std::array::from_fn(|lane| self.0[lane] <= other.0[lane])
     }
     #[inline(always)]
+    unsafe fn precedes(self, number: Self, other: Self, other_number: Self) -> [bool; LANES] {
+        std::array::from_fn(|lane| (self.0[lane], number.0[lane]) < (other.0[lane], other_number.0[lane]))
+    }
+    #[inline(always)]
     unsafe fn where_set(self, mask: [bool; LANES], other: Self) -> Self {
         Self(std::array::from_fn(|lane| if mask[lane] { self.0[lane] } else { other.0[lane] }))
     }

@@ -100,12 +100,8 @@ pub(super) fn run(mut block: Block<'_, '_>) -> Result<Vec<Segment>> {
             }
         })
         .collect();
-    let mut uncut = Box::new(Uncut {
-        gaps: [0.0; LANES * ROOM],
-        items: [0; LANES * ROOM],
-        count: [0; LANES],
-        first: [0; LANES],
-    });
+    let mut uncut =
+        Box::new(Uncut { gaps: [0.0; LANES * ROOM], items: [0; LANES * ROOM], count: [0; LANES], first: [0; LANES] });
     let mut state = Cutting { begun: [0; LANES], left: [0; LANES], parts: [0; LANES] };
     // A query of `batch` items or fewer is one part; none is larger than the largest query.
     let batch = route.batch.min(plan.max_size);
@@ -188,11 +184,17 @@ pub(super) fn run(mut block: Block<'_, '_>) -> Result<Vec<Segment>> {
         let end_s = free[..station.threads as usize].iter().map(|free| free[at]).fold(0.0, f64::max) + lane.time_s;
         Segment {
             record,
-            uses: vec![Use { busy_s, blocked_s: 0.0, wait_s, jobs, executions: jobs, items: lane.items - before.items }],
+            uses: vec![Use {
+                busy_s,
+                wait_s,
+                jobs,
+                executions: jobs,
+                items: lane.items - before.items,
+                ..Use::default()
+            }],
             queries: lane.total - before.query,
             seconds: end_s - before.now_s,
             inside_query_s: f64::NAN,
-            end_s,
             waits: waits.get_mut(at).map(Counts::take).into_iter().collect(),
         }
     });

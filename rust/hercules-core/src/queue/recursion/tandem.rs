@@ -116,7 +116,8 @@ impl<'s> Stage<'s> {
     fn pass_on(&mut self, flow: &Flow, next: &mut Flow, last: bool, block: &Block<'_, '_>) {
         let rows = flow.rows();
         next.resize(rows);
-        let jobs = Jobs { gaps: &flow.gaps, services: &self.services, ages: &flow.ages, ids: &flow.ids };
+        let in_order = flow.first.is_some();
+        let jobs = Jobs { gaps: &flow.gaps, services: &self.services, ages: &flow.ages, ids: &flow.ids, in_order };
         let mut out = Departures { gaps: &mut next.gaps, ages: &mut next.ages, ids: &mut next.ids };
         // SAFETY: the kernels are those of this CPU.
         unsafe { (block.kernels.pool_passing_on)(&mut self.state, jobs, &mut self.sojourns, &mut out) };
@@ -253,7 +254,7 @@ pub(super) fn run(mut block: Block<'_, '_>) -> Result<Vec<Segment>> {
             let busy_s = all.busy_s[lane] - before.busy_s[lane];
             let wait_s = all.sojourn_s[lane] - before.sojourn_s[lane] - busy_s;
             let items = (jobs as f64 * mean_items).round() as u64;
-            Use { busy_s, blocked_s: 0.0, wait_s, jobs, executions: jobs, items }
+            Use { busy_s, wait_s, jobs, executions: jobs, items, ..Use::default() }
         });
         Segment {
             record,
@@ -261,7 +262,6 @@ pub(super) fn run(mut block: Block<'_, '_>) -> Result<Vec<Segment>> {
             queries: total - from,
             seconds: end_s[lane] - from_s[lane],
             inside_query_s: f64::NAN,
-            end_s: end_s[lane],
             waits: Vec::new(),
         }
     };
