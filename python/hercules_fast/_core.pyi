@@ -291,7 +291,13 @@ def simulate_system(
     waits: bool = False,
     isa: str | None = None,
 ) -> dict[str, Any]: ...
-def sweep_systems(calls: Sequence[tuple[Any, ...]], threads: int | None = None) -> list[dict[str, Any]]: ...
+def sweep_systems(
+    calls: Sequence[tuple[Any, ...]],
+    threads: int | None = None,
+    engine: str = "auto",
+    waits: bool = False,
+    progress: Callable[[int, int], object] | None = None,
+) -> list[dict[str, Any]]: ...
 def max_load_system(
     system: Mapping[str, Any],
     source: Mapping[str, Any],
@@ -301,8 +307,9 @@ def max_load_system(
     precision: float,
     seed: int,
     threads: int | None = None,
-    max_queries: int = ...,
+    max_queries: int = 1073741824,
     loss: float = 0.0,
+    engine: str = "auto",
 ) -> dict[str, Any]: ...
 def station_capacities(system: Mapping[str, Any], size_pmf: _F64) -> _F64: ...
 def service_draws(

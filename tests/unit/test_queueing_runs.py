@@ -69,14 +69,14 @@ class Core:
         }
         return found | self.answer
 
-    def sweep_systems(self, calls: list[tuple[Any, ...]], threads: int | None) -> list[dict[str, Any]]:
-        return [self.simulate_system(*call) for call in calls]
+    def sweep_systems(self, calls: list[tuple[Any, ...]], threads: int | None, engine: str) -> list[dict[str, Any]]:
+        return [self.simulate_system(*call, threads, engine) for call in calls]
 
     def max_load_system(self, *arguments: Any) -> dict[str, Any]:
         self.calls.append(arguments)
         some = np.array([0.02] * len(arguments[3]))
         found = {"qps": 80.0, "qps_low": 79.0, "qps_high": 81.0, "limit": "sla", "limit_target": 0, "bound_qps": 190.0}
-        found |= {"collapse_qps": 120.0, "percentiles_s": some, "half_width_s": some / 10, "unloaded_s": some / 2}
+        found |= {"collapse_qps": 120.0, "unloaded_s": some / 2, "run": {"percentiles_s": some, "half_width_s": some / 10}}
         return found | {"probes": 9, "simulated_queries": 1000} | self.answer
 
 
@@ -244,7 +244,7 @@ def test_the_highest_load(core: Core) -> None:
     assert (result.qps, result.interval_qps, result.limit) == (80.0, (79.0, 81.0), "sla: p99 <= 25 ms")
     assert result.margin == pytest.approx(0.5)
     assert (result.latency_ms, result.unloaded_ms) == ((20.0, 20.0), (10.0, 10.0))
-    core.answer = {"qps": 0.0, "limit": "unloaded latency", "percentiles_s": np.full(1, math.nan)}
+    core.answer = {"qps": 0.0, "limit": "unloaded latency", "run": None}
     nothing = json.loads(json.dumps(hf.max_load(POOL, LOAD, sla=slas[0]).to_dict(), allow_nan=False))
     assert (nothing["limit"], nothing["margin"], nothing["latency_ms"]) == (
         "unloaded latency: p99 <= 25 ms",

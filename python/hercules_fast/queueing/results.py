@@ -123,7 +123,7 @@ class MaxLoadResult:
     qps: float
     """0 if no load meets the SLAs."""
     interval_qps: tuple[float, float]
-    """Between them the verdict is not decided at 95 %; the width of the last bisection where it always was."""
+    """95 % interval: between them the verdict is not decided."""
     limit: str
     """``sla``, ``unloaded latency``, ``utilisation cap``, ``growing backlog`` or ``loss``; an SLA is named with it."""
     bound_qps: float

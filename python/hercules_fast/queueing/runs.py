@@ -32,7 +32,9 @@ MAX_THREADS = 1024
 TAIL_QUERIES = 10
 """Queries that must lie beyond a percentile before it is worth printing; the core has the same number."""
 _PERCENT = Bound(0.0, 100.0, low_open=True, high_open=True)
-_PRECISION = Bound(1e-5, 1.0, high_open=True)
+_PRECISION = Bound(1e-5, 0.5)
+_SHARED = 9
+"""Arguments of a run that a sweep gives for each: system to seed."""
 
 
 def simulate(
@@ -153,8 +155,9 @@ def sweep(
         )
         for system, source in pairs
     ]
-    calls = [job.arguments(_length(job, queries, duration_s)) for job in jobs]
-    return [job.result(found) for job, found in zip(jobs, _core.sweep_systems(calls, threads=threads), strict=True)]
+    calls = [job.arguments(_length(job, queries, duration_s))[:_SHARED] for job in jobs]
+    answers = _core.sweep_systems(calls, threads, engine)
+    return [job.result(found) for job, found in zip(jobs, answers, strict=True)]
 
 
 def max_load(
@@ -169,9 +172,10 @@ def max_load(
     threads: int | None = None,
     max_queries: int = MAX_QUERIES,
 ) -> MaxLoadResult:
-    """Find the highest load that meets every SLA: the last crossing from pass to fail on a grid of loads, bisected.
+    """Find the highest load that meets every SLA: the last crossing from pass to fail on a grid of loads, narrowed down.
 
-    Every load sees the same queries, so that only the rate differs. A load passes if every percentile holds, no more
+    Every load sees the same queries, so that only the rate differs; runs grow longer as the load is closed in on, until
+    the 95 % interval of the answer is as narrow as asked for. A load passes if every percentile holds, no more
     than ``loss`` of the queries is lost, the backlog does not grow, and the load is at most ``utilisation_cap`` of the
     bottleneck.
 
@@ -179,14 +183,14 @@ def max_load(
         system: what serves.
         arrivals: their laws; ``qps`` does not matter.
         sla: one or more.
-        utilisation_cap: above 0, at most 1.
-        precision: relative width at which the bisection stops.
+        utilisation_cap: 0.001 or more, below 1.
+        precision: relative half-width of the answer's 95 % interval, 1e-5 to 0.5.
         loss: largest share of refused and dropped queries, from 0, below 1.
         seed, threads: as in :func:`simulate`.
-        max_queries: most queries of one probe.
+        max_queries: most queries of one probe; where they end the search, ``interval_qps`` tells.
 
     Raises:
-        InputError: an argument is outside what is allowed.
+        InputError: an argument is outside what is allowed, or ``max_queries`` too few for a percentile.
     """
     if not isinstance(system, System):
         raise DTypeError(f"system: is {type(system).__name__}; allowed is a System (System.from_table makes one)")
@@ -195,7 +199,7 @@ def max_load(
     slas = (sla,) if isinstance(sla, Sla) else tuple(sla)
     checks = Checks("max load")
     checks.need(bool(slas) and all(isinstance(s, Sla) for s in slas), "sla", slas, "at least one Sla")
-    checks.number("utilisation_cap", utilisation_cap, Bound(0.0, 1.0, low_open=True))
+    checks.number("utilisation_cap", utilisation_cap, Bound(1e-3, 1.0, high_open=True))
     checks.number("precision", precision, _PRECISION)
     checks.number("loss", loss, Bound(0.0, 1.0, high_open=True))
     checks.whole("seed", seed, 0, 2**63 - 1)
@@ -214,7 +218,8 @@ def max_load(
         max_queries,
         loss,
     )
-    target = found["limit_target"]
+    target, run = found["limit_target"], found["run"]
+    unknown = np.full(len(slas), math.nan)
     qps = float(found["qps"])
     return MaxLoadResult(
         qps=qps,
@@ -223,8 +228,8 @@ def max_load(
         bound_qps=found["bound_qps"],
         margin=found["collapse_qps"] / qps - 1.0 if qps > 0.0 else math.nan,
         slas=slas,
-        latency_ms=_milliseconds(found["percentiles_s"]),
-        half_width_ms=_milliseconds(found["half_width_s"]),
+        latency_ms=_milliseconds(run["percentiles_s"] if run else unknown),
+        half_width_ms=_milliseconds(run["half_width_s"] if run else unknown),
         unloaded_ms=_milliseconds(found["unloaded_s"]),
         probes=found["probes"],
         simulated_queries=found["simulated_queries"],

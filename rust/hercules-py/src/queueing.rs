@@ -350,7 +350,7 @@ pub fn sweep_systems<'py>(
 
 /// Highest load of a described system under latency targets.
 #[pyfunction]
-#[pyo3(signature = (system, source, size_pmf, targets, cap, precision, seed, threads=None, max_queries=1 << 30, loss=0.0, engine="auto"))]
+#[pyo3(signature = (system, source, size_pmf, targets, cap, precision, seed, threads=None, max_queries=1_073_741_824, loss=0.0, engine="auto"))]
 #[allow(clippy::too_many_arguments)] // keyword arguments of a Python function
 pub fn max_load_system<'py>(
     py: Python<'py>,
