@@ -45,7 +45,7 @@ bench-sls: build $(VENV)/.bench ## embedding bags at every point, with a summary
 	$(BIN)/python -m pytest benches/bench_sls.py --benchmark-enable --benchmark-quiet -p no:cacheprovider -q -s $(ARGS)
 
 bench-queue: build $(VENV)/.bench ## the queue simulator beside Numba, cimba, SimPy and Ciw (ARGS="-k 'M/M/16'")
-	$(BIN)/python -m pytest benches/bench_queue.py --benchmark-enable --benchmark-quiet -p no:cacheprovider -q -s $(ARGS)
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest benches/bench_queue.py --benchmark-enable --benchmark-quiet -p no:cacheprovider -q -s $(ARGS)
 
 build: $(VENV)/.built ## the extension, in release mode
 

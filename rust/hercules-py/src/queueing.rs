@@ -10,6 +10,7 @@ use hercules_core::queue::engine::service_index;
 use hercules_core::queue::fusion::Limits;
 use hercules_core::queue::max_load::{self, Question};
 use hercules_core::queue::network::{Interference, Network, Route, Service, Station};
+use hercules_core::queue::recursion;
 use hercules_core::queue::run::{self, Engine, Job, Order, Report};
 use hercules_core::queue::source::{Modulated, Process, Profile, Source, Trace};
 use hercules_core::queue::table::{MAX_ITEMS, StageTable};
@@ -455,11 +456,10 @@ pub fn service_draws<'py>(
     let law = Law::parse("law", law, &params).map_err(CoreError)?;
     let stream = Stream::new(seed, Purpose::Service, (u64::from(segment) << 16) + u64::from(station));
     let (queries, parts) = (queries.as_array(), parts.as_array());
-    let draws = queries
-        .iter()
-        .zip(parts.iter())
-        .map(|(query, part)| law.draw(stream, service_index(query.cast_unsigned(), part.cast_unsigned())));
-    Ok(draws.collect::<Vec<_>>().into_pyarray(py))
+    let index = |(query, part): (&i64, &i64)| service_index(query.cast_unsigned(), part.cast_unsigned());
+    let indices: Vec<u64> = queries.iter().zip(parts.iter()).map(index).collect();
+    let isa = Isa::chosen(None).map_err(CoreError)?;
+    Ok(py.detach(|| recursion::draws(&law, stream, &indices, isa)).into_pyarray(py))
 }
 
 /// Arrival times and sizes of the first queries of a segment.

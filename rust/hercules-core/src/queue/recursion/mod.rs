@@ -40,18 +40,30 @@ pub fn covers(network: &Network) -> bool {
         })
 }
 
-/// Simulate up to [`LANES`] segments of `plan`, whose network [`covers`] accepts.
-pub fn run(plan: &Plan<'_>, segments: std::ops::Range<usize>, isa: Isa, control: &Control) -> Result<Vec<Segment>> {
-    let kernels = match isa {
+fn kernels_of(isa: Isa) -> &'static Kernels {
+    // `isa` is never above what the CPU has: it comes from `Isa::chosen`.
+    assert!(isa <= Isa::detected(), "tier above the CPU's");
+    match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => &avx512::KERNELS,
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => &avx2::KERNELS,
         _ => &portable::KERNELS,
-    };
-    // `isa` is never above what the CPU has: it comes from `Isa::chosen`.
-    assert!(isa <= Isa::detected(), "tier above the CPU's");
-    let block = Block::new(plan, segments, kernels, control)?;
+    }
+}
+
+/// Draws of `law` at each index of one stream: what runs draw, and no more.
+pub fn draws(law: &Law, stream: Stream, indices: &[u64], isa: Isa) -> Vec<f64> {
+    let mut out = vec![0.0; indices.len()];
+    for (indices, out) in indices.chunks(ROWS).zip(out.chunks_mut(ROWS)) {
+        kernels_of(isa).fill(law, 1.0, &[stream; ROWS][..indices.len()], indices, out);
+    }
+    out
+}
+
+/// Simulate up to [`LANES`] segments of `plan`, whose network [`covers`] accepts.
+pub fn run(plan: &Plan<'_>, segments: std::ops::Range<usize>, isa: Isa, control: &Control) -> Result<Vec<Segment>> {
+    let block = Block::new(plan, segments, kernels_of(isa), control)?;
     let station = &plan.network.routes[0].stations[0];
     let splits = station.unit == Unit::SubBatch && plan.network.routes[0].batch < plan.max_size;
     if splits { split::run(block) } else { tandem::run(block) }
