@@ -5,6 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::queue::law::{Law, cumulative, pick};
+use crate::queue::recursion::Draws;
 use crate::queue::table::MAX_ITEMS;
 use crate::rng::{Purpose, Stream};
 
@@ -348,6 +349,7 @@ impl<'a> Source<'a> {
         let mut queries = Queries {
             source: self,
             gaps: stream(Purpose::Arrivals),
+            renewal: None,
             sizes: stream(Purpose::Sizes),
             phases: stream(Purpose::Phases),
             groups: stream(Purpose::Groups),
@@ -390,6 +392,7 @@ impl<'a> Source<'a> {
 pub struct Queries<'s, 'a> {
     source: &'s Source<'a>,
     gaps: Stream,
+    renewal: Option<Draws<'s>>,
     sizes: Stream,
     phases: Stream,
     groups: Stream,
@@ -440,7 +443,11 @@ impl Queries<'_, '_> {
         let event = self.event;
         self.event += 1;
         match &self.source.process {
-            Process::Renewal(law) => self.time_s += law.draw(self.gaps, event) * self.scale_s,
+            Process::Renewal(law) => {
+                let (gaps, stream) = (&mut self.renewal, self.gaps);
+                let gap = gaps.get_or_insert_with(|| Draws::new(law, stream)).get(event);
+                self.time_s += gap * self.scale_s;
+            }
             Process::Modulated(chain) => self.modulated(chain, self.gaps.exponential(event)),
             Process::Profile(profile) => self.profile(profile, self.gaps.exponential(event)),
             Process::Trace(trace) => {
