@@ -235,11 +235,14 @@ def pool_plain(servers: int, lognormal: bool) -> Callable:
 
     @njit
     def run(jobs, gap_s, mean_s, sigma, seed):
-        np.random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002 (what Numba has)
         free, sojourn, now = np.zeros(servers), np.empty(jobs), 0.0
         for i in range(jobs):
-            now += np.random.exponential(gap_s)
-            work = np.random.lognormal(-sigma * sigma / 2, sigma) if lognormal else np.random.exponential(1.0)
+            now += np.random.exponential(gap_s)  # noqa: NPY002
+            if lognormal:
+                work = np.random.lognormal(-sigma * sigma / 2, sigma)  # noqa: NPY002
+            else:
+                work = np.random.exponential(1.0)  # noqa: NPY002
             end = max(now, free[0]) + mean_s * work
             sojourn[i] = end - now
             at = 0
