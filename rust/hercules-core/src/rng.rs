@@ -223,9 +223,8 @@ mod tests {
         for bit in 0..64 {
             let ones = (0..n).filter(|i| stream.bits(u64::from(*i)) >> bit & 1 == 1).count() as f64;
             assert!((ones - f64::from(n) / 2.0).abs() < error, "bit {bit}: {ones} of {n}");
-            let flips: u32 = (0..n)
-                .map(|i| (stream.bits(u64::from(i)) ^ stream.bits(u64::from(i) ^ 1 << bit)).count_ones())
-                .sum();
+            let flips: u32 =
+                (0..n).map(|i| (stream.bits(u64::from(i)) ^ stream.bits(u64::from(i) ^ 1 << bit)).count_ones()).sum();
             let share = f64::from(flips) / f64::from(n) / 64.0;
             assert!((share - 0.5).abs() < 5.0 * 0.5 / (f64::from(n) * 64.0).sqrt(), "index bit {bit}: {share}");
         }

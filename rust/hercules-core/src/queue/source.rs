@@ -683,7 +683,8 @@ mod tests {
         assert!(of(Modulated::new(&[1.0, -1.0], &switch([[0.0; 2]; 2])).unwrap_err()).starts_with("rates[1]"));
         assert!(of(Profile::new(&[1.0, 0.0], &[1.0; 2], &[1.0; 2]).unwrap_err()).starts_with("durations_s[1]"));
         assert!(of(Profile::new(&[1.0], &[0.0], &[0.0]).unwrap_err()).starts_with("from"));
-        let trace = |times: &[f64], starts: &[usize]| Trace::new(times, None, starts.to_vec(), 1.0, 1, None).map(|_| ());
+        let trace =
+            |times: &[f64], starts: &[usize]| Trace::new(times, None, starts.to_vec(), 1.0, 1, None).map(|_| ());
         assert!(of(trace(&[0.0, 2.0, 1.0], &[0]).unwrap_err()).starts_with("arrival_s[2]"));
         assert!(of(trace(&[0.0, f64::NAN], &[0]).unwrap_err()).starts_with("arrival_s[1]"));
         assert!(of(trace(&[0.0, 1.0], &[1]).unwrap_err()).starts_with("starts"));

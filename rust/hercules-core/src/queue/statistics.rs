@@ -1,7 +1,9 @@
 //! From the records of segments to figures with their uncertainty.
 //!
-//! Latencies of neighbouring queries are alike, so nothing here takes them for independent. A percentile's interval comes
-//! from the spread of the same percentile over batches (sectioning): Q +- t sqrt(sum (x_i - Q)^2 / (b (b-1))).
+//! Latencies of neighbouring queries are alike, so nothing here takes them for independent: errors come from the spread
+//! over batches. For a percentile Q that is the spread of the share of latencies up to Q, t s / sqrt(b) = h, and the
+//! interval reaches as far as the percentiles p - h and p + h of the whole run. The spread of the batches' own percentiles
+//! would be too small: where a batch has only a few bursts they are biased, and grow less than the share beyond Q.
 
 use crate::queue::engine::Segment;
 use crate::queue::percentile;
@@ -89,29 +91,26 @@ impl<'a> Batches<'a> {
         product * scale / square > 1.645 / (pairs as f64).sqrt()
     }
 
-    /// The interval of `value` from the figure of each batch, in batches long enough to be independent: `figure` gives
-    /// the figure and what is tested for correlation. `least` queries in each batch.
-    fn estimate(&self, value: f64, least: f64, figure: impl Fn(&Batch) -> (f64, f64)) -> Estimate {
+    /// The standard error of the mean of a figure over batches that are long enough to be independent, with `least`
+    /// queries in each, and the half-width of its 95 % interval. `None` if the run is too short.
+    fn error(&self, least: f64, figure: impl Fn(&Batch) -> f64) -> Option<(f64, f64)> {
         let mut joined: Option<Batches<'static>> = None;
         loop {
             let batches = joined.as_ref().unwrap_or(self);
             if batches.list.len() < LEAST_BATCHES {
-                return Estimate { value, ..Estimate::NONE };
+                return None;
             }
-            let figures: Vec<(f64, f64)> = batches.list.iter().map(|batch| figure(batch)).collect();
-            let tested: Vec<f64> = figures.iter().map(|figure| figure.1).collect();
-            let may_halve = batches.list.len() / 2 >= LEAST_BATCHES;
+            let figures: Vec<f64> = batches.list.iter().map(|batch| figure(batch)).collect();
+            let may_halve = figures.len() / 2 >= LEAST_BATCHES;
             let is_short = batches.list.iter().any(|batch| (batch.histogram.total() as f64) < least);
-            if is_short || (may_halve && batches.correlated(&tested)) {
+            if is_short || (may_halve && batches.correlated(&figures)) {
                 joined = Some(batches.halved());
                 continue;
             }
             let b = figures.len() as f64;
-            let square: f64 = figures.iter().map(|figure| (figure.0 - value) * (figure.0 - value)).sum();
-            let half_width = student(figures.len() - 1) * (square / (b * (b - 1.0))).sqrt();
-            let mean = tested.iter().sum::<f64>() / b;
-            let variance = tested.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / (b * (b - 1.0));
-            return Estimate { value, half_width, effective: variance };
+            let mean = figures.iter().sum::<f64>() / b;
+            let error = (figures.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / (b * (b - 1.0))).sqrt();
+            return Some((error, student(figures.len() - 1) * error));
         }
     }
 }
@@ -135,11 +134,14 @@ pub fn percentiles(segments: &[Segment], ps: &[f64]) -> Vec<Estimate> {
         }
         let coarse = all.quantile(p);
         let value = if kept { percentile::percentiles(&mut samples.clone(), &[p])[0] } else { coarse };
+        let bare = Estimate { value, ..Estimate::NONE };
         let least = TAIL_QUERIES_OF_A_BATCH / p.min(1.0 - p);
-        // Batches are compared with what the same histogram says of the whole.
-        let found =
-            batches.estimate(coarse, least, |batch| (batch.histogram.quantile(p), batch.histogram.share_up_to(coarse)));
-        Estimate { value, effective: p * (1.0 - p) / found.effective, ..found }
+        let Some((error, h)) = batches.error(least, |batch| batch.histogram.share_up_to(coarse)) else { return bare };
+        if p - h <= 0.0 || p + h >= 1.0 {
+            return bare;
+        }
+        let half_width = f64::max(coarse - all.quantile(p - h), all.quantile(p + h) - coarse);
+        Estimate { value, half_width, effective: p * (1.0 - p) / (error * error) }
     };
     ps.iter().map(|p| one(*p)).collect()
 }
@@ -156,8 +158,8 @@ pub fn mean(segments: &[Segment]) -> Estimate {
         return Estimate::NONE;
     }
     let of = |batch: &Batch| batch.sum / batch.histogram.total().max(1) as f64;
-    let found = batches.estimate(sum / count as f64, 100.0, |batch| (of(batch), of(batch)));
-    Estimate { effective: f64::NAN, ..found }
+    let half_width = batches.error(100.0, of).map_or(f64::NAN, |(_, half_width)| half_width);
+    Estimate { value: sum / count as f64, half_width, effective: f64::NAN }
 }
 
 /// Mean latency over time, averaged over segments of one length: (queries of each entry, means).
@@ -254,9 +256,9 @@ mod tests {
                 effective += found.effective / runs as f64;
                 mean_width += mean(&run).half_width / runs as f64;
             }
-            // Asymptotic deviations: sqrt(p (1-p)) / density for the quantile, 1 for the mean. t of 31 is 2.04.
+            // The share has deviation sqrt(p (1-p)), the mean 1. t of 31 is 2.04; the far end is at 1 - p - h.
             let independent = (n / repeats) as f64;
-            let expected = 2.04 * 0.3 / 0.1 / independent.sqrt();
+            let expected = -(1.0 - 2.04 * 0.3 / independent.sqrt() / 0.1).ln();
             assert!((width / expected - 1.0).abs() < 0.12, "{repeats} {batches}: {width} for {expected}");
             assert!((mean_width / (2.04 / independent.sqrt()) - 1.0).abs() < 0.12, "{repeats} {batches}: {mean_width}");
             assert!((effective / independent - 1.0).abs() < 0.25, "{repeats} {batches}: {effective} of {independent}");
@@ -272,7 +274,7 @@ mod tests {
         let means: Vec<f64> = batches.list.iter().map(|batch| batch.sum / batch.histogram.total() as f64).collect();
         assert!(batches.correlated(&means));
         let joined = batches.halved();
-        assert_eq!((joined.list.len(), joined.per_segment), (16, 1));
+        assert_eq!((joined.list.len(), joined.per_segment), (16, 16));
         let sum = |batches: &Batches<'_>| batches.list.iter().map(|batch| batch.histogram.total()).sum::<u64>();
         assert_eq!(sum(&joined), sum(&batches));
         // Segments say nothing of each other: the same figures are not correlated if each has its own.

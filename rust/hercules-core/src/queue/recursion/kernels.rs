@@ -416,7 +416,8 @@ mod tests {
                 let mut latest = [f64::NEG_INFINITY; LANES];
                 let (mut sojourns, mut ends) = (vec![[0.0; LANES]; ROWS], vec![[0.0; LANES]; ROWS]);
                 for part in [0..7, 7..ROWS] {
-                    let (gaps, services, before) = (&gaps[part.clone()], &services[part.clone()], &before[part.clone()]);
+                    let (gaps, services, before) =
+                        (&gaps[part.clone()], &services[part.clone()], &before[part.clone()]);
                     let (sojourns, ends) = (&mut sojourns[part.clone()], &mut ends[part]);
                     // SAFETY: this CPU has the tier.
                     unsafe { (tier.pool_of_parts)(&mut free, &mut latest, gaps, services, before, sojourns, ends) };
