@@ -111,11 +111,13 @@ pub struct Counts {
     high: usize,
 }
 
-impl Counts {
-    pub fn new() -> Self {
+impl Default for Counts {
+    fn default() -> Self {
         Self { wide: vec![0; BUCKETS], low: usize::MAX, high: 0 }
     }
+}
 
+impl Counts {
     #[inline]
     pub fn add(&mut self, seconds: f64) {
         let at = bucket(seconds) as usize;
@@ -262,7 +264,7 @@ impl Record {
             border,
             group_end: border.min(GROUP as u64),
             warm,
-            counts: Counts::new(),
+            counts: Counts::default(),
             sum: 0.0,
             open: 0.0,
             batches: Vec::with_capacity(cut.batches as usize),
@@ -426,8 +428,10 @@ mod tests {
     }
 
     fn histogram(values: &[f64]) -> Histogram {
-        let mut counts = Counts::new();
-        values.iter().for_each(|x| counts.add(*x));
+        let mut counts = Counts::default();
+        for x in values {
+            counts.add(*x);
+        }
         counts.take()
     }
 
@@ -549,7 +553,9 @@ mod tests {
             let values = latencies(queries);
             let cut = Cut::new(queries, warmup, 5);
             let (mut one, mut groups) = (Record::new(cut, false).unwrap(), Record::new(cut, false).unwrap());
-            values.iter().for_each(|x| one.push(*x));
+            for x in &values {
+                one.push(*x);
+            }
             for block in values.chunks(block) {
                 let mut rest = block;
                 while let Some((first, others)) = rest.split_first() {
@@ -562,7 +568,9 @@ mod tests {
                     let (these, others) = rest.split_at(ahead * GROUP);
                     let buckets: Vec<usize> = these.iter().map(|x| bucket(*x) as usize).collect();
                     if groups.is_warm() {
-                        buckets.iter().for_each(|at| groups.counts()[*at] += 1);
+                        for at in &buckets {
+                            groups.counts()[*at] += 1;
+                        }
                     }
                     let (low, high) = (*buckets.iter().min().unwrap(), *buckets.iter().max().unwrap());
                     groups.push_groups(these.chunks(GROUP).map(|group| group.iter().sum()), low, high);

@@ -160,7 +160,7 @@ pub(super) fn run(mut block: Block<'_, '_>) -> Result<Vec<Segment>> {
     let mut free = unused(station.threads);
     let mut latest = [f64::NEG_INFINITY; LANES];
     let mut account = Account::NONE;
-    let mut waits: Vec<Counts> = (0..if plan.waits { block.lanes() } else { 0 }).map(|_| Counts::new()).collect();
+    let mut waits: Vec<Counts> = (0..if plan.waits { block.lanes() } else { 0 }).map(|_| Counts::default()).collect();
     while !cutters.iter().all(Cutter::is_done) {
         block.poll()?;
         parts.ends.fill(0);

@@ -77,7 +77,7 @@ impl<'s> Stage<'s> {
             account: Account::NONE,
             jobs: [0; LANES],
             warm: (Account::NONE, [0; LANES]),
-            waits: (0..waits).map(|_| Counts::new()).collect(),
+            waits: (0..waits).map(|_| Counts::default()).collect(),
         }
     }
 
