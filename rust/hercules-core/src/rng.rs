@@ -50,6 +50,7 @@ impl Stream {
 
     /// A stream whose numbers are those of one `index` of this one: for laws that need as many as it takes.
     #[inline]
+    #[must_use]
     pub const fn inner(self, index: u64) -> Self {
         Self { key: self.bits(index) }
     }
@@ -191,8 +192,9 @@ mod tests {
     fn neighbours_parts_and_streams_are_uncorrelated() {
         const N: u64 = 200_000;
         const PART: u64 = 1 << 44;
+        type Other = (String, Box<dyn Fn(u64) -> f64>);
         let first = Stream::new(0, Purpose::Service, 0);
-        let mut others: Vec<(String, Box<dyn Fn(u64) -> f64>)> = Vec::new();
+        let mut others: Vec<Other> = Vec::new();
         for lag in [1, 2, 3, 7, 8, 64, 128, 4096, PART, 2 * PART, 3 * PART, 64 * PART, PART + 1, PART - 1] {
             others.push((format!("lag {lag}"), Box::new(move |i| first.uniform(i.wrapping_add(lag)))));
         }

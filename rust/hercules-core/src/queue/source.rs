@@ -73,6 +73,7 @@ impl Modulated {
 }
 
 /// Long-run shares of the phases: pi Q = 0, by elimination without subtractions (Grassmann, Taksar & Heyman 1985).
+#[allow(clippy::needless_range_loop)] // indices are those of the matrix
 fn stationary(switch: &[Vec<f64>], leave: &[f64]) -> Option<Vec<f64>> {
     let k = leave.len();
     let mut q: Vec<Vec<f64>> = switch.to_vec();
@@ -584,10 +585,9 @@ mod tests {
             qps in 0.05..20.0_f64, segment in 0_usize..3,
         ) {
             // Half of the rates are 0: pieces that rise from, fall to or stay at nothing.
-            let rates = |of: fn(&(f64, f64, f64, [bool; 2])) -> (bool, f64)| -> Vec<f64> {
-                pieces.iter().map(|piece| of(piece)).map(|(is_there, rate)| if is_there { rate } else { 0.0 }).collect()
-            };
-            let (from, to) = (rates(|p| (p.3[0], p.1)), rates(|p| (p.3[1], p.2)));
+            let rate = |is_there: bool, rate: f64| if is_there { rate } else { 0.0 };
+            let from: Vec<f64> = pieces.iter().map(|piece| rate(piece.3[0], piece.1)).collect();
+            let to: Vec<f64> = pieces.iter().map(|piece| rate(piece.3[1], piece.2)).collect();
             prop_assume!(from.iter().chain(&to).any(|rate| *rate > 0.1));
             let durations: Vec<f64> = pieces.iter().map(|piece| piece.0).collect();
             let cycle_s: f64 = durations.iter().sum();

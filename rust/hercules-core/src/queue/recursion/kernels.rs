@@ -32,6 +32,7 @@ pub(super) trait Lanes: Copy {
 /// # Safety
 /// They may be called only on a CPU that has the tier's instructions.
 #[derive(Clone, Copy)]
+#[allow(clippy::type_complexity)] // a name for each signature would only hide it
 pub struct Kernels {
     /// Draws of each stream at each index times a scale: uniform, exponential, lognormal of a sigma.
     pub uniform: unsafe fn(f64, &[Stream], &[u64], &mut [f64]),
@@ -214,6 +215,7 @@ pub(super) unsafe fn pool_of_parts<V: Lanes>(
 
 /// Account of the jobs of a station in each lane.
 #[derive(Debug, Clone, Copy)]
+#[allow(clippy::struct_field_names)] // all of them are seconds
 pub struct Account {
     /// Arrival of the latest job at the station, and the latest end of service.
     pub clock_s: Row,
@@ -361,7 +363,9 @@ mod tests {
     fn by_sorting(threads: usize, lane: usize, gaps: &[Row], services: &[Row]) -> Vec<f64> {
         let mut free = vec![f64::NEG_INFINITY; threads];
         let serve = |(gap, service): (&Row, &Row)| {
-            free.iter_mut().for_each(|time| *time -= gap[lane]);
+            for time in &mut free {
+                *time -= gap[lane];
+            }
             free.sort_by(f64::total_cmp);
             free[0] = f64::max(0.0, free[0]) + service[lane];
             free[0]

@@ -142,7 +142,9 @@ impl Kernels {
                 Law::Lognormal { sigma } => (self.lognormal)(*sigma, scale, streams, indices, out),
                 Law::Uniform { low, width } => {
                     (self.uniform)(1.0, streams, indices, out);
-                    out.iter_mut().for_each(|x| *x = (low + width * *x) * scale);
+                    for x in out {
+                        *x = (low + width * *x) * scale;
+                    }
                 }
                 _ => kernels::draw(scale, streams, indices, out, |stream, index| law.draw(stream, index)),
             }

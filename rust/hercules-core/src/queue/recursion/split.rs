@@ -186,11 +186,11 @@ pub(super) fn run(mut block: Block<'_, '_>) -> Result<Vec<Segment>> {
             let kernel = block.kernels.pool_of_parts;
             kernel(&mut free, &mut latest, &parts.gaps, &services, &parts.before, &mut sojourns, &mut ends);
         }
-        for row in 0..ROWS {
-            let mut lanes = parts.ends[row];
+        for (lanes, row) in parts.ends.iter().zip(&ends) {
+            let mut lanes = *lanes;
             while lanes != 0 {
                 let lane = lanes.trailing_zeros() as usize;
-                block.records[lane].push(ends[row][lane]);
+                block.records[lane].push(row[lane]);
                 lanes &= lanes - 1;
             }
         }
