@@ -215,7 +215,10 @@ def test_the_replay_of_a_long_run_is_the_run(described) -> None:
     check_replay(described, 1, 20_000, 0.0625, 5)
 
 
-@pytest.mark.parametrize(("engine", "described"), [("auto", one) for one in everything()] + [("events", everything()[1])])
+CLOCKS = [("auto", one) for one in everything()] + [("events", everything()[1])]
+
+
+@pytest.mark.parametrize(("engine", "described"), CLOCKS)
 def test_a_clock_that_began_long_ago_loses_nothing(engine, described) -> None:
     """A run that begins after 2^30 s is the run that begins at 0, bit for bit; after 1e9 s, but for the last bits."""
     gaps = np.random.default_rng(3).exponential(0.6, 5000)

@@ -50,6 +50,7 @@ impl Stream {
 
     /// A stream whose numbers are those of one `index` of this one: for laws that need as many as it takes.
     #[inline]
+    #[must_use]
     pub const fn inner(self, index: u64) -> Self {
         Self { key: self.bits(index) }
     }
@@ -199,6 +200,69 @@ mod tests {
         assert!((square / n - 1.0 / 12.0).abs() < 5.0 * (1.0 / 180.0_f64).sqrt() / n.sqrt());
         assert!((cross / n).abs() < 5.0 / 12.0 / n.sqrt());
         assert!((lag / n).abs() < 5.0 / 12.0 / n.sqrt());
+    }
+
+    /// Mean of the product of two sequences of uniforms less a half, in standard errors.
+    fn correlation(n: u64, x: impl Fn(u64) -> f64, y: impl Fn(u64) -> f64) -> f64 {
+        (0..n).map(|i| (x(i) - 0.5) * (y(i) - 0.5)).sum::<f64>() * 12.0 / (n as f64).sqrt()
+    }
+
+    #[test]
+    fn neighbours_parts_and_streams_are_uncorrelated() {
+        const N: u64 = 200_000;
+        const PART: u64 = 1 << 44;
+        type Other = (String, Box<dyn Fn(u64) -> f64>);
+        let first = Stream::new(0, Purpose::Service, 0);
+        let mut others: Vec<Other> = Vec::new();
+        for lag in [1, 2, 3, 7, 8, 64, 128, 4096, PART, 2 * PART, 3 * PART, 64 * PART, PART + 1, PART - 1] {
+            others.push((format!("lag {lag}"), Box::new(move |i| first.uniform(i.wrapping_add(lag)))));
+        }
+        for (name, stream) in [
+            ("next seed", Stream::new(1, Purpose::Service, 0)),
+            ("seed of the top bit", Stream::new(1 << 63, Purpose::Service, 0)),
+            ("next station", Stream::new(0, Purpose::Service, 1)),
+            ("next segment", Stream::new(0, Purpose::Service, 1 << 16)),
+            ("next purpose", Stream::new(0, Purpose::Search, 0)),
+            ("inner", first.inner(5)),
+        ] {
+            others.push((name.to_owned(), Box::new(move |i| stream.uniform(i))));
+        }
+        others.push(("inner streams of neighbours".to_owned(), Box::new(move |i| first.inner(i).uniform(0))));
+        for (name, other) in others {
+            assert!(correlation(N, |i| first.uniform(i), &other).abs() < 5.0, "{name}");
+            // Large numbers, which make large latencies, come together no more often than they should.
+            let both = (0..N).filter(|i| first.uniform(*i) > 0.99 && other(*i) > 0.99).count() as f64;
+            assert!((both - N as f64 * 1e-4).abs() < 5.0 * (N as f64 * 1e-4).sqrt(), "{name}: {both} together");
+        }
+    }
+
+    #[test]
+    fn every_bit_is_even_and_flips_with_every_bit_of_the_index() {
+        let stream = Stream::new(9, Purpose::Service, 3);
+        let n = 20_000_u32;
+        let error = 5.0 * 0.5 * f64::from(n).sqrt();
+        for bit in 0..64 {
+            let ones = (0..n).filter(|i| stream.bits(u64::from(*i)) >> bit & 1 == 1).count() as f64;
+            assert!((ones - f64::from(n) / 2.0).abs() < error, "bit {bit}: {ones} of {n}");
+            let flips: u32 =
+                (0..n).map(|i| (stream.bits(u64::from(i)) ^ stream.bits(u64::from(i) ^ 1 << bit)).count_ones()).sum();
+            let share = f64::from(flips) / f64::from(n) / 64.0;
+            assert!((share - 0.5).abs() < 5.0 * 0.5 / (f64::from(n) * 64.0).sqrt(), "index bit {bit}: {share}");
+        }
+    }
+
+    #[test]
+    fn uniforms_fill_their_interval_evenly() {
+        // Chi-square over 1024 cells for the queries of each of three parts: mean 1023, deviation 45.
+        let stream = Stream::new(2, Purpose::Service, 0);
+        for part in 0..3_u64 {
+            let mut cells = [0_u32; 1024];
+            for i in 0..1_024_000 {
+                cells[(stream.uniform(i + (part << 44)) * 1024.0) as usize] += 1;
+            }
+            let square: f64 = cells.iter().map(|count| (f64::from(*count) - 1000.0).powi(2) / 1000.0).sum();
+            assert!((square - 1023.0).abs() < 5.0 * 45.2, "part {part}: {square}");
+        }
     }
 
     #[test]

@@ -465,7 +465,7 @@ pub fn service_draws<'py>(
 /// Arrival times and sizes of the first queries of a segment.
 #[pyfunction]
 #[pyo3(signature = (source, size_pmf, qps, queries, seed, segment=0, segments=1))]
-#[allow(clippy::too_many_arguments)] // keyword arguments of a Python function
+#[allow(clippy::too_many_arguments, clippy::type_complexity)] // keyword arguments and result of a Python function
 pub fn draw_queries<'py>(
     py: Python<'py>,
     source: &Bound<'py, PyAny>,

@@ -280,7 +280,7 @@ impl<'p, 's> Server<'p, 's> {
                     timer: f64::INFINITY,
                     launches: 0,
                     used: Use::default(),
-                    waits: plan.waits.then(Counts::new),
+                    waits: plan.waits.then(Counts::default),
                 });
             }
             routes.push(pools.len());
@@ -508,15 +508,12 @@ impl<'p, 's> Server<'p, 's> {
             return;
         }
         let query = Inside { arrival: now, size, parts_left: 0, started: false };
-        let slot = match self.free.pop() {
-            Some(slot) => {
-                self.inside[slot as usize] = query;
-                slot
-            }
-            None => {
-                self.inside.push(query);
-                self.inside.len() as u32 - 1
-            }
+        let slot = if let Some(slot) = self.free.pop() {
+            self.inside[slot as usize] = query;
+            slot
+        } else {
+            self.inside.push(query);
+            self.inside.len() as u32 - 1
         };
         self.level.change(now, 1);
         let route = self.plan.network.route_of(size);
