@@ -357,6 +357,7 @@ class _Job:
             warmup_cut=found["warmup_cut"],
             segments=found["segments"],
             batches=found["batches"],
+            interval_queries=found["interval_queries"],
             engine=found["engine"],
             seed=self.seed,
             random_stream_version=int(_core.build_info()["random_stream_version"]),

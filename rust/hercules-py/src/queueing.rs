@@ -411,6 +411,7 @@ fn report_dict(py: Python<'_>, report: Report) -> PyResult<Bound<'_, PyDict>> {
     dict.set_item("dropped", report.dropped)?;
     dict.set_item("segments", report.segments)?;
     dict.set_item("batches", report.batches)?;
+    dict.set_item("interval_queries", report.interval_queries)?;
     dict.set_item("warmup_cut", report.warmup_cut)?;
     dict.set_item("growth", report.growth)?;
     dict.set_item("falls_behind", report.growth > run::GROWTH_LIMIT)?;

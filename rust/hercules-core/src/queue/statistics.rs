@@ -36,6 +36,11 @@ pub fn needed(p: f64) -> f64 {
     (TAIL_QUERIES / p.min(1.0 - p) * (1.0 - 1e-12)).ceil()
 }
 
+/// The same for an interval: [`LEAST_BATCHES`] batches.
+pub fn needed_for_interval(p: f64) -> f64 {
+    LEAST_BATCHES as f64 * TAIL_QUERIES_OF_A_BATCH / p.min(1.0 - p)
+}
+
 /// The 97.5 % point of Student's law, by its expansion in 1/df (Abramowitz & Stegun 26.7.5); within 1e-3 from 9 on.
 fn student(df: usize) -> f64 {
     let (z, n) = (1.959_963_984_540_054_f64, df as f64);
@@ -115,8 +120,8 @@ impl<'a> Batches<'a> {
     }
 }
 
-/// Percentiles of the latencies of a run.
-pub fn percentiles(segments: &[Segment], ps: &[f64]) -> Vec<Estimate> {
+/// Percentiles of the latencies of a run, with intervals if it `is_long`.
+pub fn percentiles(segments: &[Segment], ps: &[f64], is_long: bool) -> Vec<Estimate> {
     let batches = Batches::of(segments);
     let mut all = Histogram::default();
     for batch in &batches.list {
@@ -136,6 +141,9 @@ pub fn percentiles(segments: &[Segment], ps: &[f64]) -> Vec<Estimate> {
         let value = if kept { percentile::percentiles(&mut samples.clone(), &[p])[0] } else { coarse };
         let bare = Estimate { value, ..Estimate::NONE };
         let least = TAIL_QUERIES_OF_A_BATCH / p.min(1.0 - p);
+        if !is_long {
+            return bare;
+        }
         let Some((error, h)) = batches.error(least, |batch| batch.histogram.share_up_to(coarse)) else { return bare };
         if p - h <= 0.0 || p + h >= 1.0 {
             return bare;
@@ -146,8 +154,8 @@ pub fn percentiles(segments: &[Segment], ps: &[f64]) -> Vec<Estimate> {
     ps.iter().map(|p| one(*p)).collect()
 }
 
-/// Mean latency of a run.
-pub fn mean(segments: &[Segment]) -> Estimate {
+/// Mean latency of a run, with an interval if it `is_long`.
+pub fn mean(segments: &[Segment], is_long: bool) -> Estimate {
     let batches = Batches::of(segments);
     let (mut sum, mut count) = (0.0, 0);
     for batch in &batches.list {
@@ -158,7 +166,8 @@ pub fn mean(segments: &[Segment]) -> Estimate {
         return Estimate::NONE;
     }
     let of = |batch: &Batch| batch.sum / batch.histogram.total().max(1) as f64;
-    let half_width = batches.error(100.0, of).map_or(f64::NAN, |(_, half_width)| half_width);
+    let error = if is_long { batches.error(100.0, of) } else { None };
+    let half_width = error.map_or(f64::NAN, |(_, half_width)| half_width);
     Estimate { value: sum / count as f64, half_width, effective: f64::NAN }
 }
 
