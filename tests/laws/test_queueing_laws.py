@@ -215,7 +215,9 @@ def test_the_replay_of_a_long_run_is_the_run(described) -> None:
     check_replay(described, 1, 20_000, 0.0625, 5)
 
 
-@pytest.mark.parametrize(("engine", "described"), [("auto", one) for one in everything()] + [("events", everything()[1])])
+@pytest.mark.parametrize(
+    ("engine", "described"), [("auto", one) for one in everything()] + [("events", everything()[1])]
+)
 def test_a_clock_that_began_long_ago_loses_nothing(engine, described) -> None:
     """A run that begins after 2^30 s is the run that begins at 0, bit for bit; after 1e9 s, but for the last bits."""
     gaps = np.random.default_rng(3).exponential(0.6, 5000)
@@ -280,3 +282,21 @@ def test_threads_never_change_a_byte(described, segments, qps, seed) -> None:
     ]
     identical(runs[0], runs[1])
     identical(runs[0], runs[2])
+
+
+@pytest.mark.parametrize("threads", [(16, 16), (128, 3), (28, 100), (200, 1, 3)])
+@pytest.mark.parametrize("queries", [1024, 1000])
+def test_a_tandem_lets_go_of_all_that_its_threads_hold(threads: tuple[int, ...], queries: int) -> None:
+    # Threads as many as the rows of a block, and a last block longer than others.
+    stations = [station("query", n, EXPONENTIAL | {"mean_s": 0.7 * n}) for n in threads]
+    runs = {
+        (engine, keep): generate(
+            system(chain(*stations)), POISSON, 1.0, queries=queries, engine=engine, keep_latencies=keep
+        )
+        for engine in ("recursion", "events")
+        for keep in (True, False)
+    }
+    latencies = runs["recursion", True]["latencies_s"]
+    assert np.allclose(latencies, runs["events", True]["latencies_s"], rtol=1e-9)
+    for keep in (True, False):
+        assert runs["recursion", keep]["mean_latency_s"] == pytest.approx(latencies.mean(), rel=1e-9)

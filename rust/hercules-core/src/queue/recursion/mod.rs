@@ -110,7 +110,9 @@ impl<'p, 's> Block<'p, 's> {
         let lanes = self.lanes();
         let mut at = 0;
         while at < rows.len() {
-            let ahead = self.records.iter().map(|record| record.groups_ahead(rows.len() - at)).min().unwrap_or(0);
+            // The last block of a tandem has more rows: those that its threads still hold.
+            let most = ROWS.min(rows.len() - at);
+            let ahead = self.records.iter().map(|record| record.groups_ahead(most)).min().unwrap_or(0);
             if ahead == 0 {
                 for (record, seconds) in self.records.iter_mut().zip(rows[at]) {
                     record.push(seconds);

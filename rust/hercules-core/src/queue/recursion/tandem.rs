@@ -133,7 +133,7 @@ impl<'s> Stage<'s> {
             }
         }
         let nothing = self.fresh.min(next.rows());
-        if self.fresh > 0 {
+        if self.left == 0 {
             self.fresh -= nothing;
             if let Some(gap) = next.gaps.get_mut(nothing) {
                 *gap = [0.0; LANES]; // nobody was before
