@@ -300,3 +300,9 @@ def test_a_tandem_lets_go_of_all_that_its_threads_hold(threads: tuple[int, ...],
     assert np.allclose(latencies, runs["events", True]["latencies_s"], rtol=1e-9)
     for keep in (True, False):
         assert runs["recursion", keep]["mean_latency_s"] == pytest.approx(latencies.mean(), rel=1e-9)
+
+
+def test_stations_that_split_nothing_are_a_tandem_whatever_their_unit() -> None:
+    parts, whole = (chain(*[station(unit, 2, EXPONENTIAL)] * 2) for unit in ("sub_batch", "query"))
+    runs = [generate(system(route), POISSON, 1.5, engine="recursion") for route in (parts, whole)]
+    identical(*runs)

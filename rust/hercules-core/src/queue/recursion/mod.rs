@@ -32,7 +32,9 @@ const ROWS: usize = 128;
 /// Whether the recursions cover the whole of a network.
 pub fn covers(network: &Network) -> bool {
     let [route] = &*network.routes else { return false };
-    let plain = |unit: Unit| unit == Unit::Query || (unit == Unit::SubBatch && route.stations.len() == 1);
+    // Sub-batches that may be as large as they like are whole queries.
+    let whole = route.stations.len() == 1 || route.batch == u32::MAX;
+    let plain = |unit: Unit| unit == Unit::Query || (unit == Unit::SubBatch && whole);
     network.capacity.is_none()
         && network.drop_after_s.is_none()
         && route.stations.iter().all(|station| {
