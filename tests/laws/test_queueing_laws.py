@@ -306,3 +306,24 @@ def test_stations_that_split_nothing_are_a_tandem_whatever_their_unit() -> None:
     parts, whole = (chain(*[station(unit, 2, EXPONENTIAL)] * 2) for unit in ("sub_batch", "query"))
     runs = [generate(system(route), POISSON, 1.5, engine="recursion") for route in (parts, whole)]
     identical(*runs)
+
+
+def test_no_station_carries_more_than_its_capacity_nor_is_told_less() -> None:
+    rng, n = np.random.default_rng(0), 40_000
+    halves = np.zeros(6)
+    halves[[3, 5]] = 0.5
+    once = {"kind": "law", "law": "deterministic", "params": [], "mean_s": 1.0}
+    fused = system(chain(station("fused", 1, once, max_items=10)))
+    # 6 and 4 fill a batch, though two of 6 do not: the backlog does not grow at 1.5.
+    source = trace(np.cumsum(rng.exponential(1 / 1.5, n)), rng.choice([4, 6], n))
+    assert not replay(fused, source)["falls_behind"]
+    assert _core.station_capacities(fused, halves) == pytest.approx([2.0])
+    # A batch as large as the table's end is not to be had.
+    table = {"kind": "table", "items": [1, 8, 1024], "busy": [1], "seconds": [[1.0], [1.5], [3.0]], "noise": None}
+    limited = system(chain(station("fused", 1, table, max_items=6)))
+    assert _core.station_capacities(limited, np.ones(1)) == pytest.approx([6 / (1.0 + 0.5 * 5 / 7)])
+    # Slowed by a station that is mostly idle.
+    slowed = station("query", 1, EXPONENTIAL | {"mean_s": 0.01}, interference="at_start", slowed_by=0, speed=[1.0, 0.1])
+    pipeline = system(chain(station("query", 16, EXPONENTIAL | {"mean_s": 0.1}), slowed))
+    assert not generate(pipeline, POISSON, 15.0, queries=20_000)["falls_behind"]
+    assert min(_core.station_capacities(pipeline, np.ones(1))) >= 15.0
