@@ -327,3 +327,14 @@ def test_no_station_carries_more_than_its_capacity_nor_is_told_less() -> None:
     pipeline = system(chain(station("query", 16, EXPONENTIAL | {"mean_s": 0.1}), slowed))
     assert not generate(pipeline, POISSON, 15.0, queries=20_000)["falls_behind"]
     assert min(_core.station_capacities(pipeline, np.ones(1))) >= 15.0
+
+
+def test_a_queue_of_groups_is_given_longer_to_forget_that_it_began_empty() -> None:
+    pool = system(chain(station("query", 1, EXPONENTIAL)))
+    single, grouped = (
+        generate(pool, POISSON | {"group": group}, 0.9, queries=1_000_000, segments=None, warmup=None)
+        for group in (None, [0.0] * 99 + [1.0])
+    )
+    # The backlog forgets in 0.9 (1 + 100) / 2 / (1 - sqrt 0.9)^2 = 17,000 queries.
+    assert single["warmup"] * single["segments"] < grouped["warmup"] * grouped["segments"]
+    assert grouped["warmup"] >= 170_000
