@@ -283,3 +283,59 @@ def test_threads_never_change_a_byte(described, segments, qps, seed) -> None:
     ]
     identical(runs[0], runs[1])
     identical(runs[0], runs[2])
+
+
+@pytest.mark.parametrize("threads", [(16, 16), (128, 3), (28, 100), (200, 1, 3)])
+@pytest.mark.parametrize("queries", [1024, 1000])
+def test_a_tandem_lets_go_of_all_that_its_threads_hold(threads: tuple[int, ...], queries: int) -> None:
+    # Threads as many as the rows of a block, and a last block longer than others.
+    stations = [station("query", n, EXPONENTIAL | {"mean_s": 0.7 * n}) for n in threads]
+    runs = {
+        (engine, keep): generate(
+            system(chain(*stations)), POISSON, 1.0, queries=queries, engine=engine, keep_latencies=keep
+        )
+        for engine in ("recursion", "events")
+        for keep in (True, False)
+    }
+    latencies = runs["recursion", True]["latencies_s"]
+    assert np.allclose(latencies, runs["events", True]["latencies_s"], rtol=1e-9)
+    for keep in (True, False):
+        assert runs["recursion", keep]["mean_latency_s"] == pytest.approx(latencies.mean(), rel=1e-9)
+
+
+def test_stations_that_split_nothing_are_a_tandem_whatever_their_unit() -> None:
+    parts, whole = (chain(*[station(unit, 2, EXPONENTIAL)] * 2) for unit in ("sub_batch", "query"))
+    runs = [generate(system(route), POISSON, 1.5, engine="recursion") for route in (parts, whole)]
+    identical(*runs)
+
+
+def test_no_station_carries_more_than_its_capacity_nor_is_told_less() -> None:
+    rng, n = np.random.default_rng(0), 40_000
+    halves = np.zeros(6)
+    halves[[3, 5]] = 0.5
+    once = {"kind": "law", "law": "deterministic", "params": [], "mean_s": 1.0}
+    fused = system(chain(station("fused", 1, once, max_items=10)))
+    # 6 and 4 fill a batch, though two of 6 do not: the backlog does not grow at 1.5.
+    source = trace(np.cumsum(rng.exponential(1 / 1.5, n)), rng.choice([4, 6], n))
+    assert not replay(fused, source)["falls_behind"]
+    assert _core.station_capacities(fused, halves) == pytest.approx([2.0])
+    # A batch as large as the table's end is not to be had.
+    table = {"kind": "table", "items": [1, 8, 1024], "busy": [1], "seconds": [[1.0], [1.5], [3.0]], "noise": None}
+    limited = system(chain(station("fused", 1, table, max_items=6)))
+    assert _core.station_capacities(limited, np.ones(1)) == pytest.approx([6 / (1.0 + 0.5 * 5 / 7)])
+    # Slowed by a station that is mostly idle.
+    slowed = station("query", 1, EXPONENTIAL | {"mean_s": 0.01}, interference="at_start", slowed_by=0, speed=[1.0, 0.1])
+    pipeline = system(chain(station("query", 16, EXPONENTIAL | {"mean_s": 0.1}), slowed))
+    assert not generate(pipeline, POISSON, 15.0, queries=20_000)["falls_behind"]
+    assert min(_core.station_capacities(pipeline, np.ones(1))) >= 15.0
+
+
+def test_a_queue_of_groups_is_given_longer_to_forget_that_it_began_empty() -> None:
+    pool = system(chain(station("query", 1, EXPONENTIAL)))
+    single, grouped = (
+        generate(pool, POISSON | {"group": group}, 0.9, queries=1_000_000, segments=None, warmup=None)
+        for group in (None, [0.0] * 99 + [1.0])
+    )
+    # The backlog forgets in 0.9 (1 + 100) / 2 / (1 - sqrt 0.9)^2 = 17,000 queries.
+    assert single["warmup"] * single["segments"] < grouped["warmup"] * grouped["segments"]
+    assert grouped["warmup"] >= 170_000

@@ -29,16 +29,11 @@ pub struct Plan<'a> {
     /// One for each segment.
     pub cuts: Vec<Cut>,
     pub max_size: u32,
+    /// Mean items of a query.
+    pub mean_items: f64,
     /// Keep every latency; keep histograms of the waits at stations.
     pub keep: bool,
     pub waits: bool,
-}
-
-impl Plan<'_> {
-    /// Mean items of a query.
-    pub fn mean_items(&self) -> f64 {
-        self.source.sizes().iter().map(|(size, p)| f64::from(*size) * p).sum()
-    }
 }
 
 /// What a station did in a segment after its warm-up.

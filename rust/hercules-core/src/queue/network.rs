@@ -189,14 +189,15 @@ impl Network {
 
     /// Most queries per second that each station can work off, for sizes with these probabilities.
     ///
-    /// Threads count as all busy; a fusing device as always running the batch that is cheapest per item. No load above
-    /// the least of these can be carried for ever; with blocking, less.
+    /// Its own threads count as all busy, those of another station that slows it as idle; a fusing device as always
+    /// running the batch that is cheapest per item. No load above the least of these can be carried for ever; with
+    /// blocking, less.
     pub fn capacities(&self, sizes: &[(u32, f64)]) -> Vec<f64> {
         let mut capacities = Vec::new();
         for (r, route) in self.routes.iter().enumerate() {
-            for station in &route.stations {
-                let slower = &route.stations[station.slowed_by];
-                let busy = if station.interference == Interference::None { 1 } else { slower.threads };
+            for (s, station) in route.stations.iter().enumerate() {
+                let slows_itself = station.interference != Interference::None && station.slowed_by == s;
+                let busy = if slows_itself { station.threads } else { 1 };
                 let mut work_s = 0.0;
                 let mine = || sizes.iter().filter(|(size, _)| self.route_of(*size) == r);
                 let largest = mine().map(|(size, _)| *size).max().unwrap_or(1);
@@ -223,10 +224,10 @@ impl Station {
                 tail + if full > 0 { f64::from(full) * one(batch) } else { 0.0 }
             }
             Unit::Fused => match (&self.service, self.limits.queries) {
-                // A law does not look at items: the most queries share one execution.
+                // A law does not look at items: a query has its share of a full execution.
                 (Service::Law { .. }, queries) => {
-                    let together = queries.min((self.limits.items / size).max(1));
-                    one(size) / f64::from(together)
+                    let share = (f64::from(size) / f64::from(self.limits.items)).max(1.0 / f64::from(queries));
+                    one(size) * share.min(1.0)
                 }
                 (_, 1) => one(size),
                 _ if size >= self.limits.items => one(size),
@@ -242,7 +243,7 @@ impl Station {
         match &self.service {
             Service::Law { .. } => 0.0,
             Service::Linear { base_s, per_item_s, .. } => (base_s / f64::from(most) + per_item_s) / speed,
-            Service::Table { table, .. } => table.best_seconds_per_item(busy.min(table.columns())) / speed,
+            Service::Table { table, .. } => table.best_seconds_per_item(busy.min(table.columns()), most) / speed,
         }
     }
 }

@@ -248,7 +248,9 @@ impl<'a> Job<'a> {
         let cuts = cuts(self.network, self.source, &sizes, qps, self.order)?;
         let isa = Isa::chosen(self.order.isa)?;
         let (network, source, order) = (self.network, self.source, self.order);
-        Ok((Plan { network, source, qps, cuts, max_size, keep: order.keep, waits: order.waits }, engine, isa))
+        let mean_items = sizes.iter().map(|(size, p)| f64::from(*size) * p).sum();
+        let (keep, waits) = (order.keep, order.waits);
+        Ok((Plan { network, source, qps, cuts, max_size, mean_items, keep, waits }, engine, isa))
     }
 }
 

@@ -323,12 +323,18 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Square of the coefficient of variation of gaps, 1 where it is not a renewal process.
+    /// Variance of the number of arrivals over a long time, by its mean: the square of the coefficient of variation of
+    /// independent gaps, E X^2 / E X for Poisson groups of X. Gaps count as exponential where they are not independent.
     pub fn scv(&self) -> f64 {
-        match &self.process {
+        let gaps = match &self.process {
             Process::Renewal(law) => law.scv(),
             _ => 1.0,
-        }
+        };
+        let Some((sums, mean)) = &self.group else { return gaps };
+        // E X^2 is the sum over k of (2k + 1) P(X > k).
+        let above = |k: usize| if k == 0 { 1.0 } else { 1.0 - sums[k - 1] };
+        let square: f64 = (0..sums.len()).map(|k| (2 * k + 1) as f64 * above(k)).sum();
+        gaps * mean + square / mean - mean
     }
 
     /// The law of independent gaps of single queries: what the vector loops draw by themselves.

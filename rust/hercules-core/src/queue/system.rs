@@ -164,7 +164,7 @@ impl System {
             _ => 0.0, // no query fills a batch
         };
         let fused_item_s = match station.unit {
-            Unit::Fused => table.best_seconds_per_item(busy),
+            Unit::Fused => table.best_seconds_per_item(busy, table.max_items()),
             _ => 0.0,
         };
         let work = |size: u32| match station.unit {

@@ -221,10 +221,12 @@ impl StageTable {
         self.seconds.chunks(self.columns).any(|row| row.iter().any(|x| *x != row[0]))
     }
 
-    /// Fewest seconds per item that any execution of at most the table's limit of items can reach. Seconds are
-    /// piecewise linear in items, so seconds per item is least at a grid point or at the limit itself.
-    pub fn best_seconds_per_item(&self, busy: u32) -> f64 {
-        self.knots.iter().map(|&n| self.seconds(n, busy) / f64::from(n)).fold(f64::INFINITY, f64::min)
+    /// Fewest seconds per item that any execution of at most `most` items (and of the table's limit) can reach. Seconds
+    /// are piecewise linear in items, so seconds per item is least at a grid point or at the limit itself.
+    pub fn best_seconds_per_item(&self, busy: u32, most: u32) -> f64 {
+        let most = most.min(self.max_items());
+        let knots = self.knots.iter().copied().filter(|n| *n < most).chain([most]);
+        knots.map(|n| self.seconds(n, busy) / f64::from(n)).fold(f64::INFINITY, f64::min)
     }
 }
 
@@ -298,7 +300,7 @@ mod tests {
         assert!((table.seconds(1, 2) - 4.0 / 3.0).abs() < 1e-15);
         assert_eq!(table.energy_j(2), 1.5);
         assert!(table.depends_on_busy());
-        assert_eq!(table.best_seconds_per_item(1), 1.0);
+        assert_eq!(table.best_seconds_per_item(1, 3), 1.0);
     }
 
     #[test]

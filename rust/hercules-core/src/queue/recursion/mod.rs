@@ -32,7 +32,9 @@ const ROWS: usize = 128;
 /// Whether the recursions cover the whole of a network.
 pub fn covers(network: &Network) -> bool {
     let [route] = &*network.routes else { return false };
-    let plain = |unit: Unit| unit == Unit::Query || (unit == Unit::SubBatch && route.stations.len() == 1);
+    // Sub-batches that may be as large as they like are whole queries.
+    let whole = route.stations.len() == 1 || route.batch == u32::MAX;
+    let plain = |unit: Unit| unit == Unit::Query || (unit == Unit::SubBatch && whole);
     network.capacity.is_none()
         && network.drop_after_s.is_none()
         && route.stations.iter().all(|station| {
@@ -160,7 +162,9 @@ impl<'p, 's> Block<'p, 's> {
         let lanes = self.lanes();
         let mut at = 0;
         while at < rows.len() {
-            let ahead = self.records.iter().map(|record| record.groups_ahead(rows.len() - at)).min().unwrap_or(0);
+            // The last block of a tandem has more rows: those that its threads still hold.
+            let most = ROWS.min(rows.len() - at);
+            let ahead = self.records.iter().map(|record| record.groups_ahead(most)).min().unwrap_or(0);
             if ahead == 0 {
                 for (record, seconds) in self.records.iter_mut().zip(rows[at]) {
                     record.push(seconds);
