@@ -268,6 +268,7 @@ impl<'py> Call<'py> {
             warmup,
             segments,
             percentiles: percentiles.into(),
+            limits_s: Vec::new(),
             engine: Engine::parse(engine).map_err(CoreError)?,
             keep,
             waits,

@@ -84,6 +84,8 @@ pub struct Order {
     pub warmup: Option<u64>,
     pub segments: Option<usize>,
     pub percentiles: Vec<f64>,
+    /// Latencies of which it matters how many queries took longer.
+    pub limits_s: Vec<f64>,
     pub engine: Engine,
     pub keep: bool,
     /// Percentiles of the wait at each station too.
@@ -110,6 +112,9 @@ pub struct StationReport {
 pub struct Report {
     pub engine: Engine,
     pub percentiles: Vec<Estimate>,
+    /// Share of queries that took longer than each limit; share that was refused or dropped.
+    pub above: Vec<Estimate>,
+    pub lost: Estimate,
     pub mean: Estimate,
     pub qps: f64,
     pub throughput_qps: f64,
@@ -355,6 +360,8 @@ fn report(plan: &Plan<'_>, engine: Engine, order: &Order, segments: &[Segment]) 
     Report {
         engine,
         percentiles: statistics::percentiles(segments, &order.percentiles, is_long),
+        above: statistics::shares_above(segments, &order.limits_s, is_long),
+        lost: statistics::lost(segments),
         mean: statistics::mean(segments, is_long),
         interval_queries,
         qps: plan.qps,
