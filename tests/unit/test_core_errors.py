@@ -49,7 +49,6 @@ TRACE = np.array([0.0])
         # Times of 0 * infinity: percentiles were NaN.
         (lambda: _core.simulate(grid(), traffic(), CONFIG, 1e-320, 10, 0, [0.5]), "qps: is .*allowed are 1e-12"),
         (lambda: _core.simulate(grid(), traffic(), CONFIG, 1e308, 10, 0, [0.5]), "qps: is .*to 1e15"),
-        (lambda: _core.max_load(grid(), traffic(), CONFIG, [(0.5, 1.0)], 100, 10, cap=1e-320), "cap: is"),
         (lambda: traffic("hyperexponential", (0.5, 0.5, 5e-324, 2.0)), r"arrivals_params\[2\]"),
         (lambda: traffic("replay", (1e308, 1e308)), r"arrivals_params\[0\]"),
         (
@@ -111,15 +110,12 @@ def test_any_argument_may_be_odd(tmp_path: Path) -> None:
 def try_odd_arguments(table: np.ndarray, lookups: np.ndarray, rows: _core.TableRows, file: BinaryIO) -> None:
     one, ones, halves = np.array([1]), np.ones((1, 1, 1, 1)), np.zeros((1, 3), np.float16)
     problem = _core.SearchProblem(grid(), traffic(), CONFIG[None], np.array([[0, 0]]), np.array([0]), [(0.9, 0.1)])
-    station: tuple[str, int, str, list[float], float, int, float] = ("query", 1, "exponential", [], 0.001, 1, 0.0)
     calls: list[tuple[Callable[..., object], list[Any]]] = [
         (_core.ServiceGrid, [one, one, ones, ones[0], ["query"], [0]]),
         (_core.Traffic, ["poisson", [], np.array([1.0]), 0]),
         (_core.bottleneck_qps, [grid(), traffic(), CONFIG]),
-        (_core.simulate, [grid(), traffic(), CONFIG, 10.0, 50, 5, [0.5], 0, True]),
+        (_core.simulate, [grid(), traffic(), CONFIG, 10.0, 50, 5, [0.5]]),
         (_core.simulate_trace, [grid(), CONFIG, TRACE, one]),
-        (_core.simulate_stations, [[station], "poisson", [], 10.0, [1.0], 1, 50, 5, [0.5], 0, 0, True]),
-        (_core.max_load, [grid(), traffic(), CONFIG, [(0.5, 0.1)], 200, 20, 0.95, 0.01, 0]),
         (
             _core.SearchProblem,
             [grid(), traffic(), CONFIG[None], np.array([[0, 0]]), np.array([0]), [(0.9, 0.1)]],
