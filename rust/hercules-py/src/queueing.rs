@@ -25,6 +25,9 @@ use std::borrow::Cow;
 const MAX_DRAWS: usize = 1 << 28;
 const POLL_DRAWS: usize = 4096;
 
+/// Fewest changes per second from one phase to another, if there are any.
+const LEAST_SWITCH: f64 = 1e-12;
+
 /// Most numbers in the rows of a description.
 const MAX_CELLS: usize = 1 << 24;
 
@@ -220,6 +223,12 @@ impl<'py> Arrays<'py> {
             "mmpp" => {
                 let rates = part.numbers("rates")?;
                 let switch = part.rows("switch", rates.len(), rates.len())?;
+                // Shares of phases that are as good as never left are not numbers.
+                let slow = |row: &Vec<f64>| row.iter().position(|x| *x > 0.0 && *x < LEAST_SWITCH);
+                if let Some((i, j)) = switch.iter().enumerate().find_map(|(i, row)| Some((i, slow(row)?))) {
+                    let message = format!("is {:e}; allowed are 0 and {LEAST_SWITCH:e} to 1e12", switch[i][j]);
+                    return Err(invalid(part.name(&format!("switch[{i}][{j}]")), message));
+                }
                 Modulated::new(&rates, &switch).map(Process::Modulated)
             }
             "rates" => Profile::new(&part.numbers("durations_s")?, &part.numbers("from")?, &part.numbers("to")?)

@@ -227,7 +227,7 @@ fn rate_of(source: &Source<'_>, qps: Option<f64>) -> Result<f64> {
             let qps = check_rate("qps", qps)?;
             match source.cycle_s() {
                 Some(cycle_s) if cycle_s * qps < LEAST_CYCLE_QUERIES => {
-                    let message = format!("is {qps}: below {LEAST_CYCLE_QUERIES} queries in a cycle of {cycle_s} s");
+                    let message = format!("is {qps}: below {LEAST_CYCLE_QUERIES} queries in a cycle of {cycle_s:e} s");
                     Err(Error::invalid("qps", message))
                 }
                 _ => Ok(qps),
