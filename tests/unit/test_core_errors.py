@@ -303,10 +303,8 @@ SOURCES: list[dict[str, Any]] = [
     {"kind": "mmpp", "rates": [1.0, 2.0], "switch": [[0.0, 1.0], [1.0, 0.0]], "group": None},
     {"kind": "rates", "durations_s": [1.0, 2.0], "from": [1.0, 2.0], "to": [2.0, 1.0], "group": None},
     {"kind": "diurnal", "amplitude": 0.5, "period_s": 5.0, "group": None},
-    {
-        **{"kind": "trace", "arrival_s": np.arange(9.0), "sizes": np.ones(9, np.int64), "starts": [0, 5]},
-        **{"rate_scale": 2.0, "cycles": 2, "cycle_s": 10.0},
-    },
+    {"kind": "trace", "arrival_s": np.arange(9.0), "sizes": np.ones(9, np.int64), "starts": [0, 5]}
+    | {"rate_scale": 2.0, "cycles": 2, "cycle_s": 10.0},
 ]
 
 

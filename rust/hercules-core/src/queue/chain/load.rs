@@ -77,7 +77,7 @@ impl Rules {
 /// Refuse a run without queries after the warm-up.
 pub fn check_run(queries: usize, warmup: usize) -> Result<()> {
     if queries == 0 || queries > MAX_QUERIES {
-        return Err(Error::invalid("queries", format!("is {queries}; allowed are 1 to {}", MAX_QUERIES)));
+        return Err(Error::invalid("queries", format!("is {queries}; allowed are 1 to {MAX_QUERIES}")));
     }
     if warmup >= queries {
         return Err(Error::invalid("warmup", format!("is {warmup}; must be below queries = {queries}")));

@@ -11,13 +11,13 @@
 //! Simultaneous events: completions first, then batch timers, then arrivals; within a kind, input order.
 
 pub mod input;
-pub mod launch;
+mod launch;
 pub mod load;
 mod pass;
-pub mod scratch;
-pub mod split;
-pub mod threads;
-pub mod watch;
+mod scratch;
+mod split;
+mod threads;
+mod watch;
 
 #[cfg(test)]
 mod tests;
