@@ -496,6 +496,9 @@ pub fn service_draws<'py>(
     Ok(draws.into_pyarray(py))
 }
 
+/// Arrival times and sizes.
+type Drawn<'py> = (Bound<'py, PyArray1<f64>>, Bound<'py, PyArray1<i64>>);
+
 /// Arrival times and sizes of the first queries of a segment.
 #[pyfunction]
 #[pyo3(signature = (source, size_pmf, qps, queries, seed, segment=0, segments=1))]
@@ -509,7 +512,7 @@ pub fn draw_queries<'py>(
     seed: u64,
     segment: usize,
     segments: usize,
-) -> PyResult<(Bound<'py, PyArray1<f64>>, Bound<'py, PyArray1<i64>>)> {
+) -> PyResult<Drawn<'py>> {
     check_entries("queries", queries, MAX_DRAWS)?;
     let arrays = Arrays::new(source, &size_pmf, seed)?;
     let slices = arrays.slices()?;

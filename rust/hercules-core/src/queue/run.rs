@@ -147,24 +147,23 @@ fn warmup_need(network: &Network, source: &Source<'_>, sizes: &[(u32, f64)], qps
 
 fn cuts(network: &Network, source: &Source<'_>, sizes: &[(u32, f64)], qps: f64, order: &Order) -> Result<Vec<Cut>> {
     let (need, _) = warmup_need(network, source, sizes, qps);
-    let lengths = match source.parts() {
-        Some(parts) => parts,
-        None => {
-            if order.queries == 0 || order.queries > MAX_QUERIES {
-                let message = format!("is {}; allowed are 1 to {MAX_QUERIES}", order.queries);
-                return Err(Error::invalid("queries", message));
-            }
-            let queries = order.queries as f64;
-            let cycles = source.cycle_s().map_or(0.0, |cycle_s| SEGMENT_CYCLES * cycle_s * qps);
-            let least = SEGMENT_QUERIES.max(SEGMENT_WARMUPS * need).max(cycles);
-            let rule = || SEGMENTS.into_iter().find(|n| queries >= least * *n as f64).unwrap_or(1);
-            let segments = order.segments.unwrap_or_else(rule);
-            if segments == 0 || segments > 4096 || segments as u64 > order.queries {
-                let message = format!("is {segments}; allowed are 1 to 4096, at most one for each query");
-                return Err(Error::invalid("segments", message));
-            }
-            vec![order.queries.div_ceil(segments as u64); segments]
+    let lengths = if let Some(parts) = source.parts() {
+        parts
+    } else {
+        if order.queries == 0 || order.queries > MAX_QUERIES {
+            let message = format!("is {}; allowed are 1 to {MAX_QUERIES}", order.queries);
+            return Err(Error::invalid("queries", message));
         }
+        let queries = order.queries as f64;
+        let cycles = source.cycle_s().map_or(0.0, |cycle_s| SEGMENT_CYCLES * cycle_s * qps);
+        let least = SEGMENT_QUERIES.max(SEGMENT_WARMUPS * need).max(cycles);
+        let rule = || SEGMENTS.into_iter().find(|n| queries >= least * *n as f64).unwrap_or(1);
+        let segments = order.segments.unwrap_or_else(rule);
+        if segments == 0 || segments > 4096 || segments as u64 > order.queries {
+            let message = format!("is {segments}; allowed are 1 to 4096, at most one for each query");
+            return Err(Error::invalid("segments", message));
+        }
+        vec![order.queries.div_ceil(segments as u64); segments]
     };
     if order.keep && lengths.iter().sum::<u64>() > MAX_KEPT {
         return Err(Error::invalid("queries", format!("are too many to keep a latency of each; at most {MAX_KEPT}")));
