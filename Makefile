@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Builds and tests must not depend on a caller's environment.
 unexport PYTHONPATH PYTHONHOME CONDA_PREFIX
 
-.PHONY: plan test test-tiers lint bench bench-sls bench-queue build clean help
+.PHONY: plan test test-tiers lint bench bench-sls bench-queue check-queue build clean help
 .DELETE_ON_ERROR:
 
 help: ## list the commands
@@ -27,6 +27,9 @@ test-tiers: build $(VENV)/.dev ## the embedding-bag tests once more, under each 
 	for isa in portable avx2; do \
 		HERCULES_FAST_ISA=$$isa $(BIN)/python -m pytest -k 'bag or embedding or sls' || exit 1; \
 	done
+
+check-queue: build $(VENV)/.dev ## the queueing simulator against theory at length, and its intervals (minutes)
+	$(BIN)/python -m pytest -m long -q -s tests/oracle/test_queueing_oracle.py tests/oracle/test_queueing_coverage.py $(ARGS)
 
 lint: build $(VENV)/.dev ## formatting, lints, types
 	cargo fmt --all -- --check
@@ -45,7 +48,7 @@ bench-sls: build $(VENV)/.bench ## embedding bags at every point, with a summary
 	$(BIN)/python -m pytest benches/bench_sls.py --benchmark-enable --benchmark-quiet -p no:cacheprovider -q -s $(ARGS)
 
 bench-queue: build $(VENV)/.bench ## the queue simulator beside Numba, cimba, SimPy and Ciw (ARGS="-k 'M/M/16'")
-	$(BIN)/python -m pytest benches/bench_queue.py --benchmark-enable --benchmark-quiet -p no:cacheprovider -q -s $(ARGS)
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest benches/bench_queue.py --benchmark-enable --benchmark-quiet -p no:cacheprovider -q -s $(ARGS)
 
 build: $(VENV)/.built ## the extension, in release mode
 

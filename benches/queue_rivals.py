@@ -99,18 +99,6 @@ def rivals(case: Case) -> list[Contender]:
 def drawing(case: Case) -> list[Contender]:
     """Only the random numbers that a job of the case needs: the limit of any recursion over them."""
     found = []
-    if hasattr(_core, "service_draws"):
-        indices, parts = np.arange(1 << 14), np.zeros(1 << 14, np.int64)
-
-        def call(at: int) -> Run:
-            run = Run(jobs=64 * len(indices))
-            with run.timed():
-                for segment in range(64):
-                    for law, params in case.draws:
-                        _core.service_draws(law, params, at, segment, 0, indices, parts)
-            return run
-
-        found.append(Contender("draws, ours", call))
     if (q := load("queue_numba")) is not None:
         block, fill = q.zeros(q.BLOCK), {"exponential": q.exponentials, "lognormal": q.lognormals}
 
@@ -158,7 +146,19 @@ def _numba(case: Case) -> list[Contender]:
 
         return Contender(f"numba {how}", call)
 
-    return [contender(how) for how in programs]
+    found = [contender(how) for how in programs]
+    if case.kind == "pool":
+        plain = q.pool_plain(*threads, law is q.lognormals)
+
+        def plain_call(at: int) -> Run:
+            run = Run()
+            with run.timed():
+                run.of(plain(2_000_000, gap_s, service["mean_s"], *(service["params"] or [0.0]), at))
+            run.jobs = 2_000_000
+            return run
+
+        found.append(Contender("numba plain", plain_call))
+    return found
 
 
 def _cimba(case: Case) -> list[Contender]:

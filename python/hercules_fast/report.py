@@ -113,6 +113,10 @@ def simulation_text(result: SimulationResult, title: str, *, slas: Sequence[Sla]
         f"  {result.queries:,} queries in {result.segments} segments, the first {result.warmup:,} of each dropped as "
         f"warm-up; seed {result.seed}; engine {result.engine}",
     ]
+    if result.counted < result.interval_queries:
+        notes.append(
+            f"  too short for intervals: they need {result.interval_queries:,} queries after the warm-up at this load"
+        )
     if result.warmup_suffices is False:
         notes.append(f"  the warm-up may be too short: MSER would drop {result.warmup_cut:,} queries of a segment")
     if not result.stable:

@@ -93,7 +93,8 @@ def test_instruction_sets_never_change_a_byte(table, isa) -> None:
 def test_seeds_matter_and_are_recorded(table) -> None:
     other = profile(SERVERS[:1], WORKLOADS[:1], seed=4, effort=QUICK)
     assert other.meta["seed"] == 4
-    assert other.rows[0].qps != table.best("T1", "rmc1").qps
+    # At the utilisation cap the load is the same for all seeds; its interval is not.
+    assert other.rows[0].qps_lo != table.best("T1", "rmc1").qps_lo
 
 
 def test_an_sla_below_the_unloaded_latency_is_zero_with_the_reason() -> None:

@@ -59,6 +59,7 @@ class Core:
             "warmup": warmup or 0,
             "segments": 1,
             "batches": 20,
+            "interval_queries": 700,
             "warmup_cut": 5,
             "growth": 0.0,
             "falls_behind": False,

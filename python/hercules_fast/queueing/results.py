@@ -43,7 +43,7 @@ class SimulationResult:
     """What one simulated load did. Percentiles are in percent; tuples run over ``percentiles``.
 
     Latency runs from a query's arrival to the end of its last part. Intervals are 95 % confidence intervals, a figure
-    plus and minus its half-width; a half-width is NaN where the run was too short for one.
+    plus and minus its half-width; a half-width is NaN where the run was too short for one: see ``interval_queries``.
     """
 
     qps: float
@@ -85,6 +85,8 @@ class SimulationResult:
     """Independent parts of the run; their number depends on the job only, so threads never change a figure."""
     batches: int
     """Contiguous batches behind each interval."""
+    interval_queries: int
+    """Queries after the warm-up that every half-width needs; in shorter runs it would be too narrow."""
     engine: str
     seed: int
     random_stream_version: int

@@ -172,9 +172,9 @@ def max_load(
     threads: int | None = None,
     max_queries: int = MAX_QUERIES,
 ) -> MaxLoadResult:
-    """Find the highest load that meets every SLA: the last crossing from pass to fail on a grid of loads, narrowed down.
+    """Find the highest load that meets every SLA: the last crossing from pass to fail on a grid of loads, closed in on.
 
-    Every load sees the same queries, so that only the rate differs; runs grow longer as the load is closed in on, until
+    Every load sees the same queries, so that only the rate differs; runs grow longer as it comes nearer, until
     the 95 % interval of the answer is as narrow as asked for. A load passes if every percentile holds, no more
     than ``loss`` of the queries is lost, the backlog does not grow, and the load is at most ``utilisation_cap`` of the
     bottleneck.
@@ -357,6 +357,7 @@ class _Job:
             warmup_cut=found["warmup_cut"],
             segments=found["segments"],
             batches=found["batches"],
+            interval_queries=found["interval_queries"],
             engine=found["engine"],
             seed=self.seed,
             random_stream_version=int(_core.build_info()["random_stream_version"]),

@@ -9,6 +9,7 @@ use hercules_core::queue::engine::{MAX_PARTS, MAX_SERVICES, service_index};
 use hercules_core::queue::fusion::Limits;
 use hercules_core::queue::max_load::{self, Question};
 use hercules_core::queue::network::{Interference, MAX_STATIONS, Network, Route, Service, Station};
+use hercules_core::queue::recursion;
 use hercules_core::queue::run::{self, Engine, Job, Order, Report};
 use hercules_core::queue::source::{Modulated, Process, Profile, Source, Trace};
 use hercules_core::queue::table::{MAX_ITEMS, MAX_THREADS, StageTable};
@@ -430,6 +431,7 @@ fn report_dict(py: Python<'_>, report: Report) -> PyResult<Bound<'_, PyDict>> {
     dict.set_item("dropped", report.dropped)?;
     dict.set_item("segments", report.segments)?;
     dict.set_item("batches", report.batches)?;
+    dict.set_item("interval_queries", report.interval_queries)?;
     dict.set_item("warmup_cut", report.warmup_cut)?;
     dict.set_item("growth", report.growth)?;
     dict.set_item("falls_behind", report.growth > run::GROWTH_LIMIT)?;
@@ -480,7 +482,8 @@ pub fn service_draws<'py>(
             return Err(invalid(format!("{field}[{i}]"), format!("is {}; allowed are 0 to {}", values[i], most - 1)));
         }
     }
-    let draw = |(query, part): (&i64, &i64)| law.draw(stream, service_index(*query as u64, *part as u64));
+    let index = |(query, part): (&i64, &i64)| service_index(query.cast_unsigned(), part.cast_unsigned());
+    let isa = Isa::chosen(None).map_err(CoreError)?;
     let draws = watched_alone(py, |control| {
         let mut draws = Vec::new();
         let bytes = queries.len() * size_of::<f64>();
@@ -489,7 +492,8 @@ pub fn service_draws<'py>(
             if control.cancelled() {
                 return Err(Error::Cancelled);
             }
-            draws.extend(queries.iter().zip(parts).map(draw));
+            let indices: Vec<u64> = queries.iter().zip(parts).map(index).collect();
+            draws.extend(recursion::draws(&law, stream, &indices, isa));
         }
         Ok(draws)
     })?;
@@ -502,7 +506,7 @@ type Drawn<'py> = (Bound<'py, PyArray1<f64>>, Bound<'py, PyArray1<i64>>);
 /// Arrival times and sizes of the first queries of a segment.
 #[pyfunction]
 #[pyo3(signature = (source, size_pmf, qps, queries, seed, segment=0, segments=1))]
-#[allow(clippy::too_many_arguments)] // keyword arguments of a Python function
+#[allow(clippy::too_many_arguments, clippy::type_complexity)] // keyword arguments and result of a Python function
 pub fn draw_queries<'py>(
     py: Python<'py>,
     source: &Bound<'py, PyAny>,

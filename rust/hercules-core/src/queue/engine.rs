@@ -61,6 +61,7 @@ pub struct Use {
 }
 
 impl Use {
+    #[must_use]
     pub fn less(self, before: Self) -> Self {
         Self {
             busy_s: self.busy_s - before.busy_s,

@@ -6,9 +6,10 @@
 
 use crate::control::Control;
 use crate::error::{Error, Result};
-use crate::queue::engine::{Plan, Segment, Use, service_index};
+use crate::queue::engine::{Plan, Segment, Use, query_of, service_index};
 use crate::queue::network::{Interference, Service, Station};
 use crate::queue::record::{Counts, InOrder, Lost, Record};
+use crate::queue::recursion::Draws;
 use crate::queue::source::Queries;
 use crate::queue::table::Unit;
 use crate::rng::Stream;
@@ -109,6 +110,7 @@ struct Batch {
 struct Pool<'p> {
     station: &'p Station,
     stream: Stream,
+    draws: Option<Draws<'p>>,
     /// Places in [`Server::pools`]: whose busy threads slow it; first and last of its route.
     slowed_by: usize,
     is_first: bool,
@@ -256,6 +258,7 @@ impl<'p, 's> Server<'p, 's> {
                 pools.push(Pool {
                     station,
                     stream: plan.service_stream(segment, first + s),
+                    draws: station.service.law().map(|law| Draws::new(law, plan.service_stream(segment, first + s))),
                     slowed_by: first + station.slowed_by,
                     is_first: s == 0,
                     is_last: s + 1 == route.stations.len(),
@@ -277,7 +280,7 @@ impl<'p, 's> Server<'p, 's> {
                     timer: f64::INFINITY,
                     launches: 0,
                     used: Use::default(),
-                    waits: plan.waits.then(Counts::new),
+                    waits: plan.waits.then(Counts::default),
                 });
             }
             routes.push(pools.len());
@@ -505,15 +508,12 @@ impl<'p, 's> Server<'p, 's> {
             return;
         }
         let query = Inside { arrival: now, size, parts_left: 0, started: false };
-        let slot = match self.free.pop() {
-            Some(slot) => {
-                self.inside[slot as usize] = query;
-                slot
-            }
-            None => {
-                self.inside.push(query);
-                self.inside.len() as u32 - 1
-            }
+        let slot = if let Some(slot) = self.free.pop() {
+            self.inside[slot as usize] = query;
+            slot
+        } else {
+            self.inside.push(query);
+            self.inside.len() as u32 - 1
         };
         self.level.change(now, 1);
         let route = self.plan.network.route_of(size);
@@ -656,9 +656,14 @@ impl<'p, 's> Server<'p, 's> {
     }
 
     #[inline]
-    fn draw(&self, at: usize, index: u64) -> f64 {
-        let pool = &self.pools[at];
-        pool.station.service.law().map_or(1.0, |law| law.draw(pool.stream, index))
+    fn draw(&mut self, at: usize, index: u64) -> f64 {
+        let pool = &mut self.pools[at];
+        match (&mut pool.draws, pool.station.service.law()) {
+            (_, None) => 1.0,
+            // Parts of a query lie far apart.
+            (Some(draws), _) if query_of(index) == index => draws.get(index),
+            (_, Some(law)) => law.draw(pool.stream, index),
+        }
     }
 
     #[inline]

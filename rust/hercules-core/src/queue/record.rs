@@ -111,11 +111,13 @@ pub struct Counts {
     high: usize,
 }
 
-impl Counts {
-    pub fn new() -> Self {
+impl Default for Counts {
+    fn default() -> Self {
         Self { wide: vec![0; BUCKETS], low: usize::MAX, high: 0 }
     }
+}
 
+impl Counts {
     #[inline]
     pub fn add(&mut self, seconds: f64) {
         let at = bucket(seconds) as usize;
@@ -262,7 +264,7 @@ impl Record {
             border,
             group_end: border.min(GROUP as u64),
             warm,
-            counts: Counts::new(),
+            counts: Counts::default(),
             sum: 0.0,
             open: 0.0,
             batches: Vec::with_capacity(cut.batches as usize),
@@ -340,6 +342,10 @@ impl Record {
         let sum = std::mem::take(&mut self.sum);
         if self.warm {
             self.batches.push(Batch { histogram: self.counts.take(), sum });
+            if self.position == self.cut.queries {
+                // Many segments of a run may wait for the last one.
+                self.counts = Counts { wide: Vec::new(), ..self.counts };
+            }
         }
         self.warm = true;
         self.border = self.cut.begin(self.batches.len() as u64 + 1);
@@ -412,6 +418,200 @@ impl InOrder {
                 Some(seconds) => record.push(seconds),
                 None => {}
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::percentile;
+    use crate::rng::{Purpose, Stream};
+    use proptest::prelude::*;
+
+    fn latencies(n: u64) -> Vec<f64> {
+        let stream = Stream::new(3, Purpose::Search, 0);
+        (0..n).map(|i| stream.exponential(i) * stream.exponential(i + n)).collect()
+    }
+
+    fn histogram(values: &[f64]) -> Histogram {
+        let mut counts = Counts::default();
+        for x in values {
+            counts.add(*x);
+        }
+        counts.take()
+    }
+
+    #[test]
+    fn a_bucket_holds_what_lies_between_its_ends() {
+        let stream = Stream::new(5, Purpose::Search, 0);
+        for i in 0..100_000 {
+            let x = ((stream.uniform(i) - 0.5) * 70.0 * std::f64::consts::LN_2).exp();
+            let at = bucket(x) as usize;
+            assert!(lower(at) <= x && x < lower(at + 1), "{x:e} in bucket {at}");
+            assert!(lower(at + 1) / lower(at) <= 1.0 + 2.0_f64.powi(-10));
+            assert_eq!(bucket(lower(at)) as usize, at);
+        }
+        for small in [0.0, 5e-324, 1e-300, 2.0_f64.powi(-44)] {
+            assert_eq!(bucket(small), 0, "{small:e}");
+        }
+        for large in [2.0_f64.powi(36), 1e300, f64::INFINITY] {
+            assert_eq!(bucket(large) as usize, BUCKETS - 1, "{large:e}");
+        }
+    }
+
+    #[test]
+    fn quantiles_are_those_of_the_sorted_values_to_a_bucket() {
+        for n in [1, 2, 17, 1000, 30_000] {
+            let mut values = latencies(n);
+            let counted = histogram(&values);
+            assert_eq!(counted.total(), n);
+            for p in [0.001, 0.1, 0.5, 0.9, 0.99, 0.999] {
+                let exact = percentile::percentiles(&mut values, &[p])[0];
+                let found = counted.quantile(p);
+                assert_eq!(bucket(found), bucket(exact), "p {p} of {n}: {found} for {exact}");
+                // One value is spread over its bucket, so shares and quantiles differ by half of one.
+                assert!((counted.share_up_to(found) * n as f64 - percentile::rank(p, n as usize) as f64).abs() < 0.51);
+            }
+            assert_eq!(counted.share_up_to(f64::INFINITY), 1.0);
+            assert_eq!(counted.share_up_to(1e-12), 0.0);
+        }
+        assert!(histogram(&[]).quantile(0.5).is_nan());
+        assert_eq!(histogram(&[0.0, 0.0, 0.0, 7.0]).quantile(0.75), 0.0);
+        assert_eq!(histogram(&[0.0, 0.0, 0.0, 7.0]).share_up_to(0.0), 0.75);
+    }
+
+    #[test]
+    fn merging_is_counting_together_in_any_order() {
+        let values = latencies(5000);
+        let parts: Vec<_> = values.chunks(617).chain([&[][..]]).map(histogram).collect();
+        let merged = |order: &mut dyn Iterator<Item = &Histogram>| {
+            let mut all = Histogram::default();
+            order.for_each(|part| all.merge(part));
+            all
+        };
+        let all = histogram(&values);
+        assert_eq!(merged(&mut parts.iter()), all);
+        assert_eq!(merged(&mut parts.iter().rev()), all);
+    }
+
+    #[test]
+    fn a_series_is_sums_of_neighbours() {
+        for n in [0, 1, MAX_SUMS, MAX_SUMS + 1, 5 * MAX_SUMS + 3] {
+            let mut series = Series::new();
+            (0..n).for_each(|i| series.push(i as f64));
+            let per = series.groups_per_sum;
+            let naive: Vec<f64> = (0..n / per).map(|k| (k * per..(k + 1) * per).map(|i| i as f64).sum()).collect();
+            assert_eq!(series.complete(), naive, "{n}");
+            assert!(series.sums.len() <= MAX_SUMS && (per == 1 || series.sums.len() >= MAX_SUMS / 2));
+            assert_eq!(series.sums.iter().sum::<f64>(), (0..n).map(|i| i as f64).sum());
+        }
+    }
+
+    /// Two of thirteen queries are lost.
+    fn lost(query: u64) -> Option<Lost> {
+        match query % 13 {
+            0 => Some(Lost::Refused),
+            6 => Some(Lost::Dropped),
+            _ => None,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_record_is_the_warmup_and_batches_of_whole_groups(
+            queries in 1_u64..3000, share in 0.0..1.0_f64, batches in 1_u64..40, with_lost: bool, keep: bool,
+        ) {
+            let warmup = ((queries as f64 * share) as u64).min(queries - 1);
+            let values = latencies(queries);
+            let mut record = Record::new(Cut::new(queries, warmup, batches), keep).unwrap();
+            let is_lost = |query: u64| lost(query).filter(|_| with_lost);
+            for (query, x) in (0..).zip(&values) {
+                prop_assert_eq!((record.position(), record.is_warm()), (query, query >= warmup));
+                match is_lost(query) {
+                    Some(why) => record.push_lost(why),
+                    None => record.push(*x),
+                }
+            }
+            let count = record.batches.len();
+            prop_assert!(count >= 1 && count <= batches as usize);
+            prop_assert_eq!(count as u64, batches.min(((queries - warmup) / GROUP as u64).max(1)));
+            let len = (queries - warmup) / count as u64 / GROUP as u64 * GROUP as u64;
+            for (b, batch) in record.batches.iter().enumerate() {
+                let begin = warmup + b as u64 * len;
+                let end = if b + 1 == count { queries } else { begin + len };
+                let mine: Vec<f64> =
+                    (begin..end).filter(|q| is_lost(*q).is_none()).map(|q| values[q as usize]).collect();
+                prop_assert_eq!(&batch.histogram, &histogram(&mine));
+                prop_assert!((batch.sum - mine.iter().sum::<f64>()).abs() < 1e-9);
+            }
+            let after = |why: Lost| (warmup..queries).filter(|q| is_lost(*q) == Some(why)).count() as u64;
+            prop_assert_eq!((record.refused, record.dropped), (after(Lost::Refused), after(Lost::Dropped)));
+            if let Some(kept) = record.kept {
+                let all = (warmup..queries).map(|q| is_lost(q).map_or(values[q as usize], |_| f64::NAN));
+                prop_assert!(kept.iter().zip(all).all(|(a, b)| a.to_bits() == b.to_bits()));
+                prop_assert_eq!(kept.len() as u64, queries - warmup);
+            }
+        }
+
+        #[test]
+        fn whole_groups_are_the_same_as_one_by_one(queries in 1_u64..3000, warmup in 0_u64..200, block in 1_usize..200) {
+            let warmup = warmup.min(queries - 1);
+            let values = latencies(queries);
+            let cut = Cut::new(queries, warmup, 5);
+            let (mut one, mut groups) = (Record::new(cut, false).unwrap(), Record::new(cut, false).unwrap());
+            for x in &values {
+                one.push(*x);
+            }
+            for block in values.chunks(block) {
+                let mut rest = block;
+                while let Some((first, others)) = rest.split_first() {
+                    let ahead = groups.groups_ahead(rest.len());
+                    if ahead == 0 {
+                        groups.push(*first);
+                        rest = others;
+                        continue;
+                    }
+                    let (these, others) = rest.split_at(ahead * GROUP);
+                    let buckets: Vec<usize> = these.iter().map(|x| bucket(*x) as usize).collect();
+                    if groups.is_warm() {
+                        for at in &buckets {
+                            groups.counts()[*at] += 1;
+                        }
+                    }
+                    let (low, high) = (*buckets.iter().min().unwrap(), *buckets.iter().max().unwrap());
+                    groups.push_groups(these.chunks(GROUP).map(|group| group.iter().sum()), low, high);
+                    rest = others;
+                }
+            }
+            prop_assert_eq!(one.batches.len(), groups.batches.len());
+            for (a, b) in one.batches.iter().zip(&groups.batches) {
+                prop_assert_eq!(&a.histogram, &b.histogram);
+                prop_assert_eq!(a.sum, b.sum);
+            }
+            prop_assert_eq!(one.series.sums, groups.series.sums);
+        }
+
+        #[test]
+        fn latencies_come_out_in_order_of_arrival(order in Just((0..200_u64).collect::<Vec<_>>()).prop_shuffle()) {
+            let cut = Cut::new(200, 0, 1);
+            let (mut straight, mut record) = (Record::new(cut, true).unwrap(), Record::new(cut, true).unwrap());
+            let mut ordered = InOrder::default();
+            for query in 0..200 {
+                match lost(query) {
+                    Some(why) => straight.push_lost(why),
+                    None => straight.push(query as f64),
+                }
+            }
+            for query in order {
+                match lost(query) {
+                    Some(why) => ordered.put_lost(query, why, &mut record),
+                    None => ordered.put(query, query as f64, &mut record),
+                }
+            }
+            let bits = |record: &Record| record.kept.as_ref().unwrap().iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            prop_assert_eq!(bits(&straight), bits(&record));
+            prop_assert_eq!((straight.refused, straight.dropped), (record.refused, record.dropped));
         }
     }
 }

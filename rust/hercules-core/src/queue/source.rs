@@ -5,6 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::queue::law::{Law, cumulative, pick};
+use crate::queue::recursion::Draws;
 use crate::queue::table::MAX_ITEMS;
 use crate::rng::{Purpose, Stream};
 
@@ -73,6 +74,7 @@ impl Modulated {
 }
 
 /// Long-run shares of the phases: pi Q = 0, by elimination without subtractions (Grassmann, Taksar & Heyman 1985).
+#[allow(clippy::needless_range_loop)] // indices are those of the matrix
 fn stationary(switch: &[Vec<f64>], leave: &[f64]) -> Option<Vec<f64>> {
     let k = leave.len();
     let mut q: Vec<Vec<f64>> = switch.to_vec();
@@ -348,6 +350,7 @@ impl<'a> Source<'a> {
         let mut queries = Queries {
             source: self,
             gaps: stream(Purpose::Arrivals),
+            renewal: None,
             sizes: stream(Purpose::Sizes),
             phases: stream(Purpose::Phases),
             groups: stream(Purpose::Groups),
@@ -390,6 +393,7 @@ impl<'a> Source<'a> {
 pub struct Queries<'s, 'a> {
     source: &'s Source<'a>,
     gaps: Stream,
+    renewal: Option<Draws<'s>>,
     sizes: Stream,
     phases: Stream,
     groups: Stream,
@@ -440,7 +444,11 @@ impl Queries<'_, '_> {
         let event = self.event;
         self.event += 1;
         match &self.source.process {
-            Process::Renewal(law) => self.time_s += law.draw(self.gaps, event) * self.scale_s,
+            Process::Renewal(law) => {
+                let (gaps, stream) = (&mut self.renewal, self.gaps);
+                let gap = gaps.get_or_insert_with(|| Draws::new(law, stream)).get(event);
+                self.time_s += gap * self.scale_s;
+            }
             Process::Modulated(chain) => self.modulated(chain, self.gaps.exponential(event)),
             Process::Profile(profile) => self.profile(profile, self.gaps.exponential(event)),
             Process::Trace(trace) => {
@@ -534,4 +542,164 @@ fn checked_pmf(field: &str, pmf: &[f64]) -> Result<Vec<f64>> {
         return Err(Error::invalid(field, format!("sums to {total}, must be 1")));
     }
     Ok(cumulative(pmf))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn source(process: Process<'static>, group: Option<&[f64]>) -> Source<'static> {
+        Source::new(process, group, &[1.0], 7).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn stationary_shares_balance(k in 2_usize..7, seed: u64) {
+            let stream = Stream::new(seed, Purpose::Search, 0);
+            // Rates over six orders of magnitude, a third of them 0, but a cycle through all phases.
+            let rate = |i: usize, j: usize| {
+                let at = (i * k + j) as u64;
+                let is_there = j == (i + 1) % k || stream.uniform(2 * at) > 0.33;
+                if i != j && is_there { 10.0_f64.powf(6.0 * stream.uniform(2 * at + 1) - 3.0) } else { 0.0 }
+            };
+            let switch: Vec<Vec<f64>> = (0..k).map(|i| (0..k).map(|j| rate(i, j)).collect()).collect();
+            let leave: Vec<f64> = switch.iter().map(|row| row.iter().sum()).collect();
+            let share = stationary(&switch, &leave).unwrap();
+            prop_assert!((share.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+            for j in 0..k {
+                let inflow: f64 = (0..k).map(|i| share[i] * switch[i][j]).sum();
+                prop_assert!((inflow / (share[j] * leave[j]) - 1.0).abs() < 1e-9, "phase {}", j);
+            }
+        }
+
+        #[test]
+        fn the_guide_leads_to_what_a_search_finds(weights in prop::collection::vec(0_u32..4, 1..300), seed: u64) {
+            prop_assume!(weights.iter().any(|w| *w > 0));
+            let total = f64::from(weights.iter().sum::<u32>());
+            let pmf: Vec<f64> = weights.iter().map(|w| f64::from(*w) / total).collect();
+            let sizes = Sizes::new(&pmf).unwrap();
+            let stream = Stream::new(seed, Purpose::Sizes, 0);
+            let edges = sizes.cumulative.iter().flat_map(|c| [c.next_down(), *c, c.next_up()]);
+            let cells = (0..sizes.guide.len()).map(|i| i as f64 / sizes.guide.len() as f64);
+            let inside = (0..200).map(|i| stream.uniform(i));
+            for u in edges.chain(cells).chain(inside).filter(|u| *u >= 0.0 && *u < 1.0) {
+                let size = sizes.draw(u);
+                prop_assert_eq!(size as usize, pick(&sizes.cumulative, u) + 1, "u {}", u);
+                prop_assert!(weights[size as usize - 1] > 0);
+            }
+        }
+
+        /// The rate, summed from one arrival to the next, is the exponential number that was drawn.
+        #[test]
+        fn arrivals_invert_the_summed_rate(
+            pieces in prop::collection::vec((0.1..20.0_f64, 0.0..3.0_f64, 0.0..3.0_f64, any::<[bool; 2]>()), 1..6),
+            qps in 0.05..20.0_f64, segment in 0_usize..3,
+        ) {
+            // Half of the rates are 0: pieces that rise from, fall to or stay at nothing.
+            let rate = |is_there: bool, rate: f64| if is_there { rate } else { 0.0 };
+            let from: Vec<f64> = pieces.iter().map(|piece| rate(piece.3[0], piece.1)).collect();
+            let to: Vec<f64> = pieces.iter().map(|piece| rate(piece.3[1], piece.2)).collect();
+            prop_assume!(from.iter().chain(&to).any(|rate| *rate > 0.1));
+            let durations: Vec<f64> = pieces.iter().map(|piece| piece.0).collect();
+            let cycle_s: f64 = durations.iter().sum();
+            let area = |d: f64, a: f64, b: f64| d * 0.5 * (a + b);
+            let mean = (0..durations.len()).map(|i| area(durations[i], from[i], to[i])).sum::<f64>() / cycle_s;
+            // Expected queries from time 0 of the cycle to `t`.
+            let summed = |t: f64| {
+                let whole = (t / cycle_s).floor();
+                let (mut left, mut sum) = (t - whole * cycle_s, 0.0);
+                for i in 0..durations.len() {
+                    let x = left.clamp(0.0, durations[i]);
+                    let there = from[i] + (to[i] - from[i]) * x / durations[i];
+                    sum += area(x, from[i], there);
+                    left -= durations[i];
+                }
+                (whole * cycle_s + sum / mean) * qps
+            };
+            let profile = Profile::new(&durations, &from, &to).unwrap();
+            let source = source(Process::Profile(profile), None);
+            let mut queries = source.queries(qps, segment, 3);
+            let begin_s = cycle_s * segment as f64 / 3.0;
+            let mut before = summed(begin_s);
+            for event in 0..300 {
+                let now = summed(begin_s + queries.next_time());
+                let drawn = source.gap_stream(segment).exponential(event);
+                prop_assert!((now - before - drawn).abs() < 1e-9 * now.max(1.0), "{} for {}", now - before, drawn);
+                before = now;
+            }
+        }
+    }
+
+    #[test]
+    fn a_day_is_a_sine() {
+        let (amplitude, period_s, qps) = (0.75, 86_400.0, 0.5);
+        let source = source(Process::Profile(Profile::sinusoid(amplitude, period_s).unwrap()), None);
+        let mut queries = source.queries(qps, 0, 1);
+        let (mut time, mut drawn) = (0.0, 0.0);
+        let turn = std::f64::consts::TAU / period_s;
+        for event in 0..200_000 {
+            time = queries.next_time();
+            drawn += source.gap_stream(0).exponential(event);
+            let expected = qps * (time + amplitude * (1.0 - (turn * time).cos()) / turn);
+            assert!((expected - drawn).abs() < 1e-5 * qps * period_s, "{expected} for {drawn}");
+        }
+        assert!(time > 4.0 * period_s);
+    }
+
+    #[test]
+    fn a_modulated_process_keeps_its_mean_rate_and_is_bursty() {
+        let switch = vec![vec![0.0, 0.3, 0.0], vec![0.0, 0.0, 0.2], vec![0.5, 0.1, 0.0]];
+        let process = Process::Modulated(Modulated::new(&[4.0, 0.0, 1.0], &switch).unwrap());
+        let source = source(process, None);
+        let mut queries = source.queries(5.0, 0, 1);
+        let n = 1_000_000;
+        let (mut last, mut square) = (0.0, 0.0);
+        for _ in 0..n {
+            let time = queries.next_time();
+            assert!(time > last);
+            square += (time - last) * (time - last);
+            last = time;
+        }
+        let (n, rate) = (f64::from(n), f64::from(n) / last);
+        assert!((rate / 5.0 - 1.0).abs() < 0.01, "{rate}");
+        assert!(square / n * rate * rate > 4.0, "gaps vary more than those of Poisson arrivals (2)");
+    }
+
+    #[test]
+    fn the_first_phase_is_a_stationary_one() {
+        let switch = vec![vec![0.0, 0.01], vec![0.03, 0.0]];
+        let source = source(Process::Modulated(Modulated::new(&[1.0, 3.0], &switch).unwrap()), None);
+        let n = 20_000;
+        let fast = (0..n).filter(|segment| source.queries(1.0, *segment, n).phase == 1).count() as f64 / n as f64;
+        assert!((fast - 0.25).abs() < 5.0 * (0.25 * 0.75 / n as f64).sqrt(), "{fast}");
+    }
+
+    #[test]
+    fn groups_come_together_and_the_rate_counts_queries() {
+        let source = source(Process::Renewal(Law::Exponential), Some(&[0.5, 0.0, 0.5]));
+        let mut queries = source.queries(8.0, 0, 1);
+        let times: Vec<f64> = (0..400_000).map(|_| queries.next_time()).collect();
+        let sizes: Vec<usize> = times.chunk_by(|a, b| a == b).map(<[f64]>::len).collect();
+        assert!(sizes.iter().rev().skip(1).all(|size| [1, 3].contains(size)));
+        let rate = times.len() as f64 / times[times.len() - 1];
+        assert!((rate / 8.0 - 1.0).abs() < 0.02, "{rate}");
+    }
+
+    #[test]
+    fn faults_name_the_field() {
+        let switch = |rows: [[f64; 2]; 2]| rows.map(|row| row.to_vec()).to_vec();
+        let of = |error: Error| error.to_string();
+        assert!(of(Modulated::new(&[1.0, 1.0], &switch([[0.0, 1.0], [0.0, 0.0]])).unwrap_err()).starts_with("switch"));
+        assert!(of(Modulated::new(&[0.0, 0.0], &switch([[0.0, 1.0], [1.0, 0.0]])).unwrap_err()).starts_with("rates"));
+        assert!(of(Modulated::new(&[1.0, -1.0], &switch([[0.0; 2]; 2])).unwrap_err()).starts_with("rates[1]"));
+        assert!(of(Profile::new(&[1.0, 0.0], &[1.0; 2], &[1.0; 2]).unwrap_err()).starts_with("durations_s[1]"));
+        assert!(of(Profile::new(&[1.0], &[0.0], &[0.0]).unwrap_err()).starts_with("from"));
+        let trace =
+            |times: &[f64], starts: &[usize]| Trace::new(times, None, starts.to_vec(), 1.0, 1, None).map(|_| ());
+        assert!(of(trace(&[0.0, 2.0, 1.0], &[0]).unwrap_err()).starts_with("arrival_s[2]"));
+        assert!(of(trace(&[0.0, f64::NAN], &[0]).unwrap_err()).starts_with("arrival_s[1]"));
+        assert!(of(trace(&[0.0, 1.0], &[1]).unwrap_err()).starts_with("starts"));
+        assert!(trace(&[0.0, 2.0, 1.0], &[0, 2]).is_ok());
+    }
 }

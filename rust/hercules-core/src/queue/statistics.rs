@@ -1,11 +1,14 @@
 //! From the records of segments to figures with their uncertainty.
 //!
-//! Latencies of neighbouring queries are alike, so nothing here takes them for independent. A percentile's interval comes
-//! from the spread of the same percentile over batches (sectioning): Q +- t sqrt(sum (x_i - Q)^2 / (b (b-1))).
+//! Latencies of neighbouring queries are alike, so nothing here takes them for independent: errors come from the spread
+//! over batches. For a percentile Q that is the spread of the share of latencies up to Q, t s / sqrt(b) = h, and the
+//! interval reaches as far as the percentiles p - h and p + h of the whole run. The spread of the batches' own percentiles
+//! would be too small: where a batch has only a few bursts they are biased, and grow less than the share beyond Q.
 
 use crate::queue::engine::Segment;
 use crate::queue::percentile;
 use crate::queue::record::{Batch, GROUP, Histogram};
+use std::borrow::Cow;
 
 /// Order statistics that must lie beyond a percentile before it is given at all, and in each batch before an interval is.
 pub const TAIL_QUERIES: f64 = 10.0;
@@ -33,6 +36,11 @@ pub fn needed(p: f64) -> f64 {
     (TAIL_QUERIES / p.min(1.0 - p) * (1.0 - 1e-12)).ceil()
 }
 
+/// The same for an interval: [`LEAST_BATCHES`] batches.
+pub fn needed_for_interval(p: f64) -> f64 {
+    LEAST_BATCHES as f64 * TAIL_QUERIES_OF_A_BATCH / p.min(1.0 - p)
+}
+
 /// The 97.5 % point of Student's law, by its expansion in 1/df (Abramowitz & Stegun 26.7.5); within 1e-3 from 9 on.
 fn student(df: usize) -> f64 {
     let (z, n) = (1.959_963_984_540_054_f64, df as f64);
@@ -43,30 +51,30 @@ fn student(df: usize) -> f64 {
 }
 
 /// Batches of a run in order, and how many of them belong to each segment.
-#[derive(Debug, Clone)]
-struct Batches {
-    list: Vec<Batch>,
+#[derive(Debug)]
+struct Batches<'a> {
+    list: Vec<Cow<'a, Batch>>,
     per_segment: usize,
 }
 
-impl Batches {
-    fn of(segments: &[Segment]) -> Self {
-        let list: Vec<Batch> = segments.iter().flat_map(|segment| segment.record.batches.iter().cloned()).collect();
+impl<'a> Batches<'a> {
+    fn of(segments: &'a [Segment]) -> Self {
+        let list: Vec<_> = segments.iter().flat_map(|segment| &segment.record.batches).map(Cow::Borrowed).collect();
         let per_segment = if segments.is_empty() { 1 } else { list.len() / segments.len() };
         Self { list, per_segment: per_segment.max(1) }
     }
 
     /// Half as many, of twice the length.
-    fn halved(&self) -> Self {
-        let join = |pair: &[Batch]| {
-            let mut batch = pair[0].clone();
+    fn halved(&self) -> Batches<'static> {
+        let join = |pair: &[Cow<'_, Batch>]| {
+            let mut batch = pair[0].clone().into_owned();
             for other in &pair[1..] {
                 batch.histogram.merge(&other.histogram);
                 batch.sum += other.sum;
             }
-            batch
+            Cow::Owned(batch)
         };
-        Self { list: self.list.chunks(2).map(join).collect(), per_segment: self.per_segment.div_ceil(2) }
+        Batches { list: self.list.chunks(2).map(join).collect(), per_segment: self.per_segment.div_ceil(2) }
     }
 
     /// Whether neighbours in time are alike beyond chance: the von Neumann ratio, one-sided at 5 %.
@@ -88,34 +96,32 @@ impl Batches {
         product * scale / square > 1.645 / (pairs as f64).sqrt()
     }
 
-    /// The interval of `value` from the figure of each batch, in batches long enough to be independent: `figure` gives
-    /// the figure and what is tested for correlation. `least` queries in each batch.
-    fn estimate(&self, value: f64, least: f64, figure: impl Fn(&Batch) -> (f64, f64)) -> Estimate {
-        let short = |batches: &Self| batches.list.iter().any(|batch| (batch.histogram.total() as f64) < least);
-        let mut batches = self.clone();
+    /// The standard error of the mean of a figure over batches that are long enough to be independent, with `least`
+    /// queries in each, and the half-width of its 95 % interval. `None` if the run is too short.
+    fn error(&self, least: f64, figure: impl Fn(&Batch) -> f64) -> Option<(f64, f64)> {
+        let mut joined: Option<Batches<'static>> = None;
         loop {
+            let batches = joined.as_ref().unwrap_or(self);
             if batches.list.len() < LEAST_BATCHES {
-                return Estimate { value, ..Estimate::NONE };
+                return None;
             }
-            let figures: Vec<(f64, f64)> = batches.list.iter().map(&figure).collect();
-            let tested: Vec<f64> = figures.iter().map(|figure| figure.1).collect();
-            let may_halve = batches.list.len() / 2 >= LEAST_BATCHES;
-            if short(&batches) || (may_halve && batches.correlated(&tested)) {
-                batches = batches.halved();
+            let figures: Vec<f64> = batches.list.iter().map(|batch| figure(batch)).collect();
+            let may_halve = figures.len() / 2 >= LEAST_BATCHES;
+            let is_short = batches.list.iter().any(|batch| (batch.histogram.total() as f64) < least);
+            if is_short || (may_halve && batches.correlated(&figures)) {
+                joined = Some(batches.halved());
                 continue;
             }
             let b = figures.len() as f64;
-            let square: f64 = figures.iter().map(|figure| (figure.0 - value) * (figure.0 - value)).sum();
-            let half_width = student(figures.len() - 1) * (square / (b * (b - 1.0))).sqrt();
-            let mean = tested.iter().sum::<f64>() / b;
-            let variance = tested.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / (b * (b - 1.0));
-            return Estimate { value, half_width, effective: variance };
+            let mean = figures.iter().sum::<f64>() / b;
+            let error = (figures.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / (b * (b - 1.0))).sqrt();
+            return Some((error, student(figures.len() - 1) * error));
         }
     }
 }
 
-/// Percentiles of the latencies of a run.
-pub fn percentiles(segments: &[Segment], ps: &[f64]) -> Vec<Estimate> {
+/// Percentiles of the latencies of a run, with intervals if it `is_long`.
+pub fn percentiles(segments: &[Segment], ps: &[f64], is_long: bool) -> Vec<Estimate> {
     let batches = Batches::of(segments);
     let mut all = Histogram::default();
     for batch in &batches.list {
@@ -133,17 +139,23 @@ pub fn percentiles(segments: &[Segment], ps: &[f64]) -> Vec<Estimate> {
         }
         let coarse = all.quantile(p);
         let value = if kept { percentile::percentiles(&mut samples.clone(), &[p])[0] } else { coarse };
+        let bare = Estimate { value, ..Estimate::NONE };
         let least = TAIL_QUERIES_OF_A_BATCH / p.min(1.0 - p);
-        // Batches are compared with what the same histogram says of the whole.
-        let found =
-            batches.estimate(coarse, least, |batch| (batch.histogram.quantile(p), batch.histogram.share_up_to(coarse)));
-        Estimate { value, effective: p * (1.0 - p) / found.effective, ..found }
+        if !is_long {
+            return bare;
+        }
+        let Some((error, h)) = batches.error(least, |batch| batch.histogram.share_up_to(coarse)) else { return bare };
+        if p - h <= 0.0 || p + h >= 1.0 {
+            return bare;
+        }
+        let half_width = f64::max(coarse - all.quantile(p - h), all.quantile(p + h) - coarse);
+        Estimate { value, half_width, effective: p * (1.0 - p) / (error * error) }
     };
     ps.iter().map(|p| one(*p)).collect()
 }
 
-/// Mean latency of a run.
-pub fn mean(segments: &[Segment]) -> Estimate {
+/// Mean latency of a run, with an interval if it `is_long`.
+pub fn mean(segments: &[Segment], is_long: bool) -> Estimate {
     let batches = Batches::of(segments);
     let (mut sum, mut count) = (0.0, 0);
     for batch in &batches.list {
@@ -154,8 +166,9 @@ pub fn mean(segments: &[Segment]) -> Estimate {
         return Estimate::NONE;
     }
     let of = |batch: &Batch| batch.sum / batch.histogram.total().max(1) as f64;
-    let found = batches.estimate(sum / count as f64, 100.0, |batch| (of(batch), of(batch)));
-    Estimate { effective: f64::NAN, ..found }
+    let error = if is_long { batches.error(100.0, of) } else { None };
+    let half_width = error.map_or(f64::NAN, |(_, half_width)| half_width);
+    Estimate { value: sum / count as f64, half_width, effective: f64::NAN }
 }
 
 /// Mean latency over time, averaged over segments of one length: (queries of each entry, means).
@@ -213,12 +226,122 @@ pub fn growth(segments: &[Segment], qps: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::record::{Cut, Record};
+    use crate::rng::{Purpose, Stream};
 
     #[test]
     fn students_points_are_those_of_the_tables() {
         for (df, t) in [(9, 2.262_157), (15, 2.131_450), (31, 2.039_513), (63, 1.998_341)] {
             assert!((student(df) - t).abs() < 2e-3, "{df}: {}", student(df));
         }
+    }
+
+    /// A run of segments of `queries` latencies each, in `batches` batches each.
+    fn run(segments: u64, queries: u64, batches: u64, latency: impl Fn(u64, u64) -> f64) -> Vec<Segment> {
+        let segment = |segment: u64| {
+            let mut record = Record::new(Cut::new(queries, 0, batches), false).unwrap();
+            (0..queries).for_each(|query| record.push(latency(segment, query)));
+            Segment { record, uses: Vec::new(), queries, seconds: 1.0, inside_query_s: 0.0, waits: Vec::new() }
+        };
+        (0..segments).map(segment).collect()
+    }
+
+    fn draw(replication: u64, segment: u64, query: u64) -> f64 {
+        Stream::new(replication, Purpose::Search, segment).exponential(query)
+    }
+
+    #[test]
+    fn independent_latencies_count_fully_and_repeated_ones_once() {
+        let n = 320_000;
+        for (repeats, batches, segments) in [(1, 32, 1), (1, 1, 32), (1, 8, 4), (50, 32, 1), (50, 2, 16)] {
+            // Both the width and the count of a run have an error of some 1/sqrt(2 * 31): a mean over many runs.
+            let (mut width, mut effective, mut mean_width) = (0.0, 0.0, 0.0);
+            let runs = 40;
+            for replication in 0..runs {
+                let latency = |segment, query: u64| draw(replication, segment, query / repeats);
+                let run = run(segments, n / segments, batches, latency);
+                let [found] = percentiles(&run, &[0.9])[..] else { panic!() };
+                width += found.half_width / runs as f64;
+                effective += found.effective / runs as f64;
+                mean_width += mean(&run).half_width / runs as f64;
+            }
+            // The share has deviation sqrt(p (1-p)), the mean 1. t of 31 is 2.04; the far end is at 1 - p - h.
+            let independent = (n / repeats) as f64;
+            let expected = -(1.0 - 2.04 * 0.3 / independent.sqrt() / 0.1).ln();
+            assert!((width / expected - 1.0).abs() < 0.12, "{repeats} {batches}: {width} for {expected}");
+            assert!((mean_width / (2.04 / independent.sqrt()) - 1.0).abs() < 0.12, "{repeats} {batches}: {mean_width}");
+            assert!((effective / independent - 1.0).abs() < 0.25, "{repeats} {batches}: {effective} of {independent}");
+        }
+    }
+
+    #[test]
+    fn batches_that_are_alike_are_joined() {
+        // A wave of sixteen batches of ten thousand each.
+        let wave = |query: u64| if (query / 80_000).is_multiple_of(2) { 1.0 } else { 1.2 };
+        let slow = run(1, 320_000, 32, |s, q| draw(1, s, q) * wave(q));
+        let batches = Batches::of(&slow);
+        let means: Vec<f64> = batches.list.iter().map(|batch| batch.sum / batch.histogram.total() as f64).collect();
+        assert!(batches.correlated(&means));
+        let joined = batches.halved();
+        assert_eq!((joined.list.len(), joined.per_segment), (16, 16));
+        let sum = |batches: &Batches<'_>| batches.list.iter().map(|batch| batch.histogram.total()).sum::<u64>();
+        assert_eq!(sum(&joined), sum(&batches));
+        // Segments say nothing of each other: the same figures are not correlated if each has its own.
+        let apart = Batches { list: batches.list.clone(), per_segment: 1 };
+        assert!(!apart.correlated(&means));
+        // Chance alone calls one run in twenty correlated.
+        let chance = (0..400)
+            .filter(|replication| {
+                let values: Vec<f64> = (0..32).map(|i| draw(*replication, 7, i)).collect();
+                batches.correlated(&values)
+            })
+            .count();
+        assert!((4..=40).contains(&chance), "{chance} of 400");
+    }
+
+    #[test]
+    fn a_short_run_has_no_interval_and_a_shorter_one_no_percentile() {
+        let of = |queries: u64, p: f64| percentiles(&run(1, queries, 32, |s, q| draw(2, s, q)), &[p])[0];
+        assert!(of(999, 0.99).value.is_nan() && of(999, 0.01).value.is_nan());
+        for p in [0.99, 0.01] {
+            let bare = of(1000, p);
+            assert!(bare.value > 0.0 && bare.half_width.is_nan() && bare.effective.is_nan());
+            // Sixteen batches of ten thousand (and a group, for they are whole).
+            assert!(of(150_000, p).half_width.is_nan());
+            assert!(of(170_000, p).half_width > 0.0);
+        }
+        assert!(mean(&run(1, 1000, 32, |s, q| draw(2, s, q))).half_width.is_nan());
+    }
+
+    #[test]
+    fn kept_latencies_give_the_exact_percentile_with_the_interval_of_the_histogram() {
+        let mut kept = run(1, 200_000, 32, |s, q| draw(3, s, q));
+        let [coarse] = percentiles(&kept, &[0.9])[..] else { panic!() };
+        let mut values: Vec<f64> = (0..200_000).map(|q| draw(3, 0, q)).collect();
+        kept[0].record.kept = Some(values.clone());
+        let [exact] = percentiles(&kept, &[0.9])[..] else { panic!() };
+        values.sort_by(f64::total_cmp);
+        assert_eq!(exact.value, values[179_999]);
+        assert_eq!((exact.half_width, exact.effective), (coarse.half_width, coarse.effective));
+    }
+
+    #[test]
+    fn the_warmup_is_cut_where_it_ends() {
+        let ramp = |segment, query: u64| draw(4, segment, query) * (0.2 + f64::min(0.8, query as f64 / 4000.0));
+        let cut = warmup_cut(&run(8, 40_000, 4, ramp)).unwrap();
+        assert!((1500..6000).contains(&cut), "{cut}");
+        assert_eq!(warmup_cut(&run(8, 40_000, 4, |_, query| query as f64)), None);
+        assert!(warmup_cut(&run(8, 40_000, 4, |_, _| 1.0)).unwrap() == 0);
+        assert_eq!(warmup_cut(&run(1, 100, 1, |_, _| 1.0)), None);
+    }
+
+    #[test]
+    fn growth_is_the_share_by_which_a_system_falls_behind() {
+        // At 5 queries per second, latency grows by 0.3 s in each second.
+        let behind = growth(&run(3, 50_000, 4, |s, query| draw(5, s, query) + 0.3 * query as f64 / 5.0), 5.0);
+        assert!((behind - 0.3).abs() < 1e-3, "{behind}");
+        assert!(growth(&run(3, 50_000, 4, |s, query| draw(5, s, query)), 5.0).abs() < 1e-3);
+        assert_eq!(growth(&run(1, 100, 1, |_, query| query as f64), 5.0), 0.0);
     }
 
     #[test]

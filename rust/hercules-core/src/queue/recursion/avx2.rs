@@ -72,4 +72,4 @@ impl kernels::Lanes for Ymm {
     }
 }
 
-super::kernels::define_kernels!(Ymm, "avx2");
+super::kernels::define_kernels!(Ymm, "avx2,fma");

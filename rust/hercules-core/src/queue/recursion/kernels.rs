@@ -40,6 +40,7 @@ pub(super) trait Lanes: Copy {
 /// # Safety
 /// They may be called only on a CPU that has the tier's instructions.
 #[derive(Clone, Copy)]
+#[allow(clippy::type_complexity)] // a name for each signature would only hide it
 pub struct Kernels {
     /// Draws of each stream at each index, times a scale.
     pub uniform: unsafe fn(f64, &[Stream], &[u64], &mut [f64]),
@@ -490,6 +491,7 @@ pub(super) fn gather_ends(parts: &Parts, rows: &[Row], lists: &mut [Vec<f64>; LA
 
 /// Sums over the jobs of a station in each lane: seconds in service, and from arrival to end.
 #[derive(Debug, Clone, Copy)]
+#[allow(clippy::struct_field_names)] // all of them are seconds
 pub struct Account {
     pub busy_s: Row,
     pub sojourn_s: Row,
@@ -625,3 +627,183 @@ macro_rules! define_kernels {
     };
 }
 pub(super) use define_kernels;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::Isa;
+    use crate::queue::law::Law;
+    use crate::rng::Purpose;
+
+    const ROWS: usize = 1000;
+
+    /// The tiers that this CPU has.
+    fn tiers() -> Vec<(&'static str, Kernels)> {
+        let mut tiers = vec![("portable", super::super::portable::KERNELS)];
+        #[cfg(target_arch = "x86_64")]
+        {
+            if Isa::detected() >= Isa::Avx2 {
+                tiers.push(("avx2", super::super::avx2::KERNELS));
+            }
+            if Isa::detected() >= Isa::Avx512 {
+                tiers.push(("avx512", super::super::avx512::KERNELS));
+            }
+        }
+        tiers
+    }
+
+    fn rows(purpose: Purpose, scale: f64) -> Vec<Row> {
+        let stream = |lane| Stream::new(4, purpose, lane as u64);
+        (0..ROWS).map(|i| std::array::from_fn(|lane| stream(lane).exponential(i as u64) * scale)).collect()
+    }
+
+    fn unused(threads: usize, padding: usize) -> Vec<Row> {
+        let mut free = vec![[f64::NEG_INFINITY; LANES]; threads];
+        free.resize(threads + padding, [f64::INFINITY; LANES]);
+        free
+    }
+
+    /// A pool by its definition, in one lane: the free times are sorted anew for each job.
+    fn by_sorting(threads: usize, lane: usize, gaps: &[Row], services: &[Row]) -> Vec<f64> {
+        let mut free = vec![f64::NEG_INFINITY; threads];
+        let serve = |(gap, service): (&Row, &Row)| {
+            for time in &mut free {
+                *time -= gap[lane];
+            }
+            free.sort_by(f64::total_cmp);
+            free[0] = f64::max(0.0, free[0]) + service[lane];
+            free[0]
+        };
+        gaps.iter().zip(services).map(serve).collect()
+    }
+
+    #[test]
+    fn pools_of_every_tier_and_size_are_those_of_the_definition() {
+        let services = rows(Purpose::Service, 1.0);
+        for threads in (1..=20_usize).chain([33, 64]) {
+            let gaps = rows(Purpose::Arrivals, 1.1 / threads as f64);
+            for (name, tier) in tiers() {
+                // Without padding most counts run in memory; with it, up to sixteen run in registers.
+                for padding in [0, threads.next_power_of_two() - threads, 3] {
+                    let mut free = unused(threads, padding);
+                    let mut sojourns = vec![[0.0; LANES]; ROWS];
+                    for part in [0..1, 1..333, 333..ROWS] {
+                        // SAFETY: this CPU has the tier.
+                        unsafe {
+                            (tier.pool)(&mut free, &gaps[part.clone()], &services[part.clone()], &mut sojourns[part]);
+                        }
+                    }
+                    for lane in 0..LANES {
+                        let found: Vec<f64> = sojourns.iter().map(|row| row[lane]).collect();
+                        let expected = by_sorting(threads, lane, &gaps, &services);
+                        assert_eq!(found, expected, "{name}, {threads} threads and {padding}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn parts_of_a_query_end_with_the_last_of_them() {
+        // Every lane has queries of its own numbers of parts.
+        let is_first = |row: usize, lane: usize| row.is_multiple_of(lane + 1);
+        let (mut gaps, services) = (rows(Purpose::Arrivals, 0.8), rows(Purpose::Service, 1.0));
+        let mut before = vec![[0.0; LANES]; ROWS];
+        for row in 0..ROWS {
+            for lane in 0..LANES {
+                if is_first(row, lane) {
+                    before[row][lane] = f64::NEG_INFINITY;
+                } else {
+                    gaps[row][lane] = 0.0;
+                }
+            }
+        }
+        for threads in [1, 2, 3, 8, 17] {
+            for (name, tier) in tiers() {
+                let mut free = unused(threads, 0);
+                let mut latest = [f64::NEG_INFINITY; LANES];
+                let (mut sojourns, mut ends) = (vec![[0.0; LANES]; ROWS], vec![[0.0; LANES]; ROWS]);
+                for part in [0..7, 7..ROWS] {
+                    let (gaps, services, before) =
+                        (&gaps[part.clone()], &services[part.clone()], &before[part.clone()]);
+                    let (sojourns, ends) = (&mut sojourns[part.clone()], &mut ends[part]);
+                    // SAFETY: this CPU has the tier.
+                    unsafe { (tier.pool_of_parts)(&mut free, &mut latest, gaps, services, before, sojourns, ends) };
+                }
+                for lane in 0..LANES {
+                    let expected = by_sorting(threads, lane, &gaps, &services);
+                    let mut last = 0.0;
+                    for row in 0..ROWS {
+                        assert_eq!(sojourns[row][lane], expected[row], "{name}, {threads} threads");
+                        last = if is_first(row, lane) { expected[row] } else { expected[row].max(last) };
+                        assert_eq!(ends[row][lane], last, "{name}, {threads} threads");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn draws_of_every_tier_are_those_of_the_law() {
+        let streams: Vec<Stream> = (0..ROWS).map(|i| Stream::new(6, Purpose::Service, i as u64 % 8)).collect();
+        let indices: Vec<u64> = (0..ROWS as u64).map(|i| i / 8 + ((i % 5) << 44)).collect();
+        let laws: [(&str, &[f64]); 9] = [
+            ("deterministic", &[]),
+            ("exponential", &[]),
+            ("lognormal", &[0.8]),
+            ("uniform", &[0.5, 2.0]),
+            ("gamma", &[0.6]),
+            ("erlang", &[3.0]),
+            ("hyperexponential", &[0.9, 0.1, 2.0, 0.2]),
+            ("empirical", &[1.0, 4.0, 0.75, 0.25]),
+            ("replay", &[1.0, 3.0, 2.0]),
+        ];
+        for (name, params) in laws {
+            let law = Law::parse("law", name, params).unwrap();
+            let expected: Vec<u64> =
+                streams.iter().zip(&indices).map(|(stream, i)| (law.draw(*stream, *i) * 0.3).to_bits()).collect();
+            for (tier, kernels) in tiers() {
+                for len in [ROWS, 1, 63, 65] {
+                    let mut found = vec![0.0; len];
+                    kernels.fill(&law, 0.3, &streams[..len], &indices[..len], &mut found);
+                    let found: Vec<u64> = found.into_iter().map(f64::to_bits).collect();
+                    assert_eq!(found, expected[..len], "{name} by {tier}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn clocks_accounts_and_tallies_are_the_same_in_every_tier() {
+        let (gaps, services) = (rows(Purpose::Arrivals, 1.0), rows(Purpose::Service, 2.0));
+        for (name, tier) in tiers() {
+            let (mut time, mut between) = ([0.0; LANES], gaps.clone());
+            let mut account = Account::NONE;
+            let rows = &services[..ROWS / GROUP * GROUP];
+            let (mut sums, mut buckets) = (vec![[0.0; LANES]; rows.len() / GROUP], vec![[0; LANES]; rows.len()]);
+            // SAFETY: this CPU has the tier.
+            let (low, high) = unsafe {
+                (tier.clock)(&mut time, 0.7, &mut between);
+                (tier.account)(&mut account, &gaps, &gaps, &services);
+                (tier.tally)(rows, &mut sums, &mut buckets)
+            };
+            for lane in 0..LANES {
+                let (mut now, mut at, mut end) = (0.0, 0.0, 0.0_f64);
+                for row in 0..ROWS {
+                    let next = now + gaps[row][lane] * 0.7;
+                    assert_eq!(between[row][lane], next - now, "{name}");
+                    now = next;
+                    at += gaps[row][lane];
+                    end = end.max(at + services[row][lane]);
+                }
+                assert_eq!((time[lane], account.clock_s[lane], account.end_s[lane]), (now, at, end), "{name}");
+                let sum = |of: &[Row]| of.iter().fold(0.0, |sum, row| sum + row[lane]);
+                assert_eq!((account.busy_s[lane], account.sojourn_s[lane]), (sum(&gaps), sum(&services)), "{name}");
+                assert!(rows.chunks(GROUP).zip(&sums).all(|(group, found)| found[lane] == sum(group)), "{name}");
+                assert!(rows.iter().zip(&buckets).all(|(row, found)| found[lane] == bucket(row[lane])), "{name}");
+            }
+            let all = || rows.as_flattened().iter().map(|x| bucket(*x));
+            assert_eq!((Some(low), Some(high)), (all().min(), all().max()), "{name}");
+        }
+    }
+}

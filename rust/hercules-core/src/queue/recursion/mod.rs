@@ -40,18 +40,68 @@ pub fn covers(network: &Network) -> bool {
         })
 }
 
-/// Simulate up to [`LANES`] segments of `plan`, whose network [`covers`] accepts.
-pub fn run(plan: &Plan<'_>, segments: std::ops::Range<usize>, isa: Isa, control: &Control) -> Result<Vec<Segment>> {
-    let kernels = match isa {
+fn kernels_of(isa: Isa) -> &'static Kernels {
+    // `isa` is never above what the CPU has: it comes from `Isa::chosen`.
+    assert!(isa <= Isa::detected(), "tier above the CPU's");
+    match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => &avx512::KERNELS,
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => &avx2::KERNELS,
         _ => &portable::KERNELS,
-    };
-    // `isa` is never above what the CPU has: it comes from `Isa::chosen`.
-    assert!(isa <= Isa::detected(), "tier above the CPU's");
-    let block = Block::new(plan, segments, kernels, control)?;
+    }
+}
+
+/// Draws of `law` at each index of one stream: what runs draw, and no more.
+pub fn draws(law: &Law, stream: Stream, indices: &[u64], isa: Isa) -> Vec<f64> {
+    let mut out = vec![0.0; indices.len()];
+    for (indices, out) in indices.chunks(ROWS).zip(out.chunks_mut(ROWS)) {
+        kernels_of(isa).fill(law, 1.0, &[stream; ROWS][..indices.len()], indices, out);
+    }
+    out
+}
+
+/// Draws of a law one by one, at indices that mostly go up: some are drawn together, in vector registers, and kept.
+#[derive(Debug)]
+pub struct Draws<'l> {
+    law: &'l Law,
+    stream: Stream,
+    isa: Isa,
+    /// First index of each block that is kept (all ones: none), and its draws.
+    kept: [(u64, [f64; AHEAD]); BLOCKS],
+}
+
+/// Draws of a block and blocks that are kept: queries overtake each other.
+const AHEAD: usize = 64;
+const BLOCKS: usize = 4;
+
+impl<'l> Draws<'l> {
+    pub fn new(law: &'l Law, stream: Stream) -> Self {
+        // Every tier gives the same bits; a wrong name in the environment is refused where the run begins.
+        let isa = Isa::chosen(None).unwrap_or(Isa::Portable);
+        Self { law, stream, isa, kept: [(u64::MAX, [0.0; AHEAD]); BLOCKS] }
+    }
+
+    /// The same as [`Law::draw`].
+    #[inline]
+    pub fn get(&mut self, index: u64) -> f64 {
+        if !matches!(self.law, Law::Exponential | Law::Lognormal { .. }) {
+            return self.law.draw(self.stream, index);
+        }
+        let first = index - index % AHEAD as u64;
+        let slot = (first / AHEAD as u64) as usize % BLOCKS;
+        if self.kept[slot].0 != first {
+            let indices: [u64; AHEAD] = std::array::from_fn(|i| first + i as u64);
+            kernels_of(self.isa).fill(self.law, 1.0, &[self.stream; AHEAD], &indices, &mut self.kept[slot].1);
+            self.kept[slot].0 = first;
+        }
+        self.kept[slot].1[(index - first) as usize]
+    }
+}
+
+/// Simulate up to [`LANES`] segments of `plan`, whose network [`covers`] accepts.
+pub fn run(plan: &Plan<'_>, segments: std::ops::Range<usize>, isa: Isa, control: &Control) -> Result<Vec<Segment>> {
+    let block = Block::new(plan, segments, kernels_of(isa), control)?;
     let station = &plan.network.routes[0].stations[0];
     let splits = station.unit == Unit::SubBatch && plan.network.routes[0].batch < plan.max_size;
     if splits { split::run(block) } else { tandem::run(block) }

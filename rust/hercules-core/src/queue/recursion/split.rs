@@ -117,7 +117,7 @@ pub(super) fn run(mut block: Block<'_, '_>) -> Result<Vec<Segment>> {
     let mut free = unused(station.threads);
     let mut latest = [f64::NEG_INFINITY; LANES];
     let mut account = Account::NONE;
-    let mut waits: Vec<Counts> = (0..if plan.waits { block.lanes() } else { 0 }).map(|_| Counts::new()).collect();
+    let mut waits: Vec<Counts> = (0..if plan.waits { block.lanes() } else { 0 }).map(|_| Counts::default()).collect();
     while block.records.iter().zip(&lanes).any(|(record, lane)| record.position() < lane.total) {
         block.poll()?;
         for (at, lane) in lanes.iter_mut().enumerate() {

@@ -75,7 +75,7 @@ impl<'s> Stage<'s> {
             account: Account::NONE,
             jobs: 0,
             warm: (Account::NONE, 0),
-            waits: (0..waits).map(|_| Counts::new()).collect(),
+            waits: (0..waits).map(|_| Counts::default()).collect(),
         }
     }
 
