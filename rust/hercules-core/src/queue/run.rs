@@ -22,6 +22,10 @@ const SEGMENTS: [usize; 4] = [64, 32, 16, 8];
 const SEGMENT_QUERIES: f64 = 50_000.0;
 const SEGMENT_WARMUPS: f64 = 10.0;
 const SEGMENT_CYCLES: f64 = 32.0;
+/// Fewest queries in a cycle of the arrival rate: a query must not have to wait for more cycles than can be walked through.
+const LEAST_CYCLE_QUERIES: f64 = 1e-4;
+/// Most percentiles that are asked for.
+const MAX_PERCENTILES: usize = 1024;
 /// Batches of a run in all.
 const BATCHES: usize = 32;
 /// Relaxation times that a system is given to forget that it began empty.
@@ -220,12 +224,31 @@ pub fn rule(network: &Network, source: &Source<'_>, qps: f64, order: &Order) -> 
     Ok((cuts.len(), cuts[0].warmup))
 }
 
+/// Rates that may be simulated, in queries per second: their inverses and products with times stay finite.
+const RATES: std::ops::RangeInclusive<f64> = 1e-12..=1e15;
+
+/// Refuse a rate that cannot be simulated.
+pub fn check_rate(field: &str, rate: f64) -> Result<f64> {
+    let (least, most) = (RATES.start(), RATES.end());
+    let refused = || Error::invalid(field, format!("is {rate}; allowed are {least:e} to {most:e} queries per second"));
+    if RATES.contains(&rate) { Ok(rate) } else { Err(refused()) }
+}
+
 /// The mean rate of a run.
 fn rate_of(source: &Source<'_>, qps: Option<f64>) -> Result<f64> {
     match (source.trace_qps(), qps) {
         (Some(_), Some(_)) => Err(Error::invalid("qps", "is set; a trace has its own, see rate_scale")),
         (Some(qps), None) => Ok(qps),
-        (None, Some(qps)) => super::load::check_rate("qps", qps),
+        (None, Some(qps)) => {
+            let qps = check_rate("qps", qps)?;
+            match source.cycle_s() {
+                Some(cycle_s) if cycle_s * qps < LEAST_CYCLE_QUERIES => {
+                    let message = format!("is {qps}: below {LEAST_CYCLE_QUERIES} queries in a cycle of {cycle_s:e} s");
+                    Err(Error::invalid("qps", message))
+                }
+                _ => Ok(qps),
+            }
+        }
         (None, None) => Err(Error::invalid("qps", "is missing; all but traces need a rate")),
     }
 }
@@ -244,6 +267,10 @@ impl<'a> Job<'a> {
     fn plan(&self) -> Result<(Plan<'a>, Engine, Isa)> {
         let engine = self.order.engine.chosen(self.network)?;
         let qps = rate_of(self.source, self.qps)?;
+        let asked = self.order.percentiles.len();
+        if asked > MAX_PERCENTILES {
+            return Err(Error::invalid("percentiles", format!("has {asked} entries; the limit is {MAX_PERCENTILES}")));
+        }
         for (i, p) in self.order.percentiles.iter().enumerate() {
             crate::queue::percentile::check(&format!("percentiles[{i}]"), *p)?;
         }
@@ -268,6 +295,7 @@ pub fn simulate(job: &Job<'_>, threads: usize, control: &Control) -> Result<Repo
 /// Simulate several runs, all of their segments beside each other. Each is the same as alone.
 pub fn sweep(jobs: &[Job<'_>], threads: usize, control: &Control) -> Result<Vec<Report>> {
     let plans = jobs.iter().map(Job::plan).collect::<Result<Vec<_>>>()?;
+    refuse_without_memory(plans.iter().map(|(plan, ..)| plan))?;
     let blocks: Vec<_> = plans.iter().enumerate().flat_map(|(number, plan)| blocks_of(number, plan)).collect();
     let run = |(number, segments): (usize, std::ops::Range<usize>)| {
         let (plan, engine, isa) = &plans[number];
@@ -291,6 +319,14 @@ pub fn sweep(jobs: &[Job<'_>], threads: usize, control: &Control) -> Result<Vec<
     Ok(done.map(|(((plan, engine, _), job), segments)| report(plan, *engine, job.order, segments)).collect())
 }
 
+/// Refuse to keep latencies that cannot be held, before hours go into them: once segment by segment, once together.
+fn refuse_without_memory<'a>(plans: impl Iterator<Item = &'a Plan<'a>>) -> Result<()> {
+    let counted = |cut: &Cut| cut.queries - cut.warmup;
+    let kept: u64 = plans.filter(|plan| plan.keep).flat_map(|plan| &plan.cuts).map(counted).sum();
+    let bytes = (kept as usize).saturating_mul(2 * size_of::<f64>());
+    Vec::<u8>::new().try_reserve_exact(bytes).map_err(|_| Error::Memory { bytes })
+}
+
 /// Arrival times and sizes of the first `queries` of `segment` of `segments`.
 pub fn draw(
     source: &Source<'_>,
@@ -306,7 +342,10 @@ pub fn draw(
         return Err(Error::invalid("segment", format!("is {segment}; allowed are 0 to {}", parts as i64 - 1)));
     }
     let mut stream = source.queries(qps, segment, parts);
-    let (mut times, mut sizes) = (Vec::with_capacity(queries), Vec::with_capacity(queries));
+    let (mut times, mut sizes) = (Vec::new(), Vec::new());
+    let refused = |_| Error::Memory { bytes: queries.saturating_mul(size_of::<(f64, i64)>()) };
+    times.try_reserve_exact(queries).map_err(refused)?;
+    sizes.try_reserve_exact(queries).map_err(refused)?;
     for i in 0..queries as u64 {
         if i % 4096 == 0 && control.cancelled() {
             return Err(Error::Cancelled);
