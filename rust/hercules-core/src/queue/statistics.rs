@@ -291,10 +291,10 @@ mod tests {
             for replication in 0..runs {
                 let latency = |segment, query: u64| draw(replication, segment, query / repeats);
                 let run = run(segments, n / segments, batches, latency);
-                let [found] = percentiles(&run, &[0.9])[..] else { panic!() };
+                let [found] = percentiles(&run, &[0.9], true)[..] else { panic!() };
                 width += found.half_width / runs as f64;
                 effective += found.effective / runs as f64;
-                mean_width += mean(&run).half_width / runs as f64;
+                mean_width += mean(&run, true).half_width / runs as f64;
             }
             // The share has deviation sqrt(p (1-p)), the mean 1. t of 31 is 2.04; the far end is at 1 - p - h.
             let independent = (n / repeats) as f64;
@@ -332,7 +332,7 @@ mod tests {
 
     #[test]
     fn a_short_run_has_no_interval_and_a_shorter_one_no_percentile() {
-        let of = |queries: u64, p: f64| percentiles(&run(1, queries, 32, |s, q| draw(2, s, q)), &[p])[0];
+        let of = |queries: u64, p: f64| percentiles(&run(1, queries, 32, |s, q| draw(2, s, q)), &[p], true)[0];
         assert!(of(999, 0.99).value.is_nan() && of(999, 0.01).value.is_nan());
         for p in [0.99, 0.01] {
             let bare = of(1000, p);
@@ -341,16 +341,16 @@ mod tests {
             assert!(of(150_000, p).half_width.is_nan());
             assert!(of(170_000, p).half_width > 0.0);
         }
-        assert!(mean(&run(1, 1000, 32, |s, q| draw(2, s, q))).half_width.is_nan());
+        assert!(mean(&run(1, 1000, 32, |s, q| draw(2, s, q)), true).half_width.is_nan());
     }
 
     #[test]
     fn kept_latencies_give_the_exact_percentile_with_the_interval_of_the_histogram() {
         let mut kept = run(1, 200_000, 32, |s, q| draw(3, s, q));
-        let [coarse] = percentiles(&kept, &[0.9])[..] else { panic!() };
+        let [coarse] = percentiles(&kept, &[0.9], true)[..] else { panic!() };
         let mut values: Vec<f64> = (0..200_000).map(|q| draw(3, 0, q)).collect();
         kept[0].record.kept = Some(values.clone());
-        let [exact] = percentiles(&kept, &[0.9])[..] else { panic!() };
+        let [exact] = percentiles(&kept, &[0.9], true)[..] else { panic!() };
         values.sort_by(f64::total_cmp);
         assert_eq!(exact.value, values[179_999]);
         assert_eq!((exact.half_width, exact.effective), (coarse.half_width, coarse.effective));
