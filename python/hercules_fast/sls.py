@@ -386,8 +386,8 @@ def embedding_bag(
         include_last_offset: ``offsets`` has ``B + 1`` entries, the last being where the last bag ends (the row
             pointer of a CSR matrix). Indices after it are neither read nor checked.
         padding_idx: A row that is skipped and not counted. Negative ones count from the end.
-        out: Where to write the result: ``[B, dim]``, C-contiguous, writable, apart from all inputs; float32, float16
-            (rounded once, at the end, ties to even), or float64 if ``weight`` is. After an error its content is
+        out: Where to write the result: ``[B, dim]``, C-contiguous, writable, apart from all inputs; float32, float16 or
+            bfloat16 (of ``ml_dtypes``; both rounded once, at the end, ties to even), or float64 if ``weight`` is. After an error its content is
             unspecified.
         threads: Threads to use at most (1 to 1024). Default: ``HERCULES_FAST_NUM_THREADS``, else the CPUs that this
             process may use. Small calls stay on the calling thread.

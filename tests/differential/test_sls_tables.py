@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import hercules_fast as hf
 from hercules_fast import _core
+from hercules_fast.errors import DTypeError
 from tests.differential.test_sls import TIERS, cases, same_bytes
 from tests.reference import sls as twin
 
@@ -226,3 +227,21 @@ def test_stored_answers_of_pytorch(case):
                     np.abs(twin.widen_brain(twin.brain(weight))), indices, twin.bags_of_lengths(lengths), mode
                 )
                 assert np.all(np.abs(ours - theirs) <= bound), mode
+
+
+def test_results_in_bfloat16_are_rounded_once() -> None:
+    """NumPy has no bfloat16; any package's dtype of that name and size will do."""
+    ml_dtypes = pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed")
+    rng = np.random.default_rng(5)
+    weight = rng.normal(size=(100, 37)).astype(np.float32)
+    indices, offsets = rng.integers(0, 100, 400), np.arange(0, 400, 8)
+    for table in (weight, hf.EmbeddingTable.from_array(weight, dtype="int8")):
+        exact = hf.embedding_bag(table, indices, offsets, mode="mean")
+        for threads in (1, 2):
+            out = np.empty(exact.shape, ml_dtypes.bfloat16)
+            assert hf.embedding_bag(table, indices, offsets, mode="mean", out=out, threads=threads) is out
+            assert out.tobytes() == exact.astype(ml_dtypes.bfloat16).tobytes()
+    with pytest.raises(DTypeError, match=r"out: has dtype .*accepted: float32, float16, bfloat16"):
+        hf.embedding_bag(weight, indices, offsets, out=np.empty((50, 37), "V2"))
+    with pytest.raises(DTypeError, match="accepted: float64"):
+        hf.embedding_bag(weight.astype(np.float64), indices, offsets, out=np.empty((50, 37), ml_dtypes.bfloat16))

@@ -176,11 +176,12 @@ fn run<'py>(
         None if plan.is_f64() => empty(py, plan.bags(), plan.columns(), dtype::<f64>(py))?,
         None => empty(py, plan.bags(), plan.columns(), dtype::<f32>(py))?,
     };
-    let item_bytes = out.item_bytes;
+    let (item_bytes, is_brain) = (out.item_bytes, out.is_brain);
     // An address, not a pointer, so that the closures below may cross threads; its provenance is exposed here.
     let address = out.data.expose_provenance();
     let work = |control: &Control| {
         let output = match item_bytes {
+            2 if is_brain => Output::Bf16(std::ptr::with_exposed_provenance_mut(address)),
             2 => Output::F16(std::ptr::with_exposed_provenance_mut(address)),
             8 => Output::F64(std::ptr::with_exposed_provenance_mut(address)),
             _ => Output::F32(std::ptr::with_exposed_provenance_mut(address)),
@@ -388,6 +389,7 @@ pub struct Out<'py> {
     pub object: Bound<'py, PyAny>,
     data: *mut u8,
     item_bytes: usize,
+    is_brain: bool,
 }
 
 pub fn out_memory(out: &Out) -> *mut u8 {
@@ -397,9 +399,12 @@ pub fn out_memory(out: &Out) -> *mut u8 {
 /// Refuse an `out` that cannot take the result as it is, or that shares memory with an input.
 fn checked_out<'py>(any: &Bound<'py, PyAny>, plan: &Plan, inputs: &[Option<&Input<'py>>]) -> PyResult<Out<'py>> {
     let out = Input::of("out", any)?;
+    // NumPy has no bfloat16 of its own; packages that add one (ml_dtypes) agree on this much.
+    let is_brain = out.kind == b'V' && out.item_bytes == 2 && out.array.dtype().to_string() == "bfloat16";
     match (out.kind, out.item_bytes, plan.is_f64()) {
         (b'f', 2 | 4, false) | (b'f', 8, true) => {}
-        (_, _, false) => return Err(out.dtype_error("float32, float16")),
+        (_, _, false) if is_brain => {}
+        (_, _, false) => return Err(out.dtype_error("float32, float16, bfloat16 (as of ml_dtypes)")),
         (_, _, true) => return Err(out.dtype_error("float64, as the table is")),
     }
     if out.shape() != [plan.bags(), plan.columns()] {
@@ -419,7 +424,7 @@ fn checked_out<'py>(any: &Bound<'py, PyAny>, plan: &Plan, inputs: &[Option<&Inpu
             return Err(invalid("out", format!("shares memory with {}", input.name)));
         }
     }
-    Ok(Out { object: any.clone(), data, item_bytes: out.item_bytes })
+    Ok(Out { object: any.clone(), data, item_bytes: out.item_bytes, is_brain })
 }
 
 /// A new 2-D array whose values are not set yet. Out of memory is NumPy's MemoryError.
@@ -435,7 +440,7 @@ pub fn empty<'py>(py: Python<'py>, rows: usize, columns: usize, dtype: Bound<'py
         .cast::<PyUntypedArray>()
         .map(data_pointer)
         .map_err(|_| InternalError::new_err("numpy.empty gave no array"))?;
-    Ok(Out { object, data, item_bytes })
+    Ok(Out { object, data, item_bytes, is_brain: false })
 }
 
 /// A whole number that fits 64 bits.

@@ -2,6 +2,7 @@
 
 use super::Mode;
 use super::input::checked_bytes;
+use super::kernel::Rounder;
 use super::kernel::{Batch, Kernels};
 use super::plan::{Part, Plan};
 use super::window::{Addresses, Lookups, Stretch, Taken, Window, skipped};
@@ -13,20 +14,20 @@ use std::ops::{Div, Range};
 /// Bytes of table rows to pool at a time where rows are wider than a strip: a fraction of a second-level cache.
 const BATCH_BYTES: usize = 1 << 18;
 const LEAST_BATCH_ROWS: usize = 16;
-/// Bytes of f32 results to keep at a time where they are yet to be rounded to halves.
+/// Bytes of f32 results to keep at a time where they are yet to be rounded to 16 bits.
 const SCRATCH_BYTES: usize = 1 << 17;
 
 /// A pointer to the result that threads share, each writing rows of its own.
 #[derive(Clone, Copy)]
 pub(super) struct Shared {
     to: *mut u8,
-    /// Whether the result is halves, and not of the type of the sums.
-    halves: bool,
+    /// How sums become results of 16 bits, where those are asked for.
+    narrow: Option<Rounder>,
 }
 
 impl Shared {
-    pub fn new(to: *mut u8, halves: bool) -> Self {
-        Self { to, halves }
+    pub fn new(to: *mut u8, narrow: Option<Rounder>) -> Self {
+        Self { to, narrow }
     }
 }
 
@@ -68,8 +69,8 @@ impl<'a> Piece<'a> {
             let end = self.bags.end.min((table + 1) * rows);
             // SAFETY: the caller's promise; bag / rows is below the number of tables, as bag < ends.len().
             unsafe {
-                if out.halves {
-                    self.pool_to_halves(table, bag..end, out.to, &mut scratch)?;
+                if let Some(round) = out.narrow {
+                    self.pool_narrow(table, bag..end, out.to, round, &mut scratch)?;
                 } else {
                     let first = (bag % rows) * self.plan.columns() + self.plan.parts[table].first_column;
                     self.pool(table, bag..end, out.to.add(first * self.plan.value_bytes()), self.plan.columns())?;
@@ -84,11 +85,12 @@ impl<'a> Piece<'a> {
     ///
     /// # Safety
     /// As [`Piece::run`].
-    unsafe fn pool_to_halves(
+    unsafe fn pool_narrow(
         &mut self,
         table: usize,
         bags: Range<usize>,
         out: *mut u8,
+        round: Rounder,
         scratch: &mut Vec<f32>,
     ) -> Result<()> {
         let (rows, columns) = (self.plan.bags(), self.plan.columns());
@@ -105,7 +107,7 @@ impl<'a> Piece<'a> {
                 self.pool(table, some.clone(), scratch.as_mut_ptr().cast(), dim)?;
                 for (i, bag) in some.enumerate() {
                     let to = (bag % rows) * columns + self.plan.parts[table].first_column;
-                    (self.plan.tier.round_to_half)(scratch.as_ptr().add(i * dim), out.cast::<u16>().add(to), dim);
+                    round(scratch.as_ptr().add(i * dim), out.cast::<u16>().add(to), dim);
                 }
             }
         }

@@ -1,8 +1,9 @@
 //! A call, checked and cut into pieces of about equal work; each piece is pooled by [`super::piece`].
 
 use super::format::RowFormat;
+use super::half::f32_to_brain;
 use super::input::{Bags, Ints, LookupWeights, Table, Tables, checked_bytes};
-use super::kernel::{Kernels, LINE_BYTES, PoolingKind};
+use super::kernel::{Kernels, LINE_BYTES, PoolingKind, Rounder};
 use super::piece::{Piece, Shared};
 use super::window::{CACHED_BYTES, Lookups, NO_ADDRESSES, Stretch, skipped};
 use super::{Mode, Tier, tier};
@@ -74,6 +75,8 @@ pub enum Output {
     F64(*mut f64),
     /// Halves, each rounded once from f32, ties to even.
     F16(*mut u16),
+    /// bfloat16, rounded alike.
+    Bf16(*mut u16),
 }
 
 /// What one table brings to the result.
@@ -231,14 +234,15 @@ impl<'a> Plan<'a> {
     /// # Safety
     /// `out` is aligned, writable for `bags * columns` values, and overlaps none of the call's inputs.
     pub unsafe fn run(&self, out: Output, control: &Control) -> Result<()> {
-        let (to, halves) = match (out, self.is_f64()) {
-            (Output::F32(to), false) => (to.cast(), false),
-            (Output::F16(to), false) => (to.cast(), true),
-            (Output::F64(to), true) => (to.cast(), false),
+        let (to, narrow) = match (out, self.is_f64()) {
+            (Output::F32(to), false) => (to.cast(), None),
+            (Output::F16(to), false) => (to.cast(), Some(self.tier.round_to_half)),
+            (Output::Bf16(to), false) => (to.cast(), Some(round_to_brain as Rounder)),
+            (Output::F64(to), true) => (to.cast(), None),
             (Output::F64(_), false) => return Err(Error::invalid("out", "is float64; this table's result is float32")),
             (_, true) => return Err(Error::invalid("out", "must be float64, as the table is")),
         };
-        let to = Shared::new(to, halves);
+        let to = Shared::new(to, narrow);
         let work = |bags: Range<usize>| {
             if bags.is_empty() {
                 return Ok(());
@@ -341,4 +345,16 @@ fn lowest(from: usize, to: usize, holds: impl Fn(usize) -> bool) -> usize {
         }
     }
     low
+}
+
+/// Round `n` values of f32 to bfloat16, ties to even.
+///
+/// # Safety
+/// `from` and `to` are valid for `n` values and apart from each other.
+unsafe fn round_to_brain(from: *const f32, to: *mut u16, n: usize) {
+    // SAFETY: the caller's promise.
+    let (from, to) = unsafe { (std::slice::from_raw_parts(from, n), std::slice::from_raw_parts_mut(to, n)) };
+    for (to, x) in to.iter_mut().zip(from) {
+        *to = f32_to_brain(*x);
+    }
 }
