@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::queue::law::Law;
 use crate::queue::network::Network;
 use crate::queue::percentile;
-use crate::queue::run::{self, Engine, GROWTH_LIMIT, Job, Order, Report};
+use crate::queue::run::{self, Engine, Job, Order, Report};
 use crate::queue::source::{Process, Source};
 use crate::rng::ln;
 
@@ -245,7 +245,7 @@ impl Search<'_> {
         }
         let report = &probe.report;
         let lost = (report.refused + report.dropped) as f64;
-        if report.growth > GROWTH_LIMIT {
+        if report.falls_behind {
             probe.broken = Some(Limit::Backlog);
         } else if lost > self.question.loss * (lost + report.counted as f64) {
             probe.broken = Some(Limit::Loss);

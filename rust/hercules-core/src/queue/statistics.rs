@@ -16,6 +16,11 @@ const TAIL_QUERIES_OF_A_BATCH: f64 = 100.0;
 /// Fewest batches that an interval is made from, and fewest pairs of neighbours that a test of correlation is.
 const LEAST_BATCHES: usize = 10;
 const LEAST_PAIRS: usize = 8;
+/// A system falls behind whose latency grows by more than this share of elapsed time, or by the lesser one beyond doubt.
+const GROWTH_LIMIT: f64 = 0.05;
+const SURE_GROWTH: f64 = 0.005;
+/// Segments whose growths are compared.
+const LEAST_SEGMENTS: usize = 8;
 
 /// A figure with the half-width of its 95 % interval.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -221,6 +226,20 @@ pub fn growth(segments: &[Segment], qps: f64) -> f64 {
     let mean = |from: usize, to: usize| means[from..to].iter().sum::<f64>() / (to - from) as f64;
     let elapsed_s = ((n - n / 4 + n) as f64 - (n / 4 + n / 2) as f64) / 2.0 * per as f64 / qps;
     (mean(n - n / 4, n) - mean(n / 4, n / 2)) / elapsed_s
+}
+
+/// Whether latency grows for good. Segments are independent, so where there are enough of them the spread of their growths
+/// tells a slow collapse from slow bursts; else a share of elapsed time does.
+pub fn falls_behind(segments: &[Segment], qps: f64) -> bool {
+    let all = growth(segments, qps);
+    if segments.len() < LEAST_SEGMENTS {
+        return all > GROWTH_LIMIT;
+    }
+    let each: Vec<f64> = segments.chunks(1).map(|segment| growth(segment, qps)).collect();
+    let n = each.len() as f64;
+    let mean = each.iter().sum::<f64>() / n;
+    let error = (each.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / (n * (n - 1.0))).sqrt();
+    (all > GROWTH_LIMIT && all > 3.0 * error) || (all > SURE_GROWTH && all > 5.0 * error)
 }
 
 #[cfg(test)]
