@@ -77,7 +77,11 @@ class Core:
         self.calls.append(arguments)
         some = np.array([0.02] * len(arguments[3]))
         found = {"qps": 80.0, "qps_low": 79.0, "qps_high": 81.0, "limit": "sla", "limit_target": 0, "bound_qps": 190.0}
-        found |= {"collapse_qps": 120.0, "unloaded_s": some / 2, "run": {"percentiles_s": some, "half_width_s": some / 10}}
+        found |= {
+            "collapse_qps": 120.0,
+            "unloaded_s": some / 2,
+            "run": {"percentiles_s": some, "half_width_s": some / 10},
+        }
         return found | {"probes": 9, "simulated_queries": 1000} | self.answer
 
 

@@ -416,3 +416,25 @@ fn report(plan: &Plan<'_>, engine: Engine, order: &Order, segments: &[Segment]) 
         latencies_s,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_hold_many_cycles_or_lie_evenly_over_one() {
+        let of = |queries, warmup, cycle| segments_of(queries, warmup, cycle);
+        assert_eq!([of(3_200_000, 100.0, 0.0), of(399_999, 100.0, 0.0), of(3_200_000, 40_000.0, 0.0)], [64, 1, 8]);
+        // 32 cycles in each of 64, 32, ... 8 segments.
+        assert_eq!(
+            [of(3_200_000, 100.0, 1562.5), of(3_200_000, 100.0, 1600.0), of(3_200_000, 100.0, 12_500.0)],
+            [64, 32, 8]
+        );
+        // Too long for that: segments of a cycle or more, then of less.
+        assert_eq!([of(3_200_000, 100.0, 100_000.0), of(3_200_000, 100.0, 400_000.0)], [32, 8]);
+        assert_eq!([of(3_200_000, 100.0, 400_001.0), of(3_200_000, 100.0, 1e9)], [64, 64]);
+        // As many as there are queries for, of twice the warm-up.
+        assert_eq!([of(64_000, 100.0, 1e9), of(20_000, 100.0, 1e9), of(64_000, 2000.0, 1e9)], [64, 20, 16]);
+        assert_eq!([of(8000, 100.0, 1e9), of(7999, 100.0, 1e9), of(8000, 2000.0, 1e9)], [8, 1, 8]);
+    }
+}

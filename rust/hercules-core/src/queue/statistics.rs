@@ -279,10 +279,10 @@ mod tests {
             for replication in 0..runs {
                 let latency = |segment, query: u64| draw(replication, segment, query / repeats);
                 let run = run(segments, n / segments, batches, latency);
-                let [found] = percentiles(&run, &[0.9])[..] else { panic!() };
+                let [found] = percentiles(&run, &[0.9], true)[..] else { panic!() };
                 width += found.half_width / runs as f64;
                 effective += found.effective / runs as f64;
-                mean_width += mean(&run).half_width / runs as f64;
+                mean_width += mean(&run, true).half_width / runs as f64;
             }
             // The share has deviation sqrt(p (1-p)), the mean 1. t of 31 is 2.04; the far end is at 1 - p - h.
             let independent = (n / repeats) as f64;
@@ -320,7 +320,7 @@ mod tests {
 
     #[test]
     fn a_short_run_has_no_interval_and_a_shorter_one_no_percentile() {
-        let of = |queries: u64, p: f64| percentiles(&run(1, queries, 32, |s, q| draw(2, s, q)), &[p])[0];
+        let of = |queries: u64, p: f64| percentiles(&run(1, queries, 32, |s, q| draw(2, s, q)), &[p], true)[0];
         assert!(of(999, 0.99).value.is_nan() && of(999, 0.01).value.is_nan());
         for p in [0.99, 0.01] {
             let bare = of(1000, p);
@@ -329,16 +329,16 @@ mod tests {
             assert!(of(150_000, p).half_width.is_nan());
             assert!(of(170_000, p).half_width > 0.0);
         }
-        assert!(mean(&run(1, 1000, 32, |s, q| draw(2, s, q))).half_width.is_nan());
+        assert!(mean(&run(1, 1000, 32, |s, q| draw(2, s, q)), true).half_width.is_nan());
     }
 
     #[test]
     fn kept_latencies_give_the_exact_percentile_with_the_interval_of_the_histogram() {
         let mut kept = run(1, 200_000, 32, |s, q| draw(3, s, q));
-        let [coarse] = percentiles(&kept, &[0.9])[..] else { panic!() };
+        let [coarse] = percentiles(&kept, &[0.9], true)[..] else { panic!() };
         let mut values: Vec<f64> = (0..200_000).map(|q| draw(3, 0, q)).collect();
         kept[0].record.kept = Some(values.clone());
-        let [exact] = percentiles(&kept, &[0.9])[..] else { panic!() };
+        let [exact] = percentiles(&kept, &[0.9], true)[..] else { panic!() };
         values.sort_by(f64::total_cmp);
         assert_eq!(exact.value, values[179_999]);
         assert_eq!((exact.half_width, exact.effective), (coarse.half_width, coarse.effective));
@@ -361,6 +361,23 @@ mod tests {
         assert!((behind - 0.3).abs() < 1e-3, "{behind}");
         assert!(growth(&run(3, 50_000, 4, |s, query| draw(5, s, query)), 5.0).abs() < 1e-3);
         assert_eq!(growth(&run(1, 100, 1, |_, query| query as f64), 5.0), 0.0);
+    }
+
+    #[test]
+    fn a_system_falls_behind_where_its_segments_agree() {
+        let with = |segments, share: f64, spread: f64| {
+            let latency = |segment: u64, query: u64| {
+                let mine = share + if segment % 2 == 0 { spread } else { -spread };
+                draw(6, segment, query) + mine * query as f64 / 5.0
+            };
+            falls_behind(&run(segments, 20_000, 4, latency), 5.0)
+        };
+        assert!(with(16, 0.01, 0.0) && !with(16, 0.003, 0.0));
+        assert!(!with(16, 0.01, 0.1), "the error is 0.1 / sqrt 15");
+        // 3 and 5 errors of 0.0258.
+        assert!(!with(16, 0.07, 0.1) && with(16, 0.09, 0.1));
+        // Two segments are no sample: as much as 5 %.
+        assert!(!with(2, 0.04, 0.0) && with(2, 0.06, 0.0) && !with(1, 0.01, 0.0));
     }
 
     #[test]
