@@ -19,7 +19,6 @@ __all__ = [
     "draw_queries",
     "embedding_bag",
     "embedding_bag_collection",
-    "max_load",
     "max_load_system",
     "read_seconds",
     "search",
@@ -27,7 +26,6 @@ __all__ = [
     "simulate",
     "simulate_dram",
     "simulate_nmp",
-    "simulate_stations",
     "simulate_system",
     "simulate_trace",
     "sparse_lengths_sum",
@@ -218,35 +216,8 @@ def simulate(
     queries: int,
     warmup: int,
     percentiles: Sequence[float],
-    replication: int = 0,
-    keep_latencies: bool = False,
 ) -> dict[str, Any]: ...
-def simulate_trace(grid: ServiceGrid, config: _I64, arrival_s: _F64, sizes: _I64) -> dict[str, Any]: ...
-def simulate_stations(
-    stations: Sequence[tuple[str, int, str, Sequence[float], float, int, float]],
-    arrivals: str,
-    arrival_params: Sequence[float],
-    rate: float,
-    size_pmf: Sequence[float],
-    batch: int,
-    queries: int,
-    warmup: int,
-    percentiles: Sequence[float],
-    seed: int,
-    replication: int = 0,
-    keep_latencies: bool = False,
-) -> dict[str, Any]: ...
-def max_load(
-    grid: ServiceGrid,
-    traffic: Traffic,
-    config: _I64,
-    slas: Sequence[tuple[float, float]],
-    queries: int,
-    warmup: int,
-    cap: float = 0.95,
-    tolerance: float = 0.005,
-    replication: int = 0,
-) -> dict[str, Any]: ...
+def simulate_trace(grid: ServiceGrid, config: _I64, arrival_s: _F64, sizes: _I64) -> _F64: ...
 
 @final
 class SearchProblem:

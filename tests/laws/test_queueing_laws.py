@@ -425,12 +425,12 @@ def test_a_cycle_longer_than_the_run_is_seen_as_a_whole() -> None:
 
 def test_fast_modulation_is_skipped_or_refused() -> None:
     pool = everything()[0]
-    flicker = {"kind": "rates", "durations_s": [1e-7, 1e-7], "from": [1.0, 2.0], "to": [2.0, 0.0], "group": None}
+    flicker = {"kind": "diurnal", "amplitude": 0.9, "period_s": 2.5e-4, "group": None}
     begin = time.perf_counter()
-    times, _ = _core.draw_queries(flicker, np.ones(1), 0.5, 2000, 3)  # 1e7 cycles a query
+    times, _ = _core.draw_queries(flicker, np.ones(1), 0.5, 2000, 3)  # 8000 cycles of 1024 pieces a query
     assert time.perf_counter() - begin < 1.0
     plain, _ = _core.draw_queries(POISSON, np.ones(1), 0.5, 2000, 3)
-    np.testing.assert_allclose(times, plain, atol=1e-6)
+    np.testing.assert_allclose(times, plain, atol=1e-3)
     phases = {"kind": "mmpp", "rates": [1.0, 3.0], "switch": [[0.0, 1e4], [1e4, 0.0]], "group": None}
     assert generate(pool, phases, 1.5, queries=100)["queries"] == 100
     for run in (generate, lambda *job: _core.draw_queries(job[1], np.ones(1), job[2], 10, 0)):

@@ -1,4 +1,4 @@
-"""Slow twin of the queue simulator, in plain Python: one instant after the other.
+"""Slow twin of the search's simulator, in plain Python: one instant after the other.
 
 At each instant everything that ends now ends; then, station by station along the chain, what arrives there now is put
 in line and free threads take work. A fusing device looks at its line before each arrival (it may just have fallen
@@ -7,7 +7,6 @@ free, or its timer may fire) and after it.
 
 from __future__ import annotations
 
-import heapq
 import math
 from dataclasses import dataclass, field
 
@@ -141,14 +140,3 @@ def latencies_s(grid: Grid, config: list[int], arrival_s: list[float], sizes: li
         for query in complete[-1]:
             latency[query] = now - arrival_s[query]
     return latency
-
-
-def pool_latencies_s(arrival_s: list[float], service_s: list[float], threads: int) -> list[float]:
-    """One FCFS pool by a heap of free times: the usual fast way in Python, and a rival in the benches."""
-    free = [0.0] * threads
-    out = []
-    for arrival, service in zip(arrival_s, service_s, strict=True):
-        end = max(arrival, free[0]) + service
-        heapq.heapreplace(free, end)
-        out.append(end - arrival)
-    return out

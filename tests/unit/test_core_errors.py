@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -38,6 +39,38 @@ def dram_parts() -> tuple[dict[str, int], dict[str, int], float, dict[str, float
 
 TRACE = np.array([0.0])
 
+POISSON = {"kind": "law", "law": "exponential", "params": []}
+ONE_ITEM = np.array([1.0])
+
+
+def station(**changes: Any) -> dict[str, Any]:
+    law = {"kind": "law", "law": "exponential", "params": [], "mean_s": 0.01}
+    plain = {"unit": "query", "threads": 2, "service": law, "buffer": None, "interference": "none", "slowed_by": 0}
+    limits = {"speed": [], "max_queries": None, "max_items": None, "max_wait_s": 0.0}
+    return plain | limits | changes
+
+
+def system(*stations: dict[str, Any]) -> dict[str, Any]:
+    route = {"min_size": 1, "batch": None, "stations": list(stations or [station()])}
+    return {"capacity": None, "drop_after_s": None, "routes": [route]}
+
+
+def table(items: int, busy: int, rows: object = None) -> dict[str, Any]:
+    """A table of few or, where `rows` are claims, of very many cells."""
+    rows = [[0.01] * busy] * items if rows is None else rows
+    return {"kind": "table", "items": range(1, items + 1), "busy": range(1, busy + 1), "seconds": rows, "noise": None}
+
+
+def simulate(
+    system: dict[str, Any], source: dict[str, Any] = POISSON, queries: int = 200, *, keep: bool = False
+) -> dict[str, Any]:
+    """The call that descriptions go through."""
+    return _core.simulate_system(system, source, ONE_ITEM, 10.0, queries, 10, 1, [0.5], 0, 1, "auto", keep)
+
+
+FLICKER = {"kind": "mmpp", "rates": [1.0, 2.0], "switch": [[0.0, 1e12], [1e12, 0.0]], "group": None}
+RIPPLE = {"kind": "rates", "durations_s": [5.0], "from": [1.0], "to": [2.0], "group": None}
+
 
 @pytest.mark.parametrize(
     ("call", "message"),
@@ -49,7 +82,6 @@ TRACE = np.array([0.0])
         # Times of 0 * infinity: percentiles were NaN.
         (lambda: _core.simulate(grid(), traffic(), CONFIG, 1e-320, 10, 0, [0.5]), "qps: is .*allowed are 1e-12"),
         (lambda: _core.simulate(grid(), traffic(), CONFIG, 1e308, 10, 0, [0.5]), "qps: is .*to 1e15"),
-        (lambda: _core.max_load(grid(), traffic(), CONFIG, [(0.5, 1.0)], 100, 10, cap=1e-320), "cap: is"),
         (lambda: traffic("hyperexponential", (0.5, 0.5, 5e-324, 2.0)), r"arrivals_params\[2\]"),
         (lambda: traffic("replay", (1e308, 1e308)), r"arrivals_params\[0\]"),
         (
@@ -66,9 +98,60 @@ TRACE = np.array([0.0])
         # Two thousand million sub-batches were made before anybody asked how many.
         (lambda: _core.simulate_trace(grid(), CONFIG, TRACE, np.array([2**31])), r"sizes\[0\]: is 2147483648"),
         (lambda: _core.simulate_trace(grid(), CONFIG, np.array([1e300]), np.array([1])), r"arrival_s\[0\]"),
+        # A rate that changes a million million times between two queries was walked through change by change.
+        (lambda: simulate(system(), FLICKER), "switch: changes phase 1.000e11 times a query; at most 1e4"),
+        (lambda: _core.draw_queries(FLICKER, ONE_ITEM, 10.0, 5, 0), "switch: changes phase"),
+        (lambda: simulate(system(), {**RIPPLE, "durations_s": [1e-9]}), "queries in a cycle of"),
+        # Draws of one query were those of another.
+        (lambda: _core.service_draws("erlang", [3], 0, 0, 0, np.array([-1]), np.array([0])), r"queries\[0\]: is -1"),
+        (lambda: _core.service_draws("erlang", [3], 0, 0, 0, np.array([0]), np.array([2**20])), r"parts\[0\]"),
     ],
 )
 def test_numbers_that_arithmetic_does_not_survive_are_refused(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: simulate(system(*[station()] * 65)), r"routes\[0\].stations: has 65 entries; the limit is 64"),
+        (lambda: simulate({**system(), "routes": [{}] * 2**24}), "routes: has 16777216 entries; the limit is 64"),
+        (lambda: simulate({**system(), "routes": range(2**60)}), "routes: a list: has 1152921504606846976 entries"),
+        (
+            lambda: simulate(system(station(threads=4096, interference="at_start", service=table(2**20, 1)))),
+            "seconds: has 1048576 item counts for 4096 busy threads",
+        ),
+        (
+            lambda: simulate(system(station(service=table(2**20, 2**10)))),
+            r"stations\[0\].service.seconds: has 1073741824 entries",
+        ),
+        (lambda: simulate(system(station(service=table(2, 2**10, [range(2**60)] * 2)))), "must have 2 rows of 1024"),
+        (lambda: simulate(system(station(service=table(2, 1, range(2**60))))), "service.seconds: a list: has"),
+        (lambda: simulate(system(), {**FLICKER, "switch": [range(2**60)] * 2}), "switch: must have 2 rows of 2"),
+        (lambda: simulate(system(), {"kind": "trace", "arrival_s": np.broadcast_to(1.0, 2**50)}), "arrival_s: has"),
+        (
+            lambda: simulate(system(), {"kind": "trace", "arrival_s": TRACE, "sizes": np.broadcast_to(1, 2**50)}),
+            "sizes: has 1125899906842624 entries",
+        ),
+        (lambda: simulate(system(), queries=2**40, keep=True), "queries: are too many to keep a latency of each"),
+        (lambda: simulate(system(), queries=2**40 + 1), "queries: is 1099511627777; allowed are 1 to 1099511627776"),
+        (
+            lambda: _core.simulate_system(system(), POISSON, np.broadcast_to(1.0, 2**50), 1.0, 9, 0, 1, [0.5], 0),
+            "size_pmf: has 1125899906842624 entries",
+        ),
+        (
+            lambda: _core.simulate_system(system(), POISSON, ONE_ITEM, 1.0, 9, 0, 1, [0.5] * 2**20, 0),
+            "percentiles: has 1048576 entries; the limit is 1024",
+        ),
+        (
+            lambda: _core.max_load_system(system(), POISSON, ONE_ITEM, [(0.5, 1.0)] * 2**20, 0.9, 0.1, 0),
+            "percentiles: has 1048576 entries",
+        ),
+        (lambda: _core.draw_queries(POISSON, ONE_ITEM, 10.0, 2**40, 0), "queries: has 1099511627776 entries"),
+    ],
+)
+def test_descriptions_that_claim_too_much_are_refused(call: Callable[[], object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         call()
 
@@ -111,20 +194,26 @@ def test_any_argument_may_be_odd(tmp_path: Path) -> None:
 def try_odd_arguments(table: np.ndarray, lookups: np.ndarray, rows: _core.TableRows, file: BinaryIO) -> None:
     one, ones, halves = np.array([1]), np.ones((1, 1, 1, 1)), np.zeros((1, 3), np.float16)
     problem = _core.SearchProblem(grid(), traffic(), CONFIG[None], np.array([[0, 0]]), np.array([0]), [(0.9, 0.1)])
-    station: tuple[str, int, str, list[float], float, int, float] = ("query", 1, "exponential", [], 0.001, 1, 0.0)
     calls: list[tuple[Callable[..., object], list[Any]]] = [
         (_core.ServiceGrid, [one, one, ones, ones[0], ["query"], [0]]),
         (_core.Traffic, ["poisson", [], np.array([1.0]), 0]),
         (_core.bottleneck_qps, [grid(), traffic(), CONFIG]),
-        (_core.simulate, [grid(), traffic(), CONFIG, 10.0, 50, 5, [0.5], 0, True]),
+        (_core.simulate, [grid(), traffic(), CONFIG, 10.0, 50, 5, [0.5]]),
         (_core.simulate_trace, [grid(), CONFIG, TRACE, one]),
-        (_core.simulate_stations, [[station], "poisson", [], 10.0, [1.0], 1, 50, 5, [0.5], 0, 0, True]),
-        (_core.max_load, [grid(), traffic(), CONFIG, [(0.5, 0.1)], 200, 20, 0.95, 0.01, 0]),
         (
             _core.SearchProblem,
             [grid(), traffic(), CONFIG[None], np.array([[0, 0]]), np.array([0]), [(0.9, 0.1)]],
         ),
         (_core.search, [[problem], "gradient", 200, 200, 2, 0.95, 0.01, 1]),
+        (
+            _core.simulate_system,
+            [system(), POISSON, ONE_ITEM, 10.0, 500, 10, 1, [0.5], 0, 1, "auto", True, True, "portable"],
+        ),
+        (_core.sweep_systems, [[(system(), POISSON, ONE_ITEM, 10.0, 500, 10, 1, [0.5], 0)], 1, "events", True, None]),
+        (_core.max_load_system, [system(), POISSON, ONE_ITEM, [(0.5, 1.0)], 0.9, 0.1, 0, 1, 2**17, 0.0, "auto"]),
+        (_core.station_capacities, [system(), ONE_ITEM]),
+        (_core.service_draws, ["erlang", [3], 0, 1, 2, lookups, lookups]),
+        (_core.draw_queries, [POISSON, ONE_ITEM, 10.0, 50, 0, 0, 1]),
         (_core.embedding_bag, [table, lookups, np.array([0, 2]), "sum", None, False, None, None, 1, False, "portable"]),
         (_core.sparse_lengths_sum, [table, lookups, np.array([1, 2]), None, None, 1, True, "avx512"]),
         (_core.DramStandard, [*dram_parts()]),
@@ -168,8 +257,80 @@ def try_odd_arguments(table: np.ndarray, lookups: np.ndarray, rows: _core.TableR
                 changed[place] = odd
                 if dice.random() < 0.2:
                     changed[dice.randrange(len(changed))] = dice.choice(ODD)
+                if function is _core.simulate_system and isinstance(changed[4], int) and changed[4] == 2**31:
+                    continue  # right, and a long run
                 try:
                     function(*changed)
                 except REFUSALS:
                     refused += 1
-    assert refused > 1500
+    assert refused > 2300
+
+
+def rich() -> dict[str, Any]:
+    """Two routes and every kind of station."""
+    noise = {"law": "lognormal", "params": [0.5]}
+    linear = {"kind": "linear", "base_s": 0.01, "per_item_s": 0.001, "noise": noise}
+    hyper = {"kind": "law", "law": "hyperexponential", "params": [0.5, 0.5, 1.0, 2.0], "mean_s": 0.01}
+    pool = station(unit="sub_batch", service=linear, interference="dynamic_rate", speed=[1.0, 0.5])
+    tabled = station(service=table(4, 2) | {"noise": noise}, buffer=2, interference="at_start")
+    device = station(unit="fused", service=hyper, max_queries=3, max_items=8, max_wait_s=0.001)
+    routes = [
+        {"min_size": 1, "batch": 1, "stations": [pool, tabled]},
+        {"min_size": 2, "batch": None, "stations": [device]},
+    ]
+    return {"capacity": 20, "drop_after_s": 1.0, "routes": routes}
+
+
+def places(value: object, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The way to everything inside a description."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in inside:
+        yield (*path, key)
+        yield from places(part, (*path, key))
+
+
+def put(value: Any, path: tuple[Any, ...], odd: object) -> Any:
+    """A copy with `odd` at `path`."""
+    if not path:
+        return odd
+    changed = copy.copy(value)
+    changed[path[0]] = put(value[path[0]], path[1:], odd)
+    return changed
+
+
+SOURCES: list[dict[str, Any]] = [
+    {"kind": "law", "law": "uniform", "params": [1.0, 2.0], "group": [0.5, 0.5]},
+    {"kind": "mmpp", "rates": [1.0, 2.0], "switch": [[0.0, 1.0], [1.0, 0.0]], "group": None},
+    {"kind": "rates", "durations_s": [1.0, 2.0], "from": [1.0, 2.0], "to": [2.0, 1.0], "group": None},
+    {"kind": "diurnal", "amplitude": 0.5, "period_s": 5.0, "group": None},
+    {"kind": "trace", "arrival_s": np.arange(9.0), "sizes": np.ones(9, np.int64), "starts": [0, 5]}
+    | {"rate_scale": 2.0, "cycles": 2, "cycle_s": 10.0},
+]
+
+
+def test_any_part_of_a_description_may_be_odd() -> None:
+    pmf, refused, passed = np.array([0.5, 0.5]), 0, 0
+
+    def attempt(system: dict[str, Any], source: dict[str, Any]) -> None:
+        nonlocal refused, passed
+        qps = None if "arrival_s" in source else 10.0
+        try:
+            _core.simulate_system(system, source, pmf, qps, 100, None, None, [0.5], 0, 1)
+        except REFUSALS:
+            refused += 1
+        else:
+            passed += 1
+
+    described = rich()
+    for source in SOURCES:
+        attempt(described, source)
+    assert refused == 0, "as they stand, they are right"
+    for path in places(described):
+        for odd in ODD:
+            attempt(put(described, path, odd), POISSON)
+    for source in SOURCES:
+        for path in places(source):
+            for odd in ODD:
+                if path != ("cycles",) or not isinstance(odd, int) or odd != 2**31:  # right, and a long run
+                    attempt(system(), put(source, path, odd))
+    assert refused > 1500 and passed > 100

@@ -16,12 +16,15 @@ import hercules_fast as hf
 
 
 def parallel_call() -> np.ndarray:
-    """Two calls large enough to be shared between threads, one over many tables."""
+    """Calls large enough to be shared between threads: bags over one table and over many, both engines of the queue."""
     weight = np.ones((1000, 64), np.float32)
     indices = np.arange(40_000) % 1000
     one = hf.embedding_bag(weight, indices, np.arange(0, 40_000, 10), mode="sum", threads=2)
     many = hf.EmbeddingBagCollection([weight, weight])(indices, np.arange(0, 40_001, 10), threads=2)
-    return np.concatenate([one.reshape(-1), many.reshape(-1)])
+    queries = hf.Queries(qps=50.0)
+    pools = [hf.System.pool(hf.LawService(mean_s=0.01)), hf.System.pool(hf.LawService(mean_s=0.01), capacity=9)]
+    latencies = [hf.simulate(pool, queries, queries=900_000, threads=2).latency_ms for pool in pools]
+    return np.concatenate([one.reshape(-1), many.reshape(-1), *latencies])
 
 
 def wait(pid: int, seconds: float) -> int:

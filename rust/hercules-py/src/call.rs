@@ -1,6 +1,7 @@
 //! Long calls: detach, compute on another thread, and wake often enough to see Ctrl-C and report progress.
 
-use crate::error::InternalError;
+use crate::error::{CoreError, InternalError};
+use hercules_core::Result;
 use hercules_core::control::Control;
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
@@ -76,6 +77,15 @@ pub fn watched<R: Send>(
         callback.call1(py, (control.done(), total))?;
     }
     Ok(Watched { result, interrupted })
+}
+
+/// [`watched`] for work of which no part is worth keeping: Ctrl-C raises `KeyboardInterrupt`.
+pub fn watched_alone<R: Send>(py: Python<'_>, work: impl FnOnce(&Control) -> Result<R> + Send) -> PyResult<R> {
+    let watched = watched(py, None, 1, work)?;
+    if watched.interrupted {
+        return Err(PyKeyboardInterrupt::new_err(()));
+    }
+    Ok(watched.result.map_err(CoreError)?)
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> PyErr {

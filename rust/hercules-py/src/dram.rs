@@ -1,10 +1,9 @@
 //! Binding of the DRAM simulator: arrays in, dictionaries out.
 #![allow(clippy::needless_pass_by_value)] // PyO3 hands extracted arguments over by value
 
-use crate::call::watched;
+use crate::call::watched_alone;
 use crate::error::{CoreError, invalid};
 use crate::list::{List, check_entries};
-use hercules_core::control::Control;
 use hercules_core::dram::{
     Activity, Currents, Issued, Mapping, Organisation, Page, Scheduler, Scripted, Settings, Standard, System, Timing,
     earliest_cycles, energy,
@@ -123,15 +122,6 @@ pub fn counts_dict<'py>(py: Python<'py>, activity: &Activity) -> PyResult<Bound<
 pub fn addresses_of(field: &str, addresses: &PyReadonlyArray1<'_, u64>) -> PyResult<Vec<u64>> {
     check_entries(field, addresses.len(), MAX_ACCESSES)?;
     Ok(addresses.as_array().iter().copied().collect())
-}
-
-/// Run `work` watched; Ctrl-C raises `KeyboardInterrupt`, for an unfinished run has no part that is worth keeping.
-pub fn watched_alone<R: Send>(py: Python<'_>, work: impl FnOnce(&Control) -> Result<R> + Send) -> PyResult<R> {
-    let watched = watched(py, None, 1, work)?;
-    if watched.interrupted {
-        return Err(pyo3::exceptions::PyKeyboardInterrupt::new_err(()));
-    }
-    Ok(watched.result.map_err(CoreError)?)
 }
 
 /// Serve accesses to a memory system, cycle by cycle.

@@ -3,13 +3,13 @@
 use pyo3::prelude::*;
 
 mod call;
+mod chain;
 mod dram;
 mod error;
 mod host;
 mod info;
 mod list;
 mod nmp;
-mod queue;
 mod queueing;
 mod search;
 mod sls;
@@ -18,6 +18,8 @@ mod table;
 #[pymodule]
 mod _core {
     #[pymodule_export]
+    use crate::chain::{ServiceGrid, Traffic, bottleneck_qps, simulate, simulate_trace};
+    #[pymodule_export]
     use crate::dram::{DramStandard, dram_earliest, simulate_dram};
     #[pymodule_export]
     use crate::host::read_seconds;
@@ -25,8 +27,6 @@ mod _core {
     use crate::info::{build_info, capabilities};
     #[pymodule_export]
     use crate::nmp::simulate_nmp;
-    #[pymodule_export]
-    use crate::queue::{ServiceGrid, Traffic, bottleneck_qps, max_load, simulate, simulate_stations, simulate_trace};
     #[pymodule_export]
     use crate::queueing::{
         draw_queries, max_load_system, service_draws, simulate_system, station_capacities, sweep_systems,

@@ -1,7 +1,8 @@
 //! Binding of near-memory processing: arrays in, dictionaries out.
 #![allow(clippy::needless_pass_by_value)] // PyO3 hands extracted arguments over by value
 
-use crate::dram::{DramStandard, addresses_of, counts_dict, energy_dict, settings, watched_alone};
+use crate::call::watched_alone;
+use crate::dram::{DramStandard, addresses_of, counts_dict, energy_dict, settings};
 use crate::error::CoreError;
 use crate::list::{List, check_entries};
 use hercules_core::dram::Mapping;

@@ -1,30 +1,36 @@
 //! Binding of the simulator of described systems: plain dictionaries in, one dictionary out.
 #![allow(clippy::needless_pass_by_value)] // PyO3 hands extracted arguments over by value
 
-use crate::call::watched;
+use crate::call::{watched, watched_alone};
 use crate::error::{CoreError, InputError, invalid};
 use crate::list::{List, check_entries};
-use hercules_core::control::Control;
 use hercules_core::cpu::Isa;
-use hercules_core::queue::engine::service_index;
+use hercules_core::queue::engine::{MAX_PARTS, MAX_SERVICES, service_index};
 use hercules_core::queue::fusion::Limits;
 use hercules_core::queue::max_load::{self, Question};
-use hercules_core::queue::network::{Interference, Network, Route, Service, Station};
+use hercules_core::queue::network::{Interference, MAX_STATIONS, Network, Route, Service, Station};
 use hercules_core::queue::recursion;
 use hercules_core::queue::run::{self, Engine, Job, Order, Report};
 use hercules_core::queue::source::{Modulated, Process, Profile, Source, Trace};
-use hercules_core::queue::table::{MAX_ITEMS, StageTable};
+use hercules_core::queue::table::{MAX_ITEMS, MAX_THREADS, StageTable};
 use hercules_core::queue::{Law, Unit};
 use hercules_core::rng::{Purpose, Stream};
-use hercules_core::{Result, pool};
+use hercules_core::{Error, pool};
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1, PyUntypedArrayMethods};
 use pyo3::conversion::FromPyObjectOwned;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use std::borrow::Cow;
 
-/// Most draws that one call gives.
+/// Most draws that one call gives, and draws between two looks at the cancel flag.
 const MAX_DRAWS: usize = 1 << 28;
+const POLL_DRAWS: usize = 4096;
+
+/// Fewest changes per second from one phase to another, if there are any.
+const LEAST_SWITCH: f64 = 1e-12;
+
+/// Most numbers in the rows of a description.
+const MAX_CELLS: usize = 1 << 24;
 
 /// A dictionary and where it stands in the description.
 struct Part<'py> {
@@ -68,8 +74,30 @@ impl<'py> Part<'py> {
     }
 
     fn parts(&self, key: &str) -> PyResult<Vec<Self>> {
-        let list: List<Bound<'py, PyAny>> = self.get(key)?;
+        let list = self.list(key, MAX_STATIONS)?;
         list.iter().enumerate().map(|(i, value)| Self::of(value, format!("{}[{i}]", self.name(key)))).collect()
+    }
+
+    /// The entries of a list as they are: what they hold is looked at once their number is known.
+    fn list(&self, key: &str, most: usize) -> PyResult<List<Bound<'py, PyAny>>> {
+        let list: List<Bound<'py, PyAny>> = self.get(key)?;
+        check_entries(&self.name(key), list.len(), most)?;
+        Ok(list)
+    }
+
+    /// Rows of numbers, `rows` of `columns`.
+    fn rows(&self, key: &str, rows: usize, columns: usize) -> PyResult<Vec<Vec<f64>>> {
+        check_entries(&self.name(key), rows.saturating_mul(columns), MAX_CELLS)?;
+        let list = self.list(key, MAX_CELLS)?;
+        let refused = || invalid(self.name(key), format!("must have {rows} rows of {columns} numbers"));
+        if list.len() != rows {
+            return Err(refused());
+        }
+        let row = |row: &Bound<'py, PyAny>| match row.len() {
+            Ok(entries) if entries == columns => row.extract().map_err(|_| refused()),
+            _ => Err(refused()),
+        };
+        list.iter().map(row).collect()
     }
 
     fn numbers(&self, key: &str) -> PyResult<Vec<f64>> {
@@ -104,7 +132,7 @@ fn station(part: &Part<'_>, threads: &[u32]) -> PyResult<Station> {
     let interference: String = part.get("interference")?;
     let interference = Interference::parse(&part.name("interference"), &interference).map_err(CoreError)?;
     let slowed_by: usize = part.get("slowed_by")?;
-    let columns = threads.get(slowed_by).copied().unwrap_or(1).min(hercules_core::queue::network::MAX_THREADS);
+    let columns = threads.get(slowed_by).copied().unwrap_or(1).min(MAX_THREADS);
     let unit: String = part.get("unit")?;
     Ok(Station {
         unit: Unit::parse(&unit)
@@ -133,12 +161,7 @@ fn service(part: &Part<'_>, columns: u32) -> PyResult<Service> {
         }
         "table" => {
             let (items, busy): (List<u32>, List<u32>) = (part.get("items")?, part.get("busy")?);
-            let rows: List<List<f64>> = part.get("seconds")?;
-            if rows.len() != items.len() || rows.iter().any(|row| row.len() != busy.len()) {
-                let message = format!("must have {} rows of {} numbers", items.len(), busy.len());
-                return Err(invalid(part.name("seconds"), message));
-            }
-            let seconds: Vec<f64> = rows.iter().flat_map(|row| row.iter().copied()).collect();
+            let seconds = part.rows("seconds", items.len(), busy.len())?.concat();
             let table = StageTable::of(items.into(), busy.into(), seconds, columns).map_err(CoreError)?;
             Ok(Service::Table { table, noise: noise()? })
         }
@@ -199,9 +222,15 @@ impl<'py> Arrays<'py> {
         let process = match &*kind {
             "law" => return Ok(Process::Renewal(part.law()?)),
             "mmpp" => {
-                let switch: List<List<f64>> = part.get("switch")?;
-                let rows: Vec<Vec<f64>> = switch.iter().map(|row| row.to_vec()).collect();
-                Modulated::new(&part.numbers("rates")?, &rows).map(Process::Modulated)
+                let rates = part.numbers("rates")?;
+                let switch = part.rows("switch", rates.len(), rates.len())?;
+                // Shares of phases that are as good as never left are not numbers.
+                let slow = |row: &Vec<f64>| row.iter().position(|x| *x > 0.0 && *x < LEAST_SWITCH);
+                if let Some((i, j)) = switch.iter().enumerate().find_map(|(i, row)| Some((i, slow(row)?))) {
+                    let message = format!("is {:e}; allowed are 0 and {LEAST_SWITCH:e} to 1e12", switch[i][j]);
+                    return Err(invalid(part.name(&format!("switch[{i}][{j}]")), message));
+                }
+                Modulated::new(&rates, &switch).map(Process::Modulated)
             }
             "rates" => Profile::new(&part.numbers("durations_s")?, &part.numbers("from")?, &part.numbers("to")?)
                 .map(Process::Profile),
@@ -228,15 +257,6 @@ impl<'py> Arrays<'py> {
         let group = group.as_ref().map(|group| &group[..]);
         Ok(Source::new(self.process(slices)?, group, &self.pmf, self.seed).map_err(CoreError)?)
     }
-}
-
-/// Run `work` watched; Ctrl-C raises `KeyboardInterrupt`, for a run has no part that is worth keeping.
-fn watched_alone<R: Send>(py: Python<'_>, work: impl FnOnce(&Control) -> Result<R> + Send) -> PyResult<R> {
-    let watched = watched(py, None, 1, work)?;
-    if watched.interrupted {
-        return Err(pyo3::exceptions::PyKeyboardInterrupt::new_err(()));
-    }
-    Ok(watched.result.map_err(CoreError)?)
 }
 
 /// One run as Python describes it.
@@ -268,6 +288,7 @@ impl<'py> Call<'py> {
             warmup,
             segments,
             percentiles: percentiles.into(),
+            limits_s: Vec::new(),
             engine: Engine::parse(engine).map_err(CoreError)?,
             keep,
             waits,
@@ -456,12 +477,32 @@ pub fn service_draws<'py>(
     }
     let law = Law::parse("law", law, &params).map_err(CoreError)?;
     let stream = Stream::new(seed, Purpose::Service, (u64::from(segment) << 16) + u64::from(station));
-    let (queries, parts) = (queries.as_array(), parts.as_array());
+    let (queries, parts) = (contiguous("queries", &queries)?, contiguous("parts", &parts)?);
+    for (field, values, most) in [("queries", &queries, MAX_SERVICES), ("parts", &parts, MAX_PARTS)] {
+        if let Some(i) = values.iter().position(|x| !(0..most as i64).contains(x)) {
+            return Err(invalid(format!("{field}[{i}]"), format!("is {}; allowed are 0 to {}", values[i], most - 1)));
+        }
+    }
     let index = |(query, part): (&i64, &i64)| service_index(query.cast_unsigned(), part.cast_unsigned());
-    let indices: Vec<u64> = queries.iter().zip(parts.iter()).map(index).collect();
     let isa = Isa::chosen(None).map_err(CoreError)?;
-    Ok(py.detach(|| recursion::draws(&law, stream, &indices, isa)).into_pyarray(py))
+    let draws = watched_alone(py, |control| {
+        let mut draws = Vec::new();
+        let bytes = queries.len() * size_of::<f64>();
+        draws.try_reserve_exact(queries.len()).map_err(|_| Error::Memory { bytes })?;
+        for (queries, parts) in queries.chunks(POLL_DRAWS).zip(parts.chunks(POLL_DRAWS)) {
+            if control.cancelled() {
+                return Err(Error::Cancelled);
+            }
+            let indices: Vec<u64> = queries.iter().zip(parts).map(index).collect();
+            draws.extend(recursion::draws(&law, stream, &indices, isa));
+        }
+        Ok(draws)
+    })?;
+    Ok(draws.into_pyarray(py))
 }
+
+/// Arrival times and sizes.
+type Drawn<'py> = (Bound<'py, PyArray1<f64>>, Bound<'py, PyArray1<i64>>);
 
 /// Arrival times and sizes of the first queries of a segment.
 #[pyfunction]
@@ -476,7 +517,7 @@ pub fn draw_queries<'py>(
     seed: u64,
     segment: usize,
     segments: usize,
-) -> PyResult<(Bound<'py, PyArray1<f64>>, Bound<'py, PyArray1<i64>>)> {
+) -> PyResult<Drawn<'py>> {
     check_entries("queries", queries, MAX_DRAWS)?;
     let arrays = Arrays::new(source, &size_pmf, seed)?;
     let slices = arrays.slices()?;

@@ -2,11 +2,11 @@
 #![allow(clippy::needless_pass_by_value)] // PyO3 hands extracted arguments over by value
 
 use crate::call::watched;
+use crate::chain::{ServiceGrid, Traffic, configs, set_limit, set_uses};
 use crate::error::CoreError;
 use crate::list::{List, MAX_ENTRIES, check_entries};
-use crate::queue::{ServiceGrid, Traffic, configs, set_limit, set_uses};
 use hercules_core::pool;
-use hercules_core::queue::load::Target;
+use hercules_core::queue::chain::Target;
 use hercules_core::search::{Method, Outcome, Problem, Settings, Step, run};
 use numpy::{IntoPyArray, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;

@@ -6,6 +6,9 @@ use crate::queue::source::Source;
 
 /// Bits of a draw's index below the number of the sub-batch.
 const PART_SHIFT: u32 = 44;
+/// Queries of a segment, and parts of a query, that have draws of their own.
+pub const MAX_SERVICES: u64 = 1 << PART_SHIFT;
+pub const MAX_PARTS: u64 = 1 << (64 - PART_SHIFT);
 
 /// Index of the service of sub-batch `part` of a query.
 #[inline(always)]

@@ -11,6 +11,7 @@ use crate::queue::network::Network;
 use crate::queue::percentile;
 use crate::queue::run::{self, Engine, Job, Order, Report};
 use crate::queue::source::{Process, Source};
+use crate::queue::table::Unit;
 use crate::rng::ln;
 
 /// Points of the coarse grid.
@@ -22,8 +23,10 @@ const LEAST_TAIL: f64 = 200.0;
 const MAX_GROWTH: f64 = 64.0;
 /// Probes of one round.
 const MAX_PROBES: usize = 40;
-/// First guess of d ln percentile / d ln load where a target breaks.
+/// First guess of d ln share / d ln load where a target breaks.
 const STEEPNESS: f64 = 5.0;
+/// A crossing is believed within this many tolerances of a load that is broken.
+const BRACKET: f64 = 4.0;
 /// Below this share of the bound a system is said to carry nothing.
 const LEAST_SHARE: f64 = 1e-3;
 
@@ -85,13 +88,13 @@ pub struct Answer {
     pub simulated_queries: u64,
 }
 
-/// One probe: the largest ratio of a percentile to its target, and what is broken.
+/// One probe: what is used of what the promises allow, the most of all, and what is broken.
 struct Probe {
     ratio: f64,
-    /// Half-width of that ratio.
+    /// Half-width of that ratio; NaN where the run is too short for one.
     half_width: f64,
-    /// The target that it belongs to.
-    worst: usize,
+    /// The promise that it belongs to.
+    worst: Limit,
     broken: Option<Limit>,
     report: Report,
 }
@@ -131,6 +134,7 @@ pub fn find(
         warmup: None,
         segments: None,
         percentiles: ps,
+        limits_s: question.targets.iter().map(|target| target.1).collect(),
         engine,
         keep: false,
         waits: false,
@@ -152,11 +156,16 @@ pub fn find(
         simulated_queries: 0,
     };
     let missed = answer.unloaded_s.iter().zip(&question.targets).position(|(latency, target)| latency > &target.1);
-    if let Some(target) = missed {
-        answer.limit = Limit::Unloaded(target);
-        return Ok(answer);
+    // A device that waits for company may be quicker when there is some.
+    let may_help = network.stations().any(|station| station.unit == Unit::Fused && station.limits.max_wait_s > 0.0);
+    if missed.is_none() || may_help {
+        search.run(&mut answer)?;
     }
-    search.run(&mut answer)?;
+    if answer.qps == 0.0
+        && let Some(target) = missed
+    {
+        answer.limit = Limit::Unloaded(target);
+    }
     (answer.probes, answer.simulated_queries) = (search.probes, search.simulated_queries);
     Ok(answer)
 }
@@ -233,22 +242,22 @@ impl Search<'_> {
     }
 
     fn judge(&self, report: Report) -> Probe {
-        let mut probe = Probe { ratio: 0.0, half_width: 0.0, worst: 0, broken: None, report };
-        for (i, (estimate, target)) in probe.report.percentiles.iter().zip(&self.question.targets).enumerate() {
-            let ratio = estimate.value / target.1;
-            // A percentile that cannot be given is one of too few queries: most of them were lost.
-            if ratio > probe.ratio || ratio.is_nan() {
-                (probe.ratio, probe.half_width) = (ratio, estimate.half_width / target.1);
-                probe.worst = i;
-                probe.broken = (ratio > 1.0 || ratio.is_nan()).then_some(Limit::Target(i));
+        let mut probe = Probe { ratio: 0.0, half_width: 0.0, worst: Limit::UtilisationCap, broken: None, report };
+        let late = probe.report.above.iter().zip(&self.question.targets).enumerate();
+        let late = late.map(|(i, (above, target))| (Limit::Target(i), above.value, above.half_width, 1.0 - target.0));
+        let lost = &probe.report.lost;
+        let lost = (Limit::Loss, lost.value, lost.half_width, self.question.loss);
+        for (limit, share, half_width, allowed) in late.chain([lost]) {
+            let ratio = if share == 0.0 { 0.0 } else { share / allowed };
+            // No share at all: everybody was lost.
+            if ratio > probe.ratio || ratio.is_nan() || probe.worst == Limit::UtilisationCap {
+                (probe.ratio, probe.half_width, probe.worst) = (ratio, half_width / allowed, limit);
             }
         }
-        let report = &probe.report;
-        let lost = (report.refused + report.dropped) as f64;
-        if report.falls_behind {
+        if probe.report.falls_behind {
             probe.broken = Some(Limit::Backlog);
-        } else if lost > self.question.loss * (lost + report.counted as f64) {
-            probe.broken = Some(Limit::Loss);
+        } else if probe.ratio > 1.0 || probe.ratio.is_nan() {
+            probe.broken = Some(probe.worst);
         }
         probe
     }
@@ -277,7 +286,7 @@ impl Search<'_> {
                 return Ok(());
             };
             if open.uncertainty <= self.question.precision || queries >= most {
-                if open.limit != Limit::UtilisationCap {
+                if open.qps < bound {
                     let guess = Round { steepness: open.steepness, ..Round::new(open.qps, STEEPNESS) };
                     let again = guess.with(open.qps, open.probe);
                     if let Some(exact) = self.narrow(again, 0.1 * self.question.precision, queries)? {
@@ -306,9 +315,16 @@ impl Search<'_> {
             if let Some(limit) = round.is_over(tolerance, self.bound_qps) {
                 let Some((qps, probe)) = round.kept else { return Ok(None) };
                 let relative = probe.half_width / probe.ratio / round.steepness;
+                // How far above the promises would break, if they do: at the cap they may never.
+                let distance = -ln(probe.ratio) / round.steepness;
+                let is_long = probe.report.counted >= probe.report.interval_queries;
                 let uncertainty = match limit {
-                    Limit::UtilisationCap => 0.0,
-                    // Without an interval (too few queries for one) everything is open.
+                    // Too few queries for an interval: everything is open.
+                    _ if !is_long => f64::INFINITY,
+                    Limit::UtilisationCap if probe.ratio == 0.0 || distance >= 2.0 * relative => 0.0,
+                    // The backlog grows, or nothing may be lost: there is no share to be unsure of.
+                    Limit::Backlog => tolerance,
+                    Limit::Loss if self.question.loss == 0.0 => tolerance,
                     _ if relative.is_nan() => f64::INFINITY,
                     _ => relative.max(tolerance),
                 };
@@ -384,24 +400,33 @@ impl Round {
         {
             return Some(by);
         }
-        // Next to the crossing, by the slope.
+        // Next to the crossing by the slope, with a broken load not far above: the slope may be that of a plateau.
         let near = probe.ratio > 0.0 && -ln(probe.ratio) <= tolerance * self.steepness;
-        near.then_some(by.unwrap_or(Limit::Target(probe.worst)))
+        let (upper, _) = self.broken.as_ref()?;
+        by.filter(|_| near && upper - qps <= BRACKET * tolerance * upper)
     }
 
     fn next(&mut self, tolerance: f64, bound_qps: f64) -> f64 {
         let Some((latest, ratio)) = self.latest else { return self.guess.min(bound_qps) };
         // Newton's step to a little below the crossing.
-        let smooth = self.broken.as_ref().is_none_or(|broken| matches!(broken.1.broken, Some(Limit::Target(_))));
+        let smooth = self.broken.as_ref().is_none_or(|broken| broken.1.broken != Some(Limit::Backlog));
         let to_root = -ln(ratio) / self.steepness;
         let newton = latest * (1.0 + to_root.clamp(-0.1, 0.1) - 0.5 * tolerance);
         let newton = (smooth && newton.is_finite()).then_some(newton);
         match (&self.kept, &self.broken) {
-            (Some((low, _)), Some((high, _))) => {
+            (Some((low, kept)), Some((high, _))) => {
                 let (low, high) = (*low, *high);
+                let close = low * (1.0 + 0.5 * BRACKET * tolerance);
+                if kept.ratio > 0.0 && -ln(kept.ratio) <= tolerance * self.steepness && close < high {
+                    return close;
+                }
                 newton.filter(|next| *next > low && *next < high).unwrap_or(0.5 * (low + high))
             }
-            (Some((low, _)), None) => {
+            (Some((low, kept)), None) => {
+                if kept.ratio > 0.0 && -ln(kept.ratio) <= tolerance * self.steepness && self.step < 0.02 {
+                    self.step *= 2.0;
+                    return (low * (1.0 + 0.5 * BRACKET * tolerance)).min(bound_qps);
+                }
                 self.step *= 2.0;
                 let next = newton.filter(|next| *next > *low).unwrap_or(low * (1.0 + self.step));
                 next.min(bound_qps)

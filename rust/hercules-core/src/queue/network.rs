@@ -6,14 +6,10 @@
 use crate::error::{Error, Result};
 use crate::queue::fusion::Limits;
 use crate::queue::law::Law;
-use crate::queue::table::{SECONDS, StageTable, Unit};
+use crate::queue::table::{MAX_THREADS, SECONDS, StageTable, Unit};
 
-/// Most threads (or devices) of one station.
-pub const MAX_THREADS: u32 = 4096;
 /// Most stations of a route, and most routes.
 pub const MAX_STATIONS: usize = 64;
-/// Longest time that a device may wait for company.
-const MAX_WAIT_S: f64 = 3600.0;
 
 /// Seconds of an execution by a thread that is alone.
 #[derive(Debug, Clone)]
@@ -284,13 +280,7 @@ fn check_route(prefix: &str, route: &Route) -> Result<()> {
         if station.interference == Interference::None && !station.speed.is_empty() {
             return Err(Error::invalid(field("speed"), "is set, but interference is none"));
         }
-        if station.limits.items == 0 || station.limits.queries == 0 {
-            return Err(Error::invalid(field("max_batch"), "is 0; at least 1 is needed"));
-        }
-        if !(0.0..=MAX_WAIT_S).contains(&station.limits.max_wait_s) {
-            let message = format!("is {}; allowed are 0 to {MAX_WAIT_S} seconds", station.limits.max_wait_s);
-            return Err(Error::invalid(field("max_wait_s"), message));
-        }
+        station.limits.check(&field("max_batch"), &field("max_wait_s"))?;
         let seconds = match &station.service {
             Service::Law { mean_s, .. } => *mean_s,
             Service::Linear { base_s, per_item_s, .. } => {

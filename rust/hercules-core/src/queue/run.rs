@@ -27,6 +27,8 @@ const SEGMENT_CYCLES: f64 = 32.0;
 const LEAST_SEGMENT_QUERIES: f64 = 1000.0;
 /// Cycles that a run must hold before it says how sure its percentiles are.
 const INTERVAL_CYCLES: f64 = 100.0;
+/// Most percentiles that are asked for.
+const MAX_PERCENTILES: usize = 1024;
 /// Batches of a run in all.
 const BATCHES: usize = 32;
 /// Relaxation times that a system is given to forget that it began empty.
@@ -87,6 +89,8 @@ pub struct Order {
     pub warmup: Option<u64>,
     pub segments: Option<usize>,
     pub percentiles: Vec<f64>,
+    /// Latencies of which it matters how many queries took longer.
+    pub limits_s: Vec<f64>,
     pub engine: Engine,
     pub keep: bool,
     /// Percentiles of the wait at each station too.
@@ -113,6 +117,9 @@ pub struct StationReport {
 pub struct Report {
     pub engine: Engine,
     pub percentiles: Vec<Estimate>,
+    /// Share of queries that took longer than each limit; share that was refused or dropped.
+    pub above: Vec<Estimate>,
+    pub lost: Estimate,
     pub mean: Estimate,
     pub qps: f64,
     pub throughput_qps: f64,
@@ -247,13 +254,23 @@ pub fn rule(network: &Network, source: &Source<'_>, qps: f64, order: &Order) -> 
     Ok((cuts.len(), cuts[0].warmup))
 }
 
+/// Rates that may be simulated, in queries per second: their inverses and products with times stay finite.
+const RATES: std::ops::RangeInclusive<f64> = 1e-12..=1e15;
+
+/// Refuse a rate that cannot be simulated.
+pub fn check_rate(field: &str, rate: f64) -> Result<f64> {
+    let (least, most) = (RATES.start(), RATES.end());
+    let refused = || Error::invalid(field, format!("is {rate}; allowed are {least:e} to {most:e} queries per second"));
+    if RATES.contains(&rate) { Ok(rate) } else { Err(refused()) }
+}
+
 /// The mean rate of a run.
 fn rate_of(source: &Source<'_>, qps: Option<f64>) -> Result<f64> {
     match (source.trace_qps(), qps) {
         (Some(_), Some(_)) => Err(Error::invalid("qps", "is set; a trace has its own, see rate_scale")),
         (Some(qps), None) => Ok(qps),
         (None, Some(qps)) => {
-            source.check_phases(super::load::check_rate("qps", qps)?)?;
+            source.check_cycle(check_rate("qps", qps)?)?;
             Ok(qps)
         }
         (None, None) => Err(Error::invalid("qps", "is missing; all but traces need a rate")),
@@ -274,6 +291,10 @@ impl<'a> Job<'a> {
     fn plan(&self) -> Result<Planned<'a>> {
         let engine = self.order.engine.chosen(self.network)?;
         let qps = rate_of(self.source, self.qps)?;
+        let asked = self.order.percentiles.len();
+        if asked > MAX_PERCENTILES {
+            return Err(Error::invalid("percentiles", format!("has {asked} entries; the limit is {MAX_PERCENTILES}")));
+        }
         for (i, p) in self.order.percentiles.iter().enumerate() {
             crate::queue::percentile::check(&format!("percentiles[{i}]"), *p)?;
         }
@@ -298,6 +319,7 @@ pub fn simulate(job: &Job<'_>, threads: usize, control: &Control) -> Result<Repo
 /// Simulate several runs, all of their segments beside each other. Each is the same as alone.
 pub fn sweep(jobs: &[Job<'_>], threads: usize, control: &Control) -> Result<Vec<Report>> {
     let plans = jobs.iter().map(Job::plan).collect::<Result<Vec<_>>>()?;
+    refuse_without_memory(plans.iter().map(|(plan, ..)| plan))?;
     let is_serial = threads == 1 || plans.iter().map(|planned| blocks_of(planned).len()).sum::<usize>() == 1;
     // A job is reported where its last block ends, and its records go: they are far larger than the report.
     let run = |(planned, job): (&Planned<'_>, &Job<'_>)| {
@@ -318,6 +340,14 @@ pub fn sweep(jobs: &[Job<'_>], threads: usize, control: &Control) -> Result<Vec<
     }
 }
 
+/// Refuse to keep latencies that cannot be held, before hours go into them: once segment by segment, once together.
+fn refuse_without_memory<'a>(plans: impl Iterator<Item = &'a Plan<'a>>) -> Result<()> {
+    let counted = |cut: &Cut| cut.queries - cut.warmup;
+    let kept: u64 = plans.filter(|plan| plan.keep).flat_map(|plan| &plan.cuts).map(counted).sum();
+    let bytes = (kept as usize).saturating_mul(2 * size_of::<f64>());
+    Vec::<u8>::new().try_reserve_exact(bytes).map_err(|_| Error::Memory { bytes })
+}
+
 /// Arrival times and sizes of the first `queries` of `segment` of `segments`.
 pub fn draw(
     source: &Source<'_>,
@@ -333,7 +363,10 @@ pub fn draw(
         return Err(Error::invalid("segment", format!("is {segment}; allowed are 0 to {}", parts as i64 - 1)));
     }
     let mut stream = source.queries(qps, segment, parts);
-    let (mut times, mut sizes) = (Vec::with_capacity(queries), Vec::with_capacity(queries));
+    let (mut times, mut sizes) = (Vec::new(), Vec::new());
+    let refused = |_| Error::Memory { bytes: queries.saturating_mul(size_of::<(f64, i64)>()) };
+    times.try_reserve_exact(queries).map_err(refused)?;
+    sizes.try_reserve_exact(queries).map_err(refused)?;
     for i in 0..queries as u64 {
         if i % 4096 == 0 && control.cancelled() {
             return Err(Error::Cancelled);
@@ -397,6 +430,8 @@ fn report(plan: &Plan<'_>, engine: Engine, order: &Order, segments: &[Segment]) 
     Report {
         engine,
         percentiles: statistics::percentiles(segments, &order.percentiles, is_long),
+        above: statistics::shares_above(segments, &order.limits_s, is_long),
+        lost: statistics::lost(segments),
         mean: statistics::mean(segments, is_long),
         interval_queries,
         qps: plan.qps,

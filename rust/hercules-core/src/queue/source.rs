@@ -16,6 +16,8 @@ const MAX_PHASES: usize = 64;
 const MAX_PIECES: usize = 1 << 20;
 /// Most changes of phase between two queries in the mean.
 const MAX_CHANGES: f64 = 1e4;
+/// Fewest queries in a cycle of a profile.
+const LEAST_CYCLE_QUERIES: f64 = 1e-4;
 /// Straight pieces that stand for one period of a sinusoid; the rate is off by less than 5e-6 of the amplitude.
 const SINE_PIECES: usize = 1024;
 
@@ -320,9 +322,14 @@ impl<'a> Source<'a> {
         Some((trace.arrival_s.len() * trace.cycles) as f64 / seconds)
     }
 
-    /// Refuse phases that change so often that a query takes long to draw.
-    pub fn check_phases(&self, qps: f64) -> Result<()> {
+    /// Refuse phases that change so often that a query takes long to draw, and cycles that times cannot resolve.
+    pub fn check_cycle(&self, qps: f64) -> Result<()> {
         match &self.process {
+            Process::Profile(profile) if profile.cycle_s * qps < LEAST_CYCLE_QUERIES => {
+                let cycle_s = profile.cycle_s;
+                let message = format!("is {qps}: below {LEAST_CYCLE_QUERIES} queries in a cycle of {cycle_s:e} s");
+                Err(Error::invalid("qps", message))
+            }
             Process::Modulated(chain) if chain.changes > MAX_CHANGES * qps => {
                 let changes = chain.changes / qps;
                 let message = format!("changes phase {changes:.3e} times a query; at most {MAX_CHANGES:e} in the mean");

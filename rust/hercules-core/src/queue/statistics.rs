@@ -159,6 +159,37 @@ pub fn percentiles(segments: &[Segment], ps: &[f64], is_long: bool) -> Vec<Estim
     ps.iter().map(|p| one(*p)).collect()
 }
 
+/// Share of the queries that took longer than each of `limits`, with an interval if the run `is_long`.
+pub fn shares_above(segments: &[Segment], limits: &[f64], is_long: bool) -> Vec<Estimate> {
+    let batches = Batches::of(segments);
+    let all: u64 = batches.list.iter().map(|batch| batch.histogram.total()).sum();
+    let one = |limit: f64| {
+        let above = |batch: &Batch| 1.0 - batch.histogram.share_up_to(limit);
+        let weighted = batches.list.iter().map(|batch| above(batch) * batch.histogram.total() as f64);
+        let value = weighted.sum::<f64>() / all as f64;
+        let error = if is_long { batches.error(TAIL_QUERIES_OF_A_BATCH, above) } else { None };
+        let half_width = error.map_or(f64::NAN, |(_, half_width)| half_width);
+        Estimate { value, half_width, effective: f64::NAN }
+    };
+    limits.iter().map(|limit| one(*limit)).collect()
+}
+
+/// Share of the queries that were refused or dropped; its interval comes from the spread over segments.
+pub fn lost(segments: &[Segment]) -> Estimate {
+    let of = |segment: &Segment| {
+        let lost = (segment.record.refused + segment.record.dropped) as f64;
+        let done: u64 = segment.record.batches.iter().map(|batch| batch.histogram.total()).sum();
+        (lost, lost + done as f64)
+    };
+    let (lost, all) = segments.iter().map(of).fold((0.0, 0.0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    let value = if all > 0.0 { lost / all } else { 0.0 };
+    let n = segments.len() as f64;
+    let square: f64 = segments.iter().map(of).map(|(lost, all)| (lost / all - value).powi(2)).sum();
+    let half_width =
+        if segments.len() < 8 { f64::NAN } else { student(segments.len() - 1) * (square / (n * (n - 1.0))).sqrt() };
+    Estimate { value, half_width, effective: f64::NAN }
+}
+
 /// Mean latency of a run, with an interval if it `is_long`.
 pub fn mean(segments: &[Segment], is_long: bool) -> Estimate {
     let batches = Batches::of(segments);

@@ -6,6 +6,12 @@ use std::sync::Arc;
 /// Largest number of items in one execution: the look-up keeps one entry per item count.
 pub const MAX_ITEMS: u32 = 1 << 20;
 
+/// Largest number of threads (or devices) of one station.
+pub const MAX_THREADS: u32 = 4096;
+
+/// Most cells of one stage with its busy axis spread out: half a gibibyte.
+const MAX_SPREAD: usize = 1 << 26;
+
 /// Seconds of one execution that a table may hold. No server is near either end; beyond them rates, their inverses and
 /// sums of times could leave the range of f64, and a search for a rate would have nothing to divide.
 pub const SECONDS: std::ops::RangeInclusive<f64> = 1e-12..=1e9;
@@ -145,7 +151,16 @@ impl Grid {
         let (rows, width, columns) = (self.parts.items.len(), self.parts.busy.len(), columns.max(1) as usize);
         let top = self.positions[max_items as usize - 1];
         let last_row = top.row as usize + usize::from(top.fraction > 0.0);
-        let mut seconds = Vec::with_capacity((rows + 1) * columns);
+        let cells = (last_row + 2) * columns;
+        if cells > MAX_SPREAD {
+            let message = format!(
+                "has {} item counts for {columns} busy threads: more than {MAX_SPREAD} cells together",
+                last_row + 1
+            );
+            return Err(Error::invalid("seconds", message));
+        }
+        let mut seconds = Vec::new();
+        seconds.try_reserve_exact(cells).map_err(|_| Error::Memory { bytes: cells * size_of::<f64>() })?;
         for row in 0..=last_row {
             let from = ((variant * self.stages() + stage) * rows + row) * width;
             let cells = &self.parts.seconds[from..from + width];

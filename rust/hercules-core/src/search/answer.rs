@@ -2,10 +2,9 @@
 
 use crate::control::Control;
 use crate::error::Result;
-use crate::queue::Input;
-use crate::queue::load::{Bracket, Limit, Prober, Strain, highest};
+use crate::queue::chain::load::{Bracket, Limit, Prober, Strain, highest};
+use crate::queue::chain::{Input, Scratch, StageUse};
 use crate::queue::percentile;
-use crate::queue::system::{Scratch, StageUse};
 use crate::search::evaluator::Counts;
 use crate::search::{Problem, Settings};
 

@@ -2,8 +2,8 @@
 
 use crate::control::Control;
 use crate::error::{Error, Result};
-use crate::queue::load::{Bracket, Limit, Prober, missed_unloaded, unloaded_percentiles};
-use crate::queue::{Input, Rules, Scratch};
+use crate::queue::chain::load::{Bracket, Limit, Prober, missed_unloaded, unloaded_percentiles};
+use crate::queue::chain::{Input, Rules, Scratch};
 use crate::search::{Infeasible, Problem, Settings};
 
 /// Account of the work.

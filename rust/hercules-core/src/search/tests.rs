@@ -2,7 +2,7 @@
 //! sparse-dense tandems, fusing devices.
 
 use super::*;
-use crate::queue::load::Limit;
+use crate::queue::chain::load::Limit;
 use crate::queue::{GridParts, Law, Unit};
 
 const CORES: u32 = 18;

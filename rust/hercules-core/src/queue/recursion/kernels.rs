@@ -270,6 +270,7 @@ pub(super) unsafe fn pool_passing_on<V: Lanes>(
 }
 
 #[inline(always)]
+#[allow(clippy::needless_range_loop)] // rows of many arrays
 unsafe fn passing_on<V: Lanes, const M: usize>(
     state: &mut Passing,
     jobs: Jobs<'_>,
@@ -319,6 +320,7 @@ unsafe fn passing_on<V: Lanes, const M: usize>(
 }
 
 #[inline(always)]
+#[allow(clippy::needless_range_loop)] // rows of many arrays
 unsafe fn many_passing_on<V: Lanes>(
     state: &mut Passing,
     jobs: Jobs<'_>,
@@ -467,7 +469,7 @@ pub(super) fn cut(state: &mut Cutting, queries: &Uncut, batch: u32, seconds: &[f
             ids[lane] = service_index(queries.first[lane] + u64::from(begun[lane]) - 1, u64::from(part[lane]));
         }
         for lane in 0..LANES {
-            let mask = (fresh[lane].cast_signed() as i64).cast_unsigned();
+            let mask = i64::from(fresh[lane].cast_signed()).cast_unsigned();
             gaps[lane] = f64::from_bits(queries.gaps[at[lane]].to_bits() & mask);
             before[lane] = f64::from_bits(f64::NEG_INFINITY.to_bits() & mask);
             services[lane] = seconds[items[lane] as usize & (seconds.len() - 1)];
@@ -784,19 +786,17 @@ mod tests {
             // SAFETY: this CPU has the tier.
             let (low, high) = unsafe {
                 (tier.clock)(&mut time, 0.7, &mut between);
-                (tier.account)(&mut account, &gaps, &gaps, &services);
+                (tier.account)(&mut account, &gaps, &services);
                 (tier.tally)(rows, &mut sums, &mut buckets)
             };
             for lane in 0..LANES {
-                let (mut now, mut at, mut end) = (0.0, 0.0, 0.0_f64);
+                let mut now = 0.0;
                 for row in 0..ROWS {
                     let next = now + gaps[row][lane] * 0.7;
                     assert_eq!(between[row][lane], next - now, "{name}");
                     now = next;
-                    at += gaps[row][lane];
-                    end = end.max(at + services[row][lane]);
                 }
-                assert_eq!((time[lane], account.clock_s[lane], account.end_s[lane]), (now, at, end), "{name}");
+                assert_eq!(time[lane], now, "{name}");
                 let sum = |of: &[Row]| of.iter().fold(0.0, |sum, row| sum + row[lane]);
                 assert_eq!((account.busy_s[lane], account.sojourn_s[lane]), (sum(&gaps), sum(&services)), "{name}");
                 assert!(rows.chunks(GROUP).zip(&sums).all(|(group, found)| found[lane] == sum(group)), "{name}");

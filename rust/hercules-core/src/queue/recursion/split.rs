@@ -85,6 +85,7 @@ impl Lane<'_, '_> {
     }
 }
 
+#[allow(clippy::needless_range_loop)] // rows of many arrays
 pub(super) fn run(mut block: Block<'_, '_>) -> Result<Vec<Segment>> {
     let plan = block.plan;
     let route = &plan.network.routes[0];

@@ -1,4 +1,4 @@
-//! FCFS pool of identical threads as a recursion (Kiefer and Wolfowitz): the state is the sorted free times.
+//! State of an FCFS pool of identical threads (Kiefer and Wolfowitz): the sorted times at which they are free.
 
 /// A job on its way: when it reaches a station, and its number.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,10 +1,10 @@
-//! Highest load that meets latency targets, on one fixed run of queries (common random numbers).
+//! Highest load that meets latency targets, on fixed runs of queries (common random numbers).
 
 use crate::control::Control;
 use crate::error::{Error, Result};
-use crate::queue::input::{Input, Traffic};
+use crate::queue::chain::input::MAX_QUERIES;
+use crate::queue::chain::{Allowance, Detail, Ended, Input, Scratch, Split, StageUse, System, Traffic, Watch};
 use crate::queue::percentile;
-use crate::queue::system::{Allowance, Detail, Ended, Scratch, Split, StageUse, System, Watch};
 use crate::queue::table::Unit;
 
 /// A percentile and the latency that it must not exceed.
@@ -21,16 +21,6 @@ const LEAST_SHARE: f64 = 1e-3;
 
 /// Lowest cap of the utilisation that may be asked for.
 const LEAST_CAP: f64 = 1e-3;
-
-/// Rates that may be simulated, in queries per second: their inverses and products with times stay finite.
-const RATES: std::ops::RangeInclusive<f64> = 1e-12..=1e15;
-
-/// Refuse a rate that cannot be simulated.
-pub fn check_rate(field: &str, rate: f64) -> Result<f64> {
-    let (least, most) = (RATES.start(), RATES.end());
-    let refused = || Error::invalid(field, format!("is {rate}; allowed are {least:e} to {most:e} queries per second"));
-    if RATES.contains(&rate) { Ok(rate) } else { Err(refused()) }
-}
 
 /// What "meets the targets" means, and how hard to look.
 #[derive(Debug, Clone)]
@@ -86,8 +76,8 @@ impl Rules {
 
 /// Refuse a run without queries after the warm-up.
 pub fn check_run(queries: usize, warmup: usize) -> Result<()> {
-    if queries == 0 || queries > super::input::MAX_QUERIES {
-        return Err(Error::invalid("queries", format!("is {queries}; allowed are 1 to {}", super::input::MAX_QUERIES)));
+    if queries == 0 || queries > MAX_QUERIES {
+        return Err(Error::invalid("queries", format!("is {queries}; allowed are 1 to {MAX_QUERIES}")));
     }
     if warmup >= queries {
         return Err(Error::invalid("warmup", format!("is {warmup}; must be below queries = {queries}")));
@@ -110,8 +100,6 @@ pub fn check_tail(field: &str, p: f64, counted: usize) -> Result<()> {
 pub enum Limit {
     /// The latency target with this index.
     Target(usize),
-    /// Even an empty system misses the target with this index: the load is 0.
-    Unloaded(usize),
     UtilisationCap,
     /// The system falls behind although its bottleneck says that it should not (fused batches that do not fill).
     Backlog,
@@ -122,7 +110,6 @@ impl Limit {
     pub fn name(self) -> (&'static str, Option<usize>) {
         match self {
             Self::Target(i) => ("sla", Some(i)),
-            Self::Unloaded(i) => ("unloaded latency", Some(i)),
             Self::UtilisationCap => ("utilisation cap", None),
             Self::Backlog => ("growing backlog", None),
         }
@@ -152,22 +139,6 @@ impl Summary {
             uses: system.stage_use(scratch),
         }
     }
-}
-
-/// Answer of [`max_load`].
-#[derive(Debug, Clone)]
-pub struct MaxLoad {
-    /// Highest rate found that passes; 0 if none does.
-    pub qps: f64,
-    pub limit: Limit,
-    /// `cap` times the bottleneck rate: no load can be higher.
-    pub bound_qps: f64,
-    /// Percentiles of a query alone in the system, one for each target.
-    pub unloaded_s: Vec<f64>,
-    /// The run at `qps`, with the targets' percentiles; none if `qps` is 0.
-    pub summary: Option<Summary>,
-    pub probes: u64,
-    pub simulated_queries: u64,
 }
 
 /// Percentiles of a query that finds the system empty, one for each target, exact over the size law.
@@ -318,50 +289,4 @@ pub fn highest(bracket: Bracket, mut probe: impl FnMut(f64) -> Result<Option<Lim
         };
         step *= 2.0;
     }
-}
-
-/// Highest load of `system` for `traffic` on the run `input`.
-///
-/// A rate passes if every target holds, nothing falls behind, no pool's simulated utilisation exceeds `cap`, and the
-/// rate is at most `cap` times the bottleneck. Bisection takes the verdict to be monotone in the rate.
-pub fn max_load(
-    system: &System,
-    traffic: &Traffic,
-    input: &Input,
-    rules: &Rules,
-    scratch: &mut Scratch,
-    control: Option<&Control>,
-) -> Result<MaxLoad> {
-    rules.check()?;
-    let bound_qps = rules.cap * system.bottleneck_qps(traffic);
-    let unloaded_s = unloaded_percentiles(system, traffic, &rules.targets, scratch);
-    let mut answer = MaxLoad {
-        qps: 0.0,
-        limit: Limit::UtilisationCap,
-        bound_qps,
-        unloaded_s,
-        summary: None,
-        probes: 0,
-        simulated_queries: 0,
-    };
-    if let Some(target) = missed_unloaded(&answer.unloaded_s, &rules.targets) {
-        answer.limit = Limit::Unloaded(target);
-        return Ok(answer);
-    }
-    if !bound_qps.is_finite() {
-        return Err(Error::invalid(
-            "stations",
-            "have laws instead of tables: without a bound there is no range to search",
-        ));
-    }
-    let mut prober = Prober::new(system, input, rules, control)?;
-    let bracket = Bracket { floor: 0.0, guess: 0.0, bound: bound_qps, tolerance: rules.tolerance };
-    (answer.qps, answer.limit) = prober.highest(bracket, scratch)?;
-    (answer.probes, answer.simulated_queries) = (prober.probes, prober.simulated_queries);
-    if answer.qps > 0.0 {
-        prober.measure(answer.qps, scratch)?;
-        let ps: Vec<f64> = rules.targets.iter().map(|target| target.0).collect();
-        answer.summary = Some(Summary::of(system, scratch, rules.warmup, &ps));
-    }
-    Ok(answer)
 }
