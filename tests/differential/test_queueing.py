@@ -142,14 +142,14 @@ def compare(found: dict[str, Any], expected: reference.Run, described: dict[str,
     equal(found["mean_latency_s"], np.mean(done), False)
     if not math.isnan(found["percentiles_s"][0]):
         equal(found["percentiles_s"][0], done[math.ceil(0.5 * len(done)) - 1], exact)
-    equal(found["throughput_qps"], len(done) / expected.end_s, False)
+    equal(found["throughput_qps"], len(done) / expected.seconds, False)
     if found["engine"] == "events":
         equal(found["mean_in_system"], expected.mean_in_system, False)
     plain = [s for route in described["routes"] for s in route["stations"]]
     for figures, did, one in zip(found["stations"], expected.stations, plain, strict=True):
-        thread_s = one["threads"] * expected.end_s
+        thread_s = one["threads"] * expected.seconds
         equal(figures["utilisation"], did.busy_s / thread_s, False)
-        equal(figures["mean_busy"], did.busy_s / expected.end_s, False)
+        equal(figures["mean_busy"], did.busy_s / expected.seconds, False)
         equal(figures["blocked_share"], did.blocked_s / thread_s, False)
         equal(figures["mean_queue"], did.mean_queue, False)
         if did.services:

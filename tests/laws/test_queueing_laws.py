@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+import time
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hercules_fast import _core
+from hercules_fast.errors import InputError
 from tests.small_systems import EXPONENTIAL, chain, exported, generate, linear, replay, station, system, trace
 
 MAX_SIZE = 12
@@ -339,3 +341,150 @@ def test_a_queue_of_groups_is_given_longer_to_forget_that_it_began_empty() -> No
     # The backlog forgets in 0.9 (1 + 100) / 2 / (1 - sqrt 0.9)^2 = 17,000 queries.
     assert single["warmup"] * single["segments"] < grouped["warmup"] * grouped["segments"]
     assert grouped["warmup"] >= 170_000
+
+
+BY_RULE = {"segments": None, "warmup": None, "keep_latencies": False, "threads": 2}
+
+
+def test_a_slow_collapse_is_told_from_slow_bursts() -> None:
+    """Two stations without a place between them carry 1 / E max(S, S') = 2/3; the verdict is sure within 2 % of that."""
+    stations = [station("query", 1, EXPONENTIAL), station("query", 1, EXPONENTIAL, buffer=0)]
+    blocking = {
+        qps: generate(system(chain(*stations)), POISSON, qps, queries=1_000_000, **BY_RULE)
+        for qps in (0.6, 0.65, 0.68, 0.69)
+    }
+    assert [found["falls_behind"] for found in blocking.values()] == [False, False, True, True]
+    assert 0.005 < blocking[0.68]["growth"] < 0.05
+    # Phases of 100 s at half and at one and a half times 85 % load: a run of ten ends somewhere.
+    bursts = {"kind": "mmpp", "rates": [0.5, 1.5], "switch": [[0.0, 0.01], [0.01, 0.0]], "group": None}
+    pool = system(chain(station("query", 1000, EXPONENTIAL)))
+    runs = [generate(pool, bursts, 850.0, queries=1_000_000, seed=seed, **BY_RULE) for seed in range(6)]
+    assert max(found["growth"] for found in runs) > 0.05
+    assert not any(found["falls_behind"] for found in runs)
+    assert {found["interval_queries"] for found in runs} == {100 * 200 * 850}
+    assert all(found["warmup"] * found["segments"] >= 200 * 850 for found in runs)
+    assert generate(pool, bursts, 1100.0, queries=1_000_000, **BY_RULE)["falls_behind"]
+
+
+@pytest.mark.parametrize("described", everything()[:3])
+@pytest.mark.parametrize("engine", ["recursion", "events"])
+def test_time_is_that_of_arrivals(described: dict[str, Any], engine: str) -> None:
+    """One long service at the end is work, but not a time in which others could have come."""
+    arrival_s = np.arange(1, 1001) / 4.0
+    size = [1] * 1000
+    found = replay(described, trace(arrival_s, size), engine)
+    assert found["throughput_qps"] == pytest.approx(1000 / (999 / 4.0), rel=1e-12)
+    heavy = system(chain(station("query", 512, EXPONENTIAL | {"law": "lognormal", "params": [3.0]})))
+    drawn = generate(heavy, POISSON, 200.0, queries=20_000, segments=1, engine=engine, keep_latencies=False)
+    assert drawn["throughput_qps"] == pytest.approx(200.0, rel=0.03)
+    # All at once: until the last has left.
+    at_once = replay(described, trace([5.0, 5.0], [1, 1]), engine)
+    assert at_once["throughput_qps"] == pytest.approx(2 / at_once["latencies_s"].max(), rel=1e-12)
+
+
+def test_queues_follow_littles_law_per_second_of_arrivals() -> None:
+    tandem = everything()[1]
+    for engine in ("recursion", "events"):
+        found = generate(tandem, POISSON, 0.9, queries=5000, engine=engine)
+        for one in found["stations"]:
+            assert one["mean_queue"] == pytest.approx(one["mean_wait_s"] * found["throughput_qps"], rel=1e-9)
+
+
+def test_the_times_of_a_trace_may_count_from_long_ago() -> None:
+    pool = everything()[0]
+    arrival_s, size = np.cumsum(np.random.default_rng(7).exponential(1.0, 2000)), np.ones(2000, np.int64)
+    for engine in ("recursion", "events"):
+        now, unix = (replay(pool, trace(arrival_s + begin, size), engine) for begin in (0.0, 1.7e9))
+        assert unix["offered_qps"] == pytest.approx(2000 / (arrival_s[-1] - arrival_s[0]), rel=1e-6)
+        assert unix["throughput_qps"] == pytest.approx(unix["offered_qps"], rel=1e-9)
+        assert unix["stations"][0]["utilisation"] == pytest.approx(now["stations"][0]["utilisation"], rel=1e-6)
+    rates = [replay(pool, trace(times, [1] * len(times)))["offered_qps"] for times in ([4.0], [0.0], [2.0, 2.0])]
+    assert rates == [0.25, 1.0, 1.0]
+    parts = replay(pool, trace([100.0, 101.0, 7.0, 9.0], [1] * 4, starts=[0, 2]))
+    assert parts["offered_qps"] == pytest.approx(4 / 3.0)
+
+
+def test_a_cycle_longer_than_the_run_is_seen_as_a_whole() -> None:
+    day = {"kind": "diurnal", "amplitude": 0.5, "period_s": 1e6, "group": None}
+    pool = system(chain(station("query", 16, EXPONENTIAL)))
+    run = BY_RULE | {"queries": 1_000_000, "percentiles": [0.99]}
+    assert generate(pool, day, 12.0, **run)["throughput_qps"] == pytest.approx(12.0, rel=0.01)
+    found = generate(pool, day, 9.0, **run)
+    assert (found["segments"], found["falls_behind"]) == (64, False)
+    assert found["throughput_qps"] == pytest.approx(9.0, rel=0.01)
+    assert found["interval_queries"] >= 100 * 1e6 * 9.0 and np.isnan(found["half_width_s"][0])
+    # The rate barely changes while a query is inside: latencies are those of constant rates, each phase with its queries.
+    rates = 9.0 * (1.0 + 0.5 * np.sin(2 * np.pi * (np.arange(24) + 0.5) / 24))
+    latencies = [generate(pool, POISSON, rate, queries=100_000, warmup=5000, seed=9)["latencies_s"] for rate in rates]
+    weights = np.repeat(rates, 95_000)
+    every = np.concatenate(latencies)
+    order = np.argsort(every)
+    share = np.cumsum(weights[order]) / weights.sum()
+    assert found["percentiles_s"][0] == pytest.approx(every[order][np.searchsorted(share, 0.99)], rel=0.01)
+
+
+def test_fast_modulation_is_skipped_or_refused() -> None:
+    pool = everything()[0]
+    flicker = {"kind": "diurnal", "amplitude": 0.9, "period_s": 2.5e-4, "group": None}
+    begin = time.perf_counter()
+    times, _ = _core.draw_queries(flicker, np.ones(1), 0.5, 2000, 3)  # 8000 cycles of 1024 pieces a query
+    assert time.perf_counter() - begin < 1.0
+    plain, _ = _core.draw_queries(POISSON, np.ones(1), 0.5, 2000, 3)
+    np.testing.assert_allclose(times, plain, atol=1e-3)
+    phases = {"kind": "mmpp", "rates": [1.0, 3.0], "switch": [[0.0, 1e4], [1e4, 0.0]], "group": None}
+    assert generate(pool, phases, 1.5, queries=100)["queries"] == 100
+    for run in (generate, lambda *job: _core.draw_queries(job[1], np.ones(1), job[2], 10, 0)):
+        with pytest.raises(InputError, match=r"switch: changes phase 2.000e4 times a query; at most 1e4"):
+            run(pool, phases, 0.5)
+
+
+def test_a_shift_of_the_clock_costs_no_more_than_the_queries_between_two() -> None:
+    """A service of one item takes next to nothing, those that come a second each: the clock begins anew all the time."""
+    n = 40_000
+    seconds = []
+    for least_s in (1e-11, 1.0):
+        table = {"kind": "table", "items": [1, 8], "busy": [1], "seconds": [[least_s], [1.0]], "noise": None}
+        begin = time.perf_counter()
+        found = replay(system(chain(station("query", 1, table))), trace(np.zeros(n), [8] * n))
+        seconds.append(time.perf_counter() - begin)
+        assert found["latencies_s"].tolist() == [1.0 + query for query in range(n)]
+    assert seconds[0] < 10 * seconds[1] + 0.1
+
+
+SWEEP = """
+import resource, sys
+sys.path[:0] = {path!r}
+import numpy as np
+from hercules_fast import _core
+from hercules_fast.errors import InputError
+from tests.laws.test_queueing_laws import POISSON, everything
+call = (everything()[0], POISSON, np.ones(1), 1.5, 500_000, None, None, [0.99], 1)
+_core.sweep_systems([call] * int(sys.argv[1]), threads=int(sys.argv[2]))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_memory_of_a_sweep_does_not_grow_with_its_jobs(threads: int) -> None:
+    code = SWEEP.format(path=sys.path)
+    few, many = (
+        int(
+            subprocess.run(
+                [sys.executable, "-c", code, n, str(threads)], check=True, capture_output=True, text=True
+            ).stdout
+        )
+        for n in ("4", "64")
+    )
+    assert many - few < 32 * 1024, (few, many)  # KiB; every record until the end would be some MiB a job
+
+
+def test_the_jobs_of_a_sweep_are_the_same_beside_each_other_as_alone() -> None:
+    calls = [
+        (described, POISSON, SIZES, 0.1 + 0.2 * k, 300_000 if k < 2 else 3000, None, None, [0.9], k)
+        for k, described in enumerate(everything()[:4])
+    ]
+    swept = [_core.sweep_systems(calls, threads=threads) for threads in (1, 2, 3)]
+    for k, call in enumerate(calls):
+        alone = _core.simulate_system(*call, threads=1)
+        for found in swept:
+            identical(found[k], alone)

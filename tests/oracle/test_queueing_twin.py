@@ -64,7 +64,7 @@ def test_a_query_above_capacity_is_refused_and_one_that_leaves_makes_room_at_onc
     run = simulate(system(chain(station("query", 1, linear(1.0, 0.0))), capacity=2), [0.0, 0.0, 0.5, 1.0, 1.5])
     assert run.outcome == ["done", "done", "refused", "done", "refused"]
     assert run.latency_s[:2] == [1.0, 2.0] and run.latency_s[3] == 2.0
-    assert run.end_s == 3.0 and run.mean_in_system == 5.0 / 3.0
+    assert run.seconds == 1.5 and run.mean_in_system == 5.0 / 1.5
 
 
 def test_a_query_is_dropped_only_if_it_would_start_strictly_too_late() -> None:

@@ -145,8 +145,8 @@ class Run:
     stations: list[StationRun]
     """Over all routes."""
     mean_in_system: float
-    end_s: float
-    """When the last query left; the means are over 0 to here."""
+    seconds: float
+    """From the first arrival to the last, or until the last query left where all came at once; means are by this time."""
 
 
 def table_s(service: dict[str, Any], items: int, busy: int) -> float:
@@ -338,14 +338,16 @@ def simulate(system: dict[str, Any], arrival_s: Sequence[float], sizes: Sequence
             sweep(stations, now)
         retime(now)
 
+    seconds = arrival_s[-1] - arrival_s[0] or end_s - arrival_s[0]
+
     def figures(station: Station) -> StationRun:
         return StationRun(
             services=[(e.start, e.end, [(job.query, job.part) for job in e.jobs]) for e in station.executions],
             items=[sum(job.items for job in e.jobs) for e in station.executions],
             waits_s=station.waits_s,
-            mean_queue=station.waiting_s / end_s,
+            mean_queue=station.waiting_s / seconds,
             busy_s=sum(e.end - e.start for e in station.executions),
             blocked_s=sum(e.gone - e.end for e in station.executions),
         )
 
-    return Run(latency_s, outcome, [figures(station) for station in all_stations], inside_s / end_s, end_s)
+    return Run(latency_s, outcome, [figures(station) for station in all_stations], inside_s / seconds, seconds)

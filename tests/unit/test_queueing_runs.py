@@ -144,7 +144,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"seed": 2**63}, "seed: is 9223372036854775808"),
     ({"warmup": -1}, "warmup: is -1"),
     ({"queries": 50_000, "warmup": 50_000}, "warmup: is 50000; allowed is 0 <= warmup < queries = 50000"),
-    ({"percentiles": ()}, r"percentiles: is \(\); allowed is at least one"),
+    ({"percentiles": ()}, r"percentiles: is \(\); allowed is a sequence of at least one"),
+    ({"percentiles": 99}, "percentiles: is 99; allowed is a sequence of at least one"),
     ({"percentiles": (0.0, 50.0)}, r"percentiles\[0\]: is 0.0; allowed is a number, finite > 0 and < 100"),
     ({"percentiles": (50.0, 100.0)}, r"percentiles\[1\]: is 100.0"),
     ({"percentiles": (math.nan,)}, r"percentiles\[0\]: is nan"),
@@ -230,6 +231,10 @@ def test_a_sweep_pairs_systems_with_loads(core: Core) -> None:
     assert [call[0]["routes"][0]["stations"][0]["threads"] for call in core.calls] == [2, 3]
     assert {call[8] for call in core.calls} == {3}, "common random numbers"
     assert len(hf.sweep(POOL, loads, queries=5000)) == len(hf.sweep([POOL, other], LOAD, queries=5000)) == 2
+    with pytest.raises(DTypeError, match="systems: is int; allowed is one, or a sequence"):
+        hf.sweep(5, LOAD)  # type: ignore[arg-type]
+    with pytest.raises(DTypeError, match="arrivals: is float"):
+        hf.sweep(POOL, 100.0)  # type: ignore[arg-type]
     for systems, sources in (([POOL] * 2, loads * 2), ([], loads), (POOL, [])):
         with pytest.raises(InputError, match="arrivals: has"):
             hf.sweep(systems, sources)
@@ -290,6 +295,7 @@ def test_a_load_curve_as_text_and_picture(core: Core, tmp_path) -> None:
     [
         ({"sla": ()}, r"sla: is \(\); allowed is at least one Sla"),
         ({"sla": [99.0]}, "sla: is"),
+        ({"sla": 99.0}, "sla: is 99.0; allowed is an Sla, or a sequence of them"),
         ({"utilisation_cap": 0.0}, "utilisation_cap: is 0.0"),
         ({"precision": 0.0}, "precision: is 0.0"),
         ({"loss": 1.0}, "loss: is 1.0"),

@@ -136,6 +136,9 @@ def sweep(
 
     The other arguments and the errors are those of :func:`simulate`.
     """
+    for name, given, one in (("systems", systems, System), ("arrivals", arrivals, Queries | Trace)):
+        if not (isinstance(given, one) or _is_list(given)):
+            raise DTypeError(f"{name}: is {type(given).__name__}; allowed is one, or a sequence")
     left = [systems] if isinstance(systems, System) else list(systems)
     right = [arrivals] if isinstance(arrivals, Queries | Trace) else list(arrivals)
     count = max(len(left), len(right))
@@ -196,6 +199,8 @@ def max_load(
         raise DTypeError(f"system: is {type(system).__name__}; allowed is a System (System.from_table makes one)")
     if not isinstance(arrivals, Queries):
         raise DTypeError(f"arrivals: is {type(arrivals).__name__}; allowed is Queries")
+    if not (isinstance(sla, Sla) or _is_list(sla)):
+        raise InputError(f"sla: is {sla!r}; allowed is an Sla, or a sequence of them")
     slas = (sla,) if isinstance(sla, Sla) else tuple(sla)
     checks = Checks("max load")
     checks.need(bool(slas) and all(isinstance(s, Sla) for s in slas), "sla", slas, "at least one Sla")
@@ -278,8 +283,8 @@ class _Job:
             raise DTypeError(f"system: is {type(system).__name__}; allowed is a System (System.from_table makes one)")
         if not isinstance(source, Queries | Trace):
             raise DTypeError(f"arrivals: is {type(source).__name__}; allowed is Queries or a Trace")
-        if isinstance(self.percentiles, str) or not len(self.percentiles):
-            raise InputError(f"percentiles: is {self.percentiles!r}; allowed is at least one number")
+        if not _is_list(self.percentiles) or not len(self.percentiles):
+            raise InputError(f"percentiles: is {self.percentiles!r}; allowed is a sequence of at least one number")
         as_tuple(self, "percentiles")
         checks = Checks("simulation")
         checks.whole("seed", self.seed, 0, 2**63 - 1)
@@ -364,6 +369,13 @@ class _Job:
             latencies_ms=latencies,
             trace=self.trace(found["queries"], found["segments"]) if self.keep_trace else None,
         )
+
+
+def _is_list(value: object) -> bool:
+    """Whether ``value`` is a sequence or a one-dimensional array."""
+    if isinstance(value, np.ndarray):
+        return value.ndim == 1
+    return isinstance(value, Sequence) and not isinstance(value, str)
 
 
 def _too_few(k: int, percentile: float, counted: int) -> InputError:

@@ -435,7 +435,7 @@ fn report_dict(py: Python<'_>, report: Report) -> PyResult<Bound<'_, PyDict>> {
     dict.set_item("interval_queries", report.interval_queries)?;
     dict.set_item("warmup_cut", report.warmup_cut)?;
     dict.set_item("growth", report.growth)?;
-    dict.set_item("falls_behind", report.growth > run::GROWTH_LIMIT)?;
+    dict.set_item("falls_behind", report.falls_behind)?;
     dict.set_item("mean_in_system", report.mean_in_system)?;
     let stations = PyList::empty(py);
     for station in report.stations {

@@ -80,14 +80,21 @@ impl Use {
     }
 }
 
+/// [`Segment::seconds`] of these times.
+pub fn seconds(from_s: f64, last_arrival_s: f64, end_s: f64) -> f64 {
+    if last_arrival_s > from_s { last_arrival_s - from_s } else { end_s - from_s }
+}
+
 /// Outcome of one segment.
 #[derive(Debug)]
 pub struct Segment {
     pub record: Record,
     /// Over all routes, from the end of the warm-up (to the block) until the last query has left.
     pub uses: Vec<Use>,
-    /// Queries and seconds that `uses` cover.
+    /// Queries that `uses` cover.
     pub queries: u64,
+    /// Seconds in which they came, from the first arrival or the end of the warm-up to the last arrival, and not until the
+    /// last has left: one long service would say that the system idled. Where all came at once, until the last has left.
     pub seconds: f64,
     /// Query-seconds inside the system over the same time; NaN where they are not counted.
     pub inside_query_s: f64,

@@ -6,7 +6,7 @@
 
 use crate::control::Control;
 use crate::error::{Error, Result};
-use crate::queue::engine::{Plan, Segment, Use, query_of, service_index};
+use crate::queue::engine::{self, Plan, Segment, Use, query_of, service_index};
 use crate::queue::network::{Interference, Service, Station};
 use crate::queue::record::{Counts, InOrder, Lost, Record};
 use crate::queue::recursion::Draws;
@@ -227,8 +227,9 @@ struct Server<'p, 's> {
     ended: Vec<Job>,
     record: Record,
     ordered: InOrder,
-    /// At the end of the warm-up.
+    /// At the first arrival after the warm-up; time of the latest arrival.
     warm: Option<Accounts>,
+    came_s: f64,
     any_dynamic: bool,
 }
 
@@ -309,12 +310,15 @@ impl<'p, 's> Server<'p, 's> {
             record: Record::new(plan.cuts[segment], plan.keep)?,
             ordered: InOrder::default(),
             warm: None,
+            came_s: 0.0,
             any_dynamic,
         })
     }
 
     fn go(&mut self, control: &Control) -> Result<()> {
         let mut instants = 0;
+        // A shift goes over all that is inside, so it waits for as many instants.
+        let mut since_shift = 0;
         loop {
             instants += 1;
             if instants == POLL_INSTANTS {
@@ -330,10 +334,12 @@ impl<'p, 's> Server<'p, 's> {
             if next == f64::INFINITY {
                 return Ok(());
             }
-            if next >= self.unit {
+            if next >= self.unit && since_shift >= self.inside.len() {
                 self.shift(next);
+                since_shift = 0;
                 continue;
             }
+            since_shift += 1;
             self.now = next;
             self.completions();
             for route in 0..self.routes.len() - 1 {
@@ -497,7 +503,8 @@ impl<'p, 's> Server<'p, 's> {
     fn arrive(&mut self) {
         let id = self.next_id;
         let now = self.now;
-        if id > 0 && id == self.plan.cuts[self.segment].warmup {
+        self.came_s = self.origin + now;
+        if id == self.plan.cuts[self.segment].warmup {
             self.warm = Some(self.accounts(id));
         }
         self.next_id += 1;
@@ -760,14 +767,12 @@ impl<'p, 's> Server<'p, 's> {
 
     fn finish(mut self) -> Segment {
         let all = self.accounts(self.total);
-        let none =
-            Accounts { uses: vec![Use::default(); self.pools.len()], queries: 0, time_s: 0.0, inside_query_s: 0.0 };
-        let before = self.warm.take().unwrap_or(none);
+        let before = self.warm.take().expect("a warm-up is shorter than its segment");
         Segment {
             uses: all.uses.into_iter().zip(before.uses).map(|(all, before)| all.less(before)).collect(),
             record: self.record,
             queries: all.queries - before.queries,
-            seconds: all.time_s - before.time_s,
+            seconds: engine::seconds(before.time_s, self.came_s, all.time_s),
             inside_query_s: all.inside_query_s - before.inside_query_s,
             waits: self.pools.iter_mut().filter_map(|pool| pool.waits.as_mut().map(Counts::take)).collect(),
         }

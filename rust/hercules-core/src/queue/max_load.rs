@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::queue::law::Law;
 use crate::queue::network::Network;
 use crate::queue::percentile;
-use crate::queue::run::{self, Engine, GROWTH_LIMIT, Job, Order, Report};
+use crate::queue::run::{self, Engine, Job, Order, Report};
 use crate::queue::source::{Process, Source};
 use crate::queue::table::Unit;
 use crate::rng::ln;
@@ -254,7 +254,7 @@ impl Search<'_> {
                 (probe.ratio, probe.half_width, probe.worst) = (ratio, half_width / allowed, limit);
             }
         }
-        if probe.report.growth > GROWTH_LIMIT {
+        if probe.report.falls_behind {
             probe.broken = Some(Limit::Backlog);
         } else if probe.ratio > 1.0 || probe.ratio.is_nan() {
             probe.broken = Some(probe.worst);

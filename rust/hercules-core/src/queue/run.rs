@@ -12,6 +12,7 @@ use crate::queue::recursion;
 use crate::queue::source::Source;
 use crate::queue::statistics::{self, Estimate};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Most queries of a run, and of a run that keeps something for each of them.
 pub const MAX_QUERIES: u64 = 1 << 40;
@@ -22,8 +23,10 @@ const SEGMENTS: [usize; 4] = [64, 32, 16, 8];
 const SEGMENT_QUERIES: f64 = 50_000.0;
 const SEGMENT_WARMUPS: f64 = 10.0;
 const SEGMENT_CYCLES: f64 = 32.0;
-/// Fewest queries in a cycle of the arrival rate: a query must not have to wait for more cycles than can be walked through.
-const LEAST_CYCLE_QUERIES: f64 = 1e-4;
+/// Shortest segment of a run that holds too few cycles of a profile for that.
+const LEAST_SEGMENT_QUERIES: f64 = 1000.0;
+/// Cycles that a run must hold before it says how sure its percentiles are.
+const INTERVAL_CYCLES: f64 = 100.0;
 /// Most percentiles that are asked for.
 const MAX_PERCENTILES: usize = 1024;
 /// Batches of a run in all.
@@ -34,8 +37,6 @@ const WARMUP_RELAXATIONS: f64 = 10.0;
 /// a percentile are too few: intervals of p99 of M/M/16 at 0.9 held the truth in 87 to 90 % of the runs of 3,000 of them,
 /// in 95 % of those of 12,000 (`make check-queue`).
 const INTERVAL_RELAXATIONS: f64 = 10_000.0;
-/// A run whose latency grows by more than this share of elapsed time falls behind its arrivals.
-pub const GROWTH_LIMIT: f64 = 0.05;
 
 /// Which engine runs a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,6 +134,7 @@ pub struct Report {
     pub interval_queries: u64,
     pub warmup_cut: Option<u64>,
     pub growth: f64,
+    pub falls_behind: bool,
     pub mean_in_system: f64,
     pub stations: Vec<StationReport>,
     /// Latencies after the warm-up, segment after segment, if they were kept.
@@ -147,6 +149,7 @@ struct Memory {
 
 fn memory(network: &Network, source: &Source<'_>, sizes: &[(u32, f64)], qps: f64) -> Memory {
     let mut memory = Memory { warmup: 0.0, interval: 0.0 };
+    let cycle = (source.profile_s() + source.phases_s()) * qps;
     for (station, capacity) in network.stations().zip(network.capacities(sizes)) {
         let load = qps / capacity;
         // Relaxation of M/M/1 (Cohen), in arrivals, times the variability beside it; a pool behaves like one fast thread.
@@ -159,11 +162,30 @@ fn memory(network: &Network, source: &Source<'_>, sizes: &[(u32, f64)], qps: f64
         memory.warmup = memory.warmup.max(WARMUP_RELAXATIONS * (relaxation + f64::from(station.threads)));
         memory.interval = memory.interval.max(INTERVAL_RELAXATIONS * relaxation);
     }
+    memory.interval = memory.interval.max(INTERVAL_CYCLES * cycle);
     memory
 }
 
+/// Segments of a run of so many queries by rule. A `cycle` (in queries; 0 without a profile of the rate) is a whole of which
+/// parts say little: a segment holds many, or, where they are too long for that, segments lie evenly over the cycle.
+fn segments_of(queries: u64, warmup: f64, cycle: f64) -> usize {
+    let all = queries as f64;
+    let least = SEGMENT_QUERIES.max(SEGMENT_WARMUPS * warmup).max(SEGMENT_CYCLES * cycle);
+    if let Some(segments) = SEGMENTS.into_iter().find(|n| all >= least * *n as f64) {
+        return segments;
+    }
+    let [most, .., fewest] = SEGMENTS;
+    if cycle == 0.0 || all < LEAST_SEGMENT_QUERIES * fewest as f64 {
+        return 1;
+    }
+    // Segments of a cycle or more, if there can be some: what a peak leaves over is worked off in the same segment.
+    let cycles = if all >= cycle * fewest as f64 { all / cycle } else { f64::INFINITY };
+    cycles.min(all / LEAST_SEGMENT_QUERIES.max(2.0 * warmup)).clamp(fewest as f64, most as f64) as usize
+}
+
 fn cuts(network: &Network, source: &Source<'_>, sizes: &[(u32, f64)], qps: f64, order: &Order) -> Result<Vec<Cut>> {
-    let need = memory(network, source, sizes, qps).warmup;
+    // A random rate begins in a stationary phase, but without the backlog that the phases before left.
+    let need = memory(network, source, sizes, qps).warmup + source.phases_s() * qps;
     let lengths = if let Some(parts) = source.parts() {
         parts
     } else {
@@ -171,11 +193,7 @@ fn cuts(network: &Network, source: &Source<'_>, sizes: &[(u32, f64)], qps: f64, 
             let message = format!("is {}; allowed are 1 to {MAX_QUERIES}", order.queries);
             return Err(Error::invalid("queries", message));
         }
-        let queries = order.queries as f64;
-        let cycles = source.cycle_s().map_or(0.0, |cycle_s| SEGMENT_CYCLES * cycle_s * qps);
-        let least = SEGMENT_QUERIES.max(SEGMENT_WARMUPS * need).max(cycles);
-        let rule = || SEGMENTS.into_iter().find(|n| queries >= least * *n as f64).unwrap_or(1);
-        let segments = order.segments.unwrap_or_else(rule);
+        let segments = order.segments.unwrap_or_else(|| segments_of(order.queries, need, source.profile_s() * qps));
         if segments == 0 || segments > 4096 || segments as u64 > order.queries {
             let message = format!("is {segments}; allowed are 1 to 4096, at most one for each query");
             return Err(Error::invalid("segments", message));
@@ -204,17 +222,29 @@ fn cuts(network: &Network, source: &Source<'_>, sizes: &[(u32, f64)], qps: f64, 
     lengths.into_iter().map(cut).collect()
 }
 
+/// A job that is checked: what will be simulated, on which engine.
+type Planned<'a> = (Plan<'a>, Engine, Isa);
+
 /// What is worked on at once: segments of one job.
-fn blocks_of(number: usize, (plan, engine, _): &(Plan<'_>, Engine, Isa)) -> Vec<(usize, std::ops::Range<usize>)> {
+fn blocks_of((plan, engine, _): &Planned<'_>) -> Vec<Range<usize>> {
     let count = plan.cuts.len();
     // Lanes of one block take the same number of steps; parts of a trace may differ in length.
     let lanes = if *engine == Engine::Recursion && plan.source.parts().is_none() { recursion::LANES } else { 1 };
-    (0..count).step_by(lanes).map(|from| (number, from..count.min(from + lanes))).collect()
+    (0..count).step_by(lanes).map(|from| from..count.min(from + lanes)).collect()
+}
+
+fn run_block((plan, engine, isa): &Planned<'_>, segments: Range<usize>, control: &Control) -> Result<Vec<Segment>> {
+    let found = match engine {
+        Engine::Recursion => recursion::run(plan, segments, *isa, control),
+        _ => segments.map(|segment| events::run(plan, segment, control)).collect(),
+    };
+    control.advance();
+    found
 }
 
 /// How many times a [`sweep`] will report progress.
 pub fn blocks(jobs: &[Job<'_>]) -> Result<usize> {
-    jobs.iter().enumerate().map(|(number, job)| Ok(blocks_of(number, &job.plan()?).len())).sum()
+    jobs.iter().map(|job| Ok(blocks_of(&job.plan()?).len())).sum()
 }
 
 /// Segments and warm-up of a run of so many queries at `qps`, by rule: what runs at lower rates take too, so that they
@@ -240,14 +270,8 @@ fn rate_of(source: &Source<'_>, qps: Option<f64>) -> Result<f64> {
         (Some(_), Some(_)) => Err(Error::invalid("qps", "is set; a trace has its own, see rate_scale")),
         (Some(qps), None) => Ok(qps),
         (None, Some(qps)) => {
-            let qps = check_rate("qps", qps)?;
-            match source.cycle_s() {
-                Some(cycle_s) if cycle_s * qps < LEAST_CYCLE_QUERIES => {
-                    let message = format!("is {qps}: below {LEAST_CYCLE_QUERIES} queries in a cycle of {cycle_s:e} s");
-                    Err(Error::invalid("qps", message))
-                }
-                _ => Ok(qps),
-            }
+            source.check_cycle(check_rate("qps", qps)?)?;
+            Ok(qps)
         }
         (None, None) => Err(Error::invalid("qps", "is missing; all but traces need a rate")),
     }
@@ -264,7 +288,7 @@ pub struct Job<'a> {
 
 impl<'a> Job<'a> {
     /// Check everything and decide what will be simulated.
-    fn plan(&self) -> Result<(Plan<'a>, Engine, Isa)> {
+    fn plan(&self) -> Result<Planned<'a>> {
         let engine = self.order.engine.chosen(self.network)?;
         let qps = rate_of(self.source, self.qps)?;
         let asked = self.order.percentiles.len();
@@ -296,27 +320,24 @@ pub fn simulate(job: &Job<'_>, threads: usize, control: &Control) -> Result<Repo
 pub fn sweep(jobs: &[Job<'_>], threads: usize, control: &Control) -> Result<Vec<Report>> {
     let plans = jobs.iter().map(Job::plan).collect::<Result<Vec<_>>>()?;
     refuse_without_memory(plans.iter().map(|(plan, ..)| plan))?;
-    let blocks: Vec<_> = plans.iter().enumerate().flat_map(|(number, plan)| blocks_of(number, plan)).collect();
-    let run = |(number, segments): (usize, std::ops::Range<usize>)| {
-        let (plan, engine, isa) = &plans[number];
-        let found = match engine {
-            Engine::Recursion => recursion::run(plan, segments, *isa, control),
-            _ => segments.map(|segment| events::run(plan, segment, control)).collect(),
+    let is_serial = threads == 1 || plans.iter().map(|planned| blocks_of(planned).len()).sum::<usize>() == 1;
+    // A job is reported where its last block ends, and its records go: they are far larger than the report.
+    let run = |(planned, job): (&Planned<'_>, &Job<'_>)| {
+        let block = |segments| run_block(planned, segments, control);
+        let blocks = blocks_of(planned);
+        let found: Result<Vec<Vec<Segment>>> = if is_serial {
+            blocks.into_iter().map(block).collect()
+        } else {
+            blocks.into_par_iter().map(block).collect()
         };
-        control.advance();
-        Ok((number, found?))
+        let segments: Vec<Segment> = found?.into_iter().flatten().collect();
+        Ok(report(&planned.0, planned.1, job.order, &segments))
     };
-    let found: Result<Vec<(usize, Vec<Segment>)>> = if threads == 1 || blocks.len() == 1 {
-        blocks.into_iter().map(run).collect()
+    if is_serial {
+        plans.iter().zip(jobs).map(run).collect()
     } else {
-        pool::install(threads, || blocks.into_par_iter().map(run).collect())?
-    };
-    let mut segments: Vec<Vec<Segment>> = plans.iter().map(|_| Vec::new()).collect();
-    for (number, more) in found? {
-        segments[number].extend(more);
+        pool::install(threads, || plans.par_iter().zip(jobs).map(run).collect())?
     }
-    let done = plans.iter().zip(jobs).zip(&segments);
-    Ok(done.map(|(((plan, engine, _), job), segments)| report(plan, *engine, job.order, segments)).collect())
 }
 
 /// Refuse to keep latencies that cannot be held, before hours go into them: once segment by segment, once together.
@@ -354,6 +375,16 @@ pub fn draw(
         sizes.push(i64::from(stream.size(i)));
     }
     Ok((times, sizes))
+}
+
+/// Whether the load is known to be carried, whatever a run of it looks like: pools without blocking and interference carry
+/// all that their capacities are above. Recorded runs, and segments that see a part of a cycle only, must show it.
+fn is_carried(plan: &Plan<'_>, sizes: &[(u32, f64)]) -> bool {
+    let cycle = plan.source.profile_s() * plan.qps;
+    plan.source.parts().is_none()
+        && plan.cuts.iter().all(|cut| cut.queries as f64 >= cycle)
+        && recursion::covers(plan.network)
+        && plan.network.capacities(sizes).into_iter().all(|capacity| plan.qps < capacity)
 }
 
 fn report(plan: &Plan<'_>, engine: Engine, order: &Order, segments: &[Segment]) -> Report {
@@ -414,8 +445,31 @@ fn report(plan: &Plan<'_>, engine: Engine, order: &Order, segments: &[Segment]) 
         batches: segments.iter().map(|segment| segment.record.batches.len()).sum(),
         warmup_cut: statistics::warmup_cut(segments),
         growth: statistics::growth(segments, plan.qps),
+        falls_behind: !is_carried(plan, &sizes) && statistics::falls_behind(segments, plan.qps),
         mean_in_system: sum(&|s| s.inside_query_s) / seconds,
         stations: stations.collect(),
         latencies_s,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_hold_many_cycles_or_lie_evenly_over_one() {
+        let of = |queries, warmup, cycle| segments_of(queries, warmup, cycle);
+        assert_eq!([of(3_200_000, 100.0, 0.0), of(399_999, 100.0, 0.0), of(3_200_000, 40_000.0, 0.0)], [64, 1, 8]);
+        // 32 cycles in each of 64, 32, ... 8 segments.
+        assert_eq!(
+            [of(3_200_000, 100.0, 1562.5), of(3_200_000, 100.0, 1600.0), of(3_200_000, 100.0, 12_500.0)],
+            [64, 32, 8]
+        );
+        // Too long for that: segments of a cycle or more, then of less.
+        assert_eq!([of(3_200_000, 100.0, 100_000.0), of(3_200_000, 100.0, 400_000.0)], [32, 8]);
+        assert_eq!([of(3_200_000, 100.0, 400_001.0), of(3_200_000, 100.0, 1e9)], [64, 64]);
+        // As many as there are queries for, of twice the warm-up.
+        assert_eq!([of(64_000, 100.0, 1e9), of(20_000, 100.0, 1e9), of(64_000, 2000.0, 1e9)], [64, 20, 16]);
+        assert_eq!([of(8000, 100.0, 1e9), of(7999, 100.0, 1e9), of(8000, 2000.0, 1e9)], [8, 1, 8]);
     }
 }

@@ -14,6 +14,10 @@ const MAX_ARRIVAL_S: f64 = 1e10;
 /// Most phases of a modulated process, and most pieces of a profile.
 const MAX_PHASES: usize = 64;
 const MAX_PIECES: usize = 1 << 20;
+/// Most changes of phase between two queries in the mean.
+const MAX_CHANGES: f64 = 1e4;
+/// Fewest queries in a cycle of a profile.
+const LEAST_CYCLE_QUERIES: f64 = 1e-4;
 /// Straight pieces that stand for one period of a sinusoid; the rate is off by less than 5e-6 of the amplitude.
 const SINE_PIECES: usize = 1024;
 
@@ -34,6 +38,8 @@ pub struct Modulated {
     rates: Vec<f64>,
     /// Departures from each phase per second, whatever the rate of arrivals.
     leave: Vec<f64>,
+    /// Changes per second in the mean.
+    changes: f64,
     /// Running probabilities of the next phase, and of the first.
     next: Vec<Vec<f64>>,
     first: Vec<f64>,
@@ -68,8 +74,9 @@ impl Modulated {
         if mean <= 0.0 {
             return Err(Error::invalid("rates", "are all 0"));
         }
+        let changes = share.iter().zip(&leave).map(|(p, rate)| p * rate).sum();
         let next = (0..k).map(|i| cumulative(&away(i).collect::<Vec<_>>())).collect();
-        Ok(Self { rates: rates.iter().map(|r| r / mean).collect(), leave, next, first: cumulative(&share) })
+        Ok(Self { rates: rates.iter().map(|r| r / mean).collect(), leave, changes, next, first: cumulative(&share) })
     }
 }
 
@@ -302,25 +309,46 @@ impl<'a> Source<'a> {
         Some((0..trace.starts.len()).map(|s| (trace.part(s).len() * trace.cycles) as u64).collect())
     }
 
-    /// Mean rate of a trace.
+    /// Mean rate of a trace between the first and the last arrival of each part.
     pub fn trace_qps(&self) -> Option<f64> {
         let Process::Trace(trace) = &self.process else { return None };
-        let span = |s: usize| {
-            let part = &trace.arrival_s[trace.part(s)];
-            let once = if trace.cycles > 1 { trace.cycle_s } else { part[part.len() - 1] };
-            once * trace.cycles as f64 / trace.rate_scale
+        let total = |of: fn(&[f64]) -> f64| {
+            let part = |s| if trace.cycles > 1 { trace.cycle_s } else { of(&trace.arrival_s[trace.part(s)]) };
+            (0..trace.starts.len()).map(part).sum::<f64>() * trace.cycles as f64 / trace.rate_scale
         };
-        let queries = trace.arrival_s.len() * trace.cycles;
-        Some(queries as f64 / (0..trace.starts.len()).map(span).sum::<f64>())
+        // Times may count from long ago. Where all of a part come at once, from when they count at least says something.
+        let spans = [total(|part| part[part.len() - 1] - part[0]), total(|part| part[part.len() - 1]), 1.0];
+        let seconds = spans.into_iter().find(|span| *span > 0.0).unwrap_or(1.0);
+        Some((trace.arrival_s.len() * trace.cycles) as f64 / seconds)
     }
 
-    /// Length of a cycle of the rate, over which figures only mean something together.
-    pub fn cycle_s(&self) -> Option<f64> {
+    /// Refuse phases that change so often that a query takes long to draw, and cycles that times cannot resolve.
+    pub fn check_cycle(&self, qps: f64) -> Result<()> {
         match &self.process {
-            Process::Profile(profile) => Some(profile.cycle_s),
-            Process::Modulated(chain) => Some(chain.leave.iter().map(|rate| 1.0 / rate).sum()),
-            _ => None,
+            Process::Profile(profile) if profile.cycle_s * qps < LEAST_CYCLE_QUERIES => {
+                let cycle_s = profile.cycle_s;
+                let message = format!("is {qps}: below {LEAST_CYCLE_QUERIES} queries in a cycle of {cycle_s:e} s");
+                Err(Error::invalid("qps", message))
+            }
+            Process::Modulated(chain) if chain.changes > MAX_CHANGES * qps => {
+                let changes = chain.changes / qps;
+                let message = format!("changes phase {changes:.3e} times a query; at most {MAX_CHANGES:e} in the mean");
+                Err(Error::invalid("switch", message))
+            }
+            _ => Ok(()),
         }
+    }
+
+    /// Length of a cycle of the rate; 0 where there is none.
+    pub fn profile_s(&self) -> f64 {
+        let Process::Profile(profile) = &self.process else { return 0.0 };
+        profile.cycle_s
+    }
+
+    /// Mean length of all phases of a random rate together; 0 where there are none.
+    pub fn phases_s(&self) -> f64 {
+        let Process::Modulated(chain) = &self.process else { return 0.0 };
+        chain.leave.iter().map(|rate| 1.0 / rate).sum()
     }
 
     /// Variance of the number of arrivals over a long time, by its mean: the square of the coefficient of variation of
@@ -378,15 +406,20 @@ impl<'a> Source<'a> {
                 queries.changes = 1;
             }
             Process::Profile(profile) => {
-                // Segments begin at different points of the cycle, so that together they cover it evenly.
-                let begin_s = profile.cycle_s * (segment as f64 / segments as f64);
-                let mut from_s = 0.0;
-                while queries.phase + 1 < profile.pieces.len() && from_s + profile.pieces[queries.phase].0 <= begin_s {
-                    from_s += profile.pieces[queries.phase].0;
+                // Segments begin at different points of the cycle, with as many queries from each to the next: all of
+                // them together see each part of it in proportion to the queries there, however short they are.
+                let mut left = profile.cycle_s * (segment as f64 / segments as f64);
+                let queries_of = |(duration, from, to): (f64, f64, f64)| 0.5 * (from + to) * duration;
+                while queries.phase + 1 < profile.pieces.len() && queries_of(profile.pieces[queries.phase]) <= left {
+                    left -= queries_of(profile.pieces[queries.phase]);
                     queries.phase += 1;
                 }
-                queries.phase_from_s = from_s - begin_s;
-                queries.phase_end_s = queries.phase_from_s + profile.pieces[queries.phase].0;
+                let (duration, from, to) = profile.pieces[queries.phase];
+                let slope = (to - from) / duration;
+                let root = (from * from + 2.0 * slope * left).max(0.0).sqrt();
+                let into_s = if left > 0.0 { (2.0 * left / (from + root)).min(duration) } else { 0.0 };
+                queries.phase_from_s = -into_s;
+                queries.phase_end_s = duration - into_s;
             }
             Process::Renewal(_) | Process::Trace(_) => {}
         }
@@ -484,6 +517,15 @@ impl Queries<'_, '_> {
     }
 
     fn profile(&mut self, profile: &Profile, mut left: f64) {
+        let cycle = profile.cycle_s / self.scale_s;
+        if left > cycle {
+            // Whole cycles at once; what is left must stay above 0.
+            let whole = (left / cycle).ceil() - 1.0;
+            left = (left - whole * cycle).max(f64::MIN_POSITIVE);
+            self.time_s += whole * profile.cycle_s;
+            self.phase_from_s += whole * profile.cycle_s;
+            self.phase_end_s += whole * profile.cycle_s;
+        }
         loop {
             let (duration, from, to) = profile.pieces[self.phase];
             let slope = (to - from) / duration / self.scale_s;
@@ -626,7 +668,16 @@ mod tests {
             let profile = Profile::new(&durations, &from, &to).unwrap();
             let source = source(Process::Profile(profile), None);
             let mut queries = source.queries(qps, segment, 3);
-            let begin_s = cycle_s * segment as f64 / 3.0;
+            // Where the share segment / 3 of a cycle's queries has come.
+            let (mut low, mut high) = (0.0, cycle_s);
+            while high - low > 1e-15 * cycle_s {
+                let middle = 0.5 * (low + high);
+                if middle <= low || middle >= high {
+                    break;
+                }
+                *(if summed(middle) * 3.0 < segment as f64 * cycle_s * qps { &mut low } else { &mut high }) = middle;
+            }
+            let begin_s = if segment == 0 { 0.0 } else { high };
             let mut before = summed(begin_s);
             for event in 0..300 {
                 let now = summed(begin_s + queries.next_time());

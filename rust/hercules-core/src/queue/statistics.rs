@@ -16,6 +16,11 @@ const TAIL_QUERIES_OF_A_BATCH: f64 = 100.0;
 /// Fewest batches that an interval is made from, and fewest pairs of neighbours that a test of correlation is.
 const LEAST_BATCHES: usize = 10;
 const LEAST_PAIRS: usize = 8;
+/// A system falls behind whose latency grows by more than this share of elapsed time, or by the lesser one beyond doubt.
+const GROWTH_LIMIT: f64 = 0.05;
+const SURE_GROWTH: f64 = 0.005;
+/// Segments whose growths are compared.
+const LEAST_SEGMENTS: usize = 8;
 
 /// A figure with the half-width of its 95 % interval.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -254,6 +259,20 @@ pub fn growth(segments: &[Segment], qps: f64) -> f64 {
     (mean(n - n / 4, n) - mean(n / 4, n / 2)) / elapsed_s
 }
 
+/// Whether latency grows for good. Segments are independent, so where there are enough of them the spread of their growths
+/// tells a slow collapse from slow bursts; else a share of elapsed time does.
+pub fn falls_behind(segments: &[Segment], qps: f64) -> bool {
+    let all = growth(segments, qps);
+    if segments.len() < LEAST_SEGMENTS {
+        return all > GROWTH_LIMIT;
+    }
+    let each: Vec<f64> = segments.chunks(1).map(|segment| growth(segment, qps)).collect();
+    let n = each.len() as f64;
+    let mean = each.iter().sum::<f64>() / n;
+    let error = (each.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / (n * (n - 1.0))).sqrt();
+    (all > GROWTH_LIMIT && all > 3.0 * error) || (all > SURE_GROWTH && all > 5.0 * error)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -373,6 +392,23 @@ mod tests {
         assert!((behind - 0.3).abs() < 1e-3, "{behind}");
         assert!(growth(&run(3, 50_000, 4, |s, query| draw(5, s, query)), 5.0).abs() < 1e-3);
         assert_eq!(growth(&run(1, 100, 1, |_, query| query as f64), 5.0), 0.0);
+    }
+
+    #[test]
+    fn a_system_falls_behind_where_its_segments_agree() {
+        let with = |segments, share: f64, spread: f64| {
+            let latency = |segment: u64, query: u64| {
+                let mine = share + if segment % 2 == 0 { spread } else { -spread };
+                draw(6, segment, query) + mine * query as f64 / 5.0
+            };
+            falls_behind(&run(segments, 20_000, 4, latency), 5.0)
+        };
+        assert!(with(16, 0.01, 0.0) && !with(16, 0.003, 0.0));
+        assert!(!with(16, 0.01, 0.1), "the error is 0.1 / sqrt 15");
+        // 3 and 5 errors of 0.0258.
+        assert!(!with(16, 0.07, 0.1) && with(16, 0.09, 0.1));
+        // Two segments are no sample: as much as 5 %.
+        assert!(!with(2, 0.04, 0.0) && with(2, 0.06, 0.0) && !with(1, 0.01, 0.0));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use super::kernels::{Cutting, LANES, Parts, ROOM, Uncut};
 use super::{Account, Block, ROWS, unused};
 use crate::error::Result;
-use crate::queue::engine::{Segment, Use, query_of};
+use crate::queue::engine::{self, Segment, Use, query_of};
 use crate::queue::record::Counts;
 use crate::queue::source::Queries;
 use crate::rng::Stream;
@@ -21,6 +21,8 @@ struct Lane<'p, 's> {
     /// Arrival of the latest query drawn, and of the latest begun.
     time_s: f64,
     now_s: f64,
+    /// Arrival of the first query.
+    first_s: f64,
     /// Parts and their items so far, for the account.
     parts: u64,
     items: u64,
@@ -71,6 +73,9 @@ impl Lane<'_, '_> {
                 self.time_s = next;
             }
         }
+        if self.drawn == 0 {
+            self.first_s = gaps[end];
+        }
         for (i, size) in items[end..end + count].iter_mut().enumerate() {
             *size = self.queries.size(self.drawn + i as u64);
         }
@@ -95,6 +100,7 @@ pub(super) fn run(mut block: Block<'_, '_>) -> Result<Vec<Segment>> {
                 total: plan.cuts[segment].queries,
                 time_s: 0.0,
                 now_s: 0.0,
+                first_s: 0.0,
                 parts: 0,
                 items: 0,
                 warm: Before::default(),
@@ -182,6 +188,8 @@ pub(super) fn run(mut block: Block<'_, '_>) -> Result<Vec<Segment>> {
         let busy_s = account.busy_s[at] - before.busy_s;
         let jobs = lane.parts - before.parts;
         let wait_s = account.sojourn_s[at] - before.sojourn_s - busy_s;
+        // A run without a block after its warm-up counts as a whole.
+        let from_s = if before.query == 0 { lane.first_s } else { before.now_s };
         let end_s = free[..station.threads as usize].iter().map(|free| free[at]).fold(0.0, f64::max) + lane.time_s;
         Segment {
             record,
@@ -194,7 +202,7 @@ pub(super) fn run(mut block: Block<'_, '_>) -> Result<Vec<Segment>> {
                 ..Use::default()
             }],
             queries: lane.total - before.query,
-            seconds: end_s - before.now_s,
+            seconds: engine::seconds(from_s, lane.time_s, end_s),
             inside_query_s: f64::NAN,
             waits: waits.get_mut(at).map(Counts::take).into_iter().collect(),
         }

@@ -7,7 +7,7 @@
 use super::kernels::{Departures, Jobs, LANES, Passing, Row};
 use super::{Account, Block, ROWS, unused};
 use crate::error::Result;
-use crate::queue::engine::{Segment, Use};
+use crate::queue::engine::{self, Segment, Use};
 use crate::queue::network::{Service, Station};
 use crate::queue::record::{Counts, InOrder};
 use crate::queue::source::Queries;
@@ -175,6 +175,7 @@ pub(super) fn run(mut block: Block<'_, '_>) -> Result<Vec<Segment>> {
     let warmup = plan.cuts[block.segments.start].warmup;
     let streams = block.gap_streams();
     let mut time = [0.0; LANES];
+    let mut first_s = time;
     let mut warm: Option<(u64, Row)> = None;
     let (mut flow, mut next) = (Flow::default(), Flow::default());
     let mut ordered: Vec<InOrder> = (0..block.lanes()).map(|_| InOrder::default()).collect();
@@ -202,6 +203,9 @@ pub(super) fn run(mut block: Block<'_, '_>) -> Result<Vec<Segment>> {
                     time[lane] = next;
                 }
             }
+        }
+        if done == 0 {
+            first_s = flow.gaps[0];
         }
         done += rows as u64;
         let (last, before) = stages.split_last_mut().expect("checked: a route has a station");
@@ -238,7 +242,7 @@ pub(super) fn run(mut block: Block<'_, '_>) -> Result<Vec<Segment>> {
             }
         }
     }
-    let (from, from_s) = warm.unwrap_or((0, [0.0; LANES]));
+    let (from, from_s) = warm.unwrap_or((0, first_s));
     // The latest arrival at each station, and then the latest end of service.
     let (last, before) = stages.split_last().expect("checked: a route has a station");
     let end_s: Row = std::array::from_fn(|lane| {
@@ -259,7 +263,7 @@ pub(super) fn run(mut block: Block<'_, '_>) -> Result<Vec<Segment>> {
             record,
             uses: uses.collect(),
             queries: total - from,
-            seconds: end_s[lane] - from_s[lane],
+            seconds: engine::seconds(from_s[lane], time[lane], end_s[lane]),
             inside_query_s: f64::NAN,
             waits: Vec::new(),
         }
