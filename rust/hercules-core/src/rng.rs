@@ -131,18 +131,30 @@ pub const fn ln(x: f64) -> f64 {
 
 /// e^x for |x| <= 700 by range reduction and a Taylor polynomial; relative error below 2e-15.
 #[inline(always)]
-pub const fn exp(x: f64) -> f64 {
+pub fn exp(x: f64) -> f64 {
     const SHIFT: f64 = 6_755_399_441_055_744.0; // 1.5 * 2^52: adding it rounds to a whole number, in the low bits
     let shifted = x * std::f64::consts::LOG2_E + SHIFT;
     let k = shifted - SHIFT;
     let r = (x - k * LN2_HI) - k * LN2_LO;
     // |r| <= 0.35: the first term left out is r^14/14! < 5e-18.
-    let (r2, r4) = (r * r, (r * r) * (r * r));
-    let first = (1.0 + r) + r2 * (0.5 + r * (1.0 / 6.0));
-    let second = (1.0 / 24.0 + r * (1.0 / 120.0)) + r2 * (1.0 / 720.0 + r * (1.0 / 5_040.0));
-    let third = (1.0 / 40_320.0 + r * (1.0 / 362_880.0)) + r2 * (1.0 / 3_628_800.0 + r * (1.0 / 39_916_800.0));
-    let fourth = 1.0 / 479_001_600.0 + r * (1.0 / 6_227_020_800.0);
-    let sum = first + r4 * (second + r4 * (third + r4 * fourth));
+    let mut sum = 1.0 / 6_227_020_800.0;
+    for coefficient in [
+        1.0 / 479_001_600.0,
+        1.0 / 39_916_800.0,
+        1.0 / 3_628_800.0,
+        1.0 / 362_880.0,
+        1.0 / 40_320.0,
+        1.0 / 5_040.0,
+        1.0 / 720.0,
+        1.0 / 120.0,
+        1.0 / 24.0,
+        1.0 / 6.0,
+        0.5,
+        1.0,
+        1.0,
+    ] {
+        sum = f64::mul_add(sum, r, coefficient);
+    }
     sum * f64::from_bits((shifted.to_bits() << 52).wrapping_add(0x3ff0_0000_0000_0000))
 }
 

@@ -290,7 +290,7 @@ pub(crate) const NORMAL_TAIL: f64 = 0.024_25;
 
 #[inline(always)]
 fn horner<const N: usize>(coefficients: &[f64; N], x: f64) -> f64 {
-    coefficients.iter().fold(0.0, |sum, c| sum * x + c)
+    coefficients[1..].iter().fold(coefficients[0], |sum, c| f64::mul_add(sum, x, *c))
 }
 
 /// Quantile of the standard normal law away from its tails; no branch.

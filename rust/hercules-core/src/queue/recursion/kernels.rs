@@ -97,11 +97,14 @@ pub(super) fn to_lognormal(sigma: f64, scale: f64, out: &mut [f64]) {
         for (x, u) in block.iter_mut().zip(&u) {
             *x = lognormal(sigma, normal_middle(*u)) * scale;
         }
-        // One in twenty: not worth a vector.
-        for (x, u) in block.iter_mut().zip(&u) {
-            if u.min(1.0 - u) < NORMAL_TAIL {
-                *x = lognormal(sigma, normal_tail(*u)) * scale;
-            }
+        // One in twenty: not worth a vector, but found without a branch.
+        let (mut tails, mut count) = ([0; 64], 0);
+        for (i, u) in u[..block.len()].iter().enumerate() {
+            tails[count] = i;
+            count += usize::from(u.min(1.0 - u) < NORMAL_TAIL);
+        }
+        for i in &tails[..count] {
+            block[*i] = lognormal(sigma, normal_tail(u[*i])) * scale;
         }
     }
 }
