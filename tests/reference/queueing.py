@@ -146,7 +146,7 @@ class Run:
     """Over all routes."""
     mean_in_system: float
     seconds: float
-    """From the first arrival to the last, or until the last query left where all came at once; means are by this time."""
+    """From the first arrival to the last, or until the last query left where all came at once; means are over it."""
 
 
 def table_s(service: dict[str, Any], items: int, busy: int) -> float:

@@ -410,7 +410,10 @@ impl<'a> Source<'a> {
                 // them together see each part of it in proportion to the queries there, however short they are.
                 let mut left = profile.cycle_s * (segment as f64 / segments as f64);
                 let queries_of = |(duration, from, to): (f64, f64, f64)| 0.5 * (from + to) * duration;
-                while queries.phase + 1 < profile.pieces.len() && queries_of(profile.pieces[queries.phase]) <= left {
+                while left > 0.0
+                    && queries.phase + 1 < profile.pieces.len()
+                    && queries_of(profile.pieces[queries.phase]) <= left
+                {
                     left -= queries_of(profile.pieces[queries.phase]);
                     queries.phase += 1;
                 }
