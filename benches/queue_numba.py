@@ -239,10 +239,7 @@ def pool_plain(servers: int, lognormal: bool) -> Callable:
         free, sojourn, now = np.zeros(servers), np.empty(jobs), 0.0
         for i in range(jobs):
             now += np.random.exponential(gap_s)  # noqa: NPY002
-            if lognormal:
-                work = np.random.lognormal(-sigma * sigma / 2, sigma)  # noqa: NPY002
-            else:
-                work = np.random.exponential(1.0)  # noqa: NPY002
+            work = np.random.exponential(1.0) if not lognormal else np.random.lognormal(-(sigma**2) / 2, sigma)  # noqa: NPY002
             end = max(now, free[0]) + mean_s * work
             sojourn[i] = end - now
             at = 0

@@ -387,8 +387,8 @@ def embedding_bag(
             pointer of a CSR matrix). Indices after it are neither read nor checked.
         padding_idx: A row that is skipped and not counted. Negative ones count from the end.
         out: Where to write the result: ``[B, dim]``, C-contiguous, writable, apart from all inputs; float32, float16 or
-            bfloat16 (of ``ml_dtypes``; both rounded once, at the end, ties to even), or float64 if ``weight`` is. After an error its content is
-            unspecified.
+            bfloat16 (of ``ml_dtypes``; both rounded once, at the end, ties to even), or float64 if ``weight`` is.
+            After an error its content is unspecified.
         threads: Threads to use at most (1 to 1024). Default: ``HERCULES_FAST_NUM_THREADS``, else the CPUs that this
             process may use. Small calls stay on the calling thread.
         exact: How to sum quantised rows. False: in the fastest order, ``sum(w * scale * code) + sum(w * bias)``; with

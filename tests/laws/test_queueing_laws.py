@@ -347,7 +347,7 @@ BY_RULE = {"segments": None, "warmup": None, "keep_latencies": False, "threads":
 
 
 def test_a_slow_collapse_is_told_from_slow_bursts() -> None:
-    """Two stations without a place between them carry 1 / E max(S, S') = 2/3; the verdict is sure within 2 % of that."""
+    """Two stations without a place between them carry 1 / E max(S, S') = 2/3; the verdict is sure within 2 %."""
     stations = [station("query", 1, EXPONENTIAL), station("query", 1, EXPONENTIAL, buffer=0)]
     blocking = {
         qps: generate(system(chain(*stations)), POISSON, qps, queries=1_000_000, **BY_RULE)
@@ -413,7 +413,7 @@ def test_a_cycle_longer_than_the_run_is_seen_as_a_whole() -> None:
     assert (found["segments"], found["falls_behind"]) == (64, False)
     assert found["throughput_qps"] == pytest.approx(9.0, rel=0.01)
     assert found["interval_queries"] >= 100 * 1e6 * 9.0 and np.isnan(found["half_width_s"][0])
-    # The rate barely changes while a query is inside: latencies are those of constant rates, each phase with its queries.
+    # The rate barely changes while a query is inside: latencies are those of constant rates, by queries.
     rates = 9.0 * (1.0 + 0.5 * np.sin(2 * np.pi * (np.arange(24) + 0.5) / 24))
     latencies = [generate(pool, POISSON, rate, queries=100_000, warmup=5000, seed=9)["latencies_s"] for rate in rates]
     weights = np.repeat(rates, 95_000)
@@ -439,7 +439,7 @@ def test_fast_modulation_is_skipped_or_refused() -> None:
 
 
 def test_a_shift_of_the_clock_costs_no_more_than_the_queries_between_two() -> None:
-    """A service of one item takes next to nothing, those that come a second each: the clock begins anew all the time."""
+    """A service of one item takes next to nothing, those that come a second each: the clock begins anew often."""
     n = 40_000
     seconds = []
     for least_s in (1e-11, 1.0):

@@ -398,7 +398,7 @@ mod tests {
     fn a_system_falls_behind_where_its_segments_agree() {
         let with = |segments, share: f64, spread: f64| {
             let latency = |segment: u64, query: u64| {
-                let mine = share + if segment % 2 == 0 { spread } else { -spread };
+                let mine = share + if segment.is_multiple_of(2) { spread } else { -spread };
                 draw(6, segment, query) + mine * query as f64 / 5.0
             };
             falls_behind(&run(segments, 20_000, 4, latency), 5.0)
