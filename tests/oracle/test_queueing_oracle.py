@@ -19,7 +19,7 @@ import pytest
 
 from hercules_fast import _core
 from tests.oracle.test_queueing_twin import described as described_trace
-from tests.small_systems import chain, linear, replay, station, system, trace
+from tests.small_systems import chain, generate, linear, replay, station, system, trace
 
 CASES = {c["name"]: c for c in json.loads((Path(__file__).parent / "queue-oracle.json").read_text())["cases"]}
 TRACES = [name for name, case in CASES.items() if case["model"] == "trace"]
@@ -187,6 +187,20 @@ def test_theory_to_one_percent(name: str, engine: str) -> None:
     # What 1.6e7 queries tell to 1 % depends on the system; four times as many tell the mean and p99 of every one.
     # (Bursts that last for thousands of queries need more.)
     assert precise >= 4 or engine == "events" or name == "mmpp2_m1"
+
+
+POISSON = {"kind": "law", "law": "exponential", "params": [], "group": None}
+
+
+@pytest.mark.long
+def test_a_thousand_million_queries_lose_nothing() -> None:
+    """One segment of 1e9 queries: were times absolute, gaps would have 23 bits left at its end."""
+    one, sizes = described(CASES["mm1_r50"])
+    asked = {"queries": 10**9, "percentiles": [0.5, 0.99], "warmup": None, "segments": 1, "keep_latencies": False}
+    found = generate(one, POISSON, 0.5, size_pmf=np.array(sizes), seed=1, **asked)
+    exact = CASES["mm1_r50"]
+    assert found["mean_latency_s"] == pytest.approx(exact["mean_sojourn"], rel=2e-3)
+    assert found["percentiles_s"] == pytest.approx([exact["sojourn_q"]["0.5"], exact["sojourn_q"]["0.99"]], rel=3e-3)
 
 
 ONE_POOL = ["trace_fcfs_2", "trace_split"]

@@ -199,7 +199,9 @@ fn a_column_split_opens_every_rank_for_every_vector() {
     let near = run(&hardware(4), &bags, 0);
     let split = hardware(4).run(&bags.program(), Mode::ColumnSplit, Plan { packet: 0, tags: 0 }, None).unwrap();
     assert_eq!(near.activity.counts.reads, split.activity.counts.reads);
-    assert!(split.activity.counts.activates > 3 * near.activity.counts.activates);
+    // Four instead of one, less the rows that are still open.
+    let (one, four) = (near.activity.counts.activates, split.activity.counts.activates);
+    assert!((5 * one / 2..=4 * one).contains(&four), "{four} for {one}");
     assert_eq!(split.reads_by_rank, [400; 4]);
 }
 
