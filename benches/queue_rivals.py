@@ -61,7 +61,7 @@ def load(name: str):
         return None
 
 
-def ours(case: Case, jobs: int, threads: int = 1) -> Contender | None:
+def ours(case: Case, jobs: int, isa: str | None = None) -> Contender | None:
     if not hasattr(_core, "simulate_system"):
         MISSING.add("ours (_core.simulate_system)")
         return None
@@ -69,15 +69,15 @@ def ours(case: Case, jobs: int, threads: int = 1) -> Contender | None:
     def call(at: int) -> Run:
         run = Run()
         with run.timed():
-            found = simulated(case, jobs, at, threads)
+            found = simulated(case, jobs, at, 1, isa)
         run.jobs, run.mean_s, run.p99_s = jobs, found["mean_latency_s"], found["percentiles_s"][-1]
         run.events = 2 * jobs * sum(one["executions_per_query"] for one in found["stations"])
         return run
 
-    return Contender("ours", call)
+    return Contender("ours" if isa is None else f"ours, {isa}", call)
 
 
-def simulated(case: Case, jobs: int, at: int, threads: int) -> dict:
+def simulated(case: Case, jobs: int, at: int, threads: int, isa: str | None = None) -> dict:
     return _core.simulate_system(
         case.system,
         case.source,
@@ -89,6 +89,7 @@ def simulated(case: Case, jobs: int, at: int, threads: int) -> dict:
         percentiles=[0.5, 0.95, 0.99],
         seed=at,
         threads=threads,
+        isa=isa,
     )
 
 
