@@ -450,7 +450,7 @@ def _row_text(row: EfficiencyRow) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.3g}%"
+    return "<0.01%" if 0.0 < share < 1e-4 else f"{100 * share:.3g}%"
 
 
 def _saved(share: float | None) -> str:
