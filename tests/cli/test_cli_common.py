@@ -284,6 +284,8 @@ def test_plain_locale_and_no_home() -> None:
 def test_ctrl_c_between_imports_is_130(tmp_path) -> None:
     """A signal that arrives outside any engine ends the process the same way."""
     script = "import os, signal, sys\nfrom hercules_fast.cli import common\n"
+    # A runner may have started us with SIGINT ignored, which children inherit.
+    script += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     script += "sys.exit(common.guarded(lambda: os.kill(os.getpid(), signal.SIGINT) or signal.pause()))"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=20)
     assert (run.returncode, run.stderr) == (130, "interrupted\n")
