@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from tests.small_systems import chain, linear, station, system
 
 ORACLE = Path(__file__).parents[1] / "tests" / "oracle" / "queue-oracle.json"
 
@@ -34,8 +35,7 @@ class Case:
 
     @property
     def system(self) -> dict:
-        route = {"min_size": 1, "batch": self.batch, "stations": [EMPTY | one for one in self.stations]}
-        return {"capacity": None, "drop_after_s": None, "routes": [route]}
+        return system(chain(*self.stations, batch=self.batch))
 
     @property
     def source(self) -> dict:
@@ -49,27 +49,9 @@ class Case:
                 assert abs(found / right - 1) < relative, f"{who}: {what} {found} s, not {right} s +- {relative:.1%}"
 
 
-EMPTY = {
-    "buffer": None,
-    "interference": "none",
-    "slowed_by": 0,
-    "speed": [],
-    "max_queries": None,
-    "max_items": None,
-    "max_wait_s": 0.0,
-}
-
-
-def station(
-    threads: int, law: str = "exponential", params: tuple[float, ...] = (), mean_s: float = 1.0, **more
-) -> dict:
-    service = {"kind": "law", "law": law, "params": list(params), "mean_s": mean_s}
-    return {"unit": "query", "threads": threads, "service": service} | more
-
-
-def linear(unit: str, threads: int, base_s: float, per_item_s: float, **more) -> dict:
-    service = {"kind": "linear", "base_s": base_s, "per_item_s": per_item_s, "noise": None}
-    return {"unit": unit, "threads": threads, "service": service} | more
+def pool(threads: int, law: str = "exponential", params: tuple[float, ...] = (), mean_s: float = 1.0, **more) -> dict:
+    """A station of whole queries with a law of service."""
+    return station("query", threads, {"kind": "law", "law": law, "params": list(params), "mean_s": mean_s}, **more)
 
 
 @cache
@@ -96,29 +78,29 @@ DRAWN = ("exponential", [])
 WANTED = {"numba": 4.0, "simpy": 1000.0, "cimba": 30.0}
 
 RECURSION = [
-    Case("M/M/1", "pool", 0.9, (station(1),), 5.3e7, **exact("mm1_r90"), wanted=WANTED, draws=(DRAWN, DRAWN)),
-    Case("M/M/16", "pool", 14.4, (station(16),), 6.6e7, **exact("mm16_r90"), wanted=WANTED, draws=(DRAWN, DRAWN)),
+    Case("M/M/1", "pool", 0.9, (pool(1),), 5.3e7, **exact("mm1_r90"), wanted=WANTED, draws=(DRAWN, DRAWN)),
+    Case("M/M/16", "pool", 14.4, (pool(16),), 6.6e7, **exact("mm16_r90"), wanted=WANTED, draws=(DRAWN, DRAWN)),
     # No closed form: means and percentiles of 2e9 jobs and more of `queue_numba` side by side, standard errors below
     # 0.04 %; its single line agrees.
     Case(
-        *("M/LN/16", "pool", 14.4, (station(16, "lognormal", (1.0,)),), 1.2e8, 1.466, 7.046),
+        *("M/LN/16", "pool", 14.4, (pool(16, "lognormal", (1.0,)),), 1.2e8, 1.466, 7.046),
         wanted=WANTED,
         draws=(DRAWN, ("lognormal", [1.0])),
     ),
     Case(
-        *("M/M/1-M/M/1", "tandem", 0.9, (station(1), station(1)), 1e8),
+        *("M/M/1-M/M/1", "tandem", 0.9, (pool(1), pool(1)), 1e8),
         **exact("tandem_mm1_mm1_r90"),
         wanted=WANTED,
         draws=(DRAWN,) * 3,
     ),
     Case(
-        *("M/M/4-M/M/16", "tandem", 3.4, (station(4), station(16, mean_s=4.0)), 5e7),
+        *("M/M/4-M/M/16", "tandem", 3.4, (pool(4), pool(16, mean_s=4.0)), 5e7),
         **exact("tandem_mm4_mm16"),
         wanted=WANTED,
         draws=(DRAWN,) * 3,
     ),
     Case(
-        *("split", "split", 0.8 * 16 / WORK_S, (linear("sub_batch", 16, *SUB_BATCH_S),), 1.2e7, 1.896, 6.009),
+        *("split", "split", 0.8 * 16 / WORK_S, (station("sub_batch", 16, linear(*SUB_BATCH_S)),), 1.2e7, 1.896, 6.009),
         wanted={"numba": 3.0},
         batch=BATCH,
         size_pmf=SIZES,
@@ -128,19 +110,24 @@ RECURSION = [
 
 EVENTS = [
     Case(
-        *("bounded-pipeline", "pipeline", 0.5, (station(1), station(1, buffer=2)), 1.5e6),
+        *("bounded-pipeline", "pipeline", 0.5, (pool(1), pool(1, buffer=2)), 1.5e6),
         **exact("pipeline_bas_k2"),
         wanted={"simpy": 200.0},
     ),
     Case(
         # 3.2e8 queries of the plain recursion: launch when free and the eighth is there or the first has waited.
-        *("fusion-with-timer", "fusion", 4.0, (linear("fused", 1, 0.5, 0.125, max_queries=8, max_wait_s=0.5),)),
+        *(
+            "fusion-with-timer",
+            "fusion",
+            4.0,
+            (station("fused", 1, linear(0.5, 0.125), max_queries=8, max_wait_s=0.5),),
+        ),
         *(5e5, 1.7568, 3.3631),
         wanted={"simpy": 200.0},
     ),
     Case(
         *("interference", "interference", 3.2),
-        (station(8, interference="dynamic_rate", speed=[0.9**n for n in range(8)]),),
+        (pool(8, interference="dynamic_rate", speed=[0.9**n for n in range(8)]),),
         2e6,
         **exact("interf_m8"),
         wanted={"simpy": 200.0},

@@ -61,11 +61,7 @@ def load(name: str):
         return None
 
 
-def ours(case: Case, jobs: int, isa: str | None = None) -> Contender | None:
-    if not hasattr(_core, "simulate_system"):
-        MISSING.add("ours (_core.simulate_system)")
-        return None
-
+def ours(case: Case, jobs: int, isa: str | None = None) -> Contender:
     def call(at: int) -> Run:
         run = Run()
         with run.timed():

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from hercules_fast import _core
 from hercules_fast.cli import main
 from hercules_fast.tables import EfficiencyTable
 
@@ -91,14 +90,12 @@ def test_search_without_an_answer_is_1(fleet_file, capsys) -> None:
 
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-needs_core = pytest.mark.skipif(not hasattr(_core, "simulate_system"), reason="this build has no simulate_system")
 
 
 def simulate(fleet_file: Path, *more: str) -> int:
     return verb("simulate", fleet_file, *PAIR, "--threads", "20", "--queries", "8000", *more)
 
 
-@needs_core
 def test_simulate_prints_latencies_and_judges_the_sla(fleet_file, capsys) -> None:
     assert simulate(fleet_file, "--qps", "50") == 0
     out, _ = capsys.readouterr()
@@ -113,14 +110,12 @@ def test_simulate_prints_latencies_and_judges_the_sla(fleet_file, capsys) -> Non
     assert "missed" in capsys.readouterr().out
 
 
-@needs_core
 def test_simulate_a_pipeline(fleet_file, capsys) -> None:
     options = ("--kind", "cpu-sd", "--threads", "6,7", "--cores", "1,2", "--queries", "8000", "--qps", "50")
     assert verb("simulate", fleet_file, *PAIR, *options) == 0
     assert "cpu-sd: sparse 6x1, dense 7x2" in capsys.readouterr().out
 
 
-@needs_core
 @pytest.mark.parametrize("name", ["pipeline.toml", "offload.toml"])
 def test_simulate_what_a_file_describes(name: str, capsys) -> None:
     file = ("--config", str(EXAMPLES / name), "--queries", "20000")
@@ -132,7 +127,6 @@ def test_simulate_what_a_file_describes(name: str, capsys) -> None:
     assert len(document["stations"]) == 2
 
 
-@pytest.mark.skipif(not hasattr(_core, "sweep_systems"), reason="this build has no sweep_systems")
 def test_simulate_draws_a_load_curve(fleet_file, tmp_path, capsys) -> None:
     pytest.importorskip("matplotlib")
     options = ("--load-curve", "3", "--plot", str(tmp_path / "curve.svg"))

@@ -18,10 +18,6 @@ from tests.differential.test_search_inputs import SIZES
 from tests.unit.test_queueing_files import EXAMPLES
 from tests.unit.test_tables import make_table
 
-if not hasattr(_core, "simulate_system"):
-    pytest.skip("this build has no simulate_system", allow_module_level=True)
-
-needs_sweep = pytest.mark.skipif(not hasattr(_core, "sweep_systems"), reason="this build has no sweep_systems")
 MM1 = hf.System.pool(hf.LawService(mean_s=0.01))
 HALF = hf.Queries(qps=50.0)
 LAW = hf.Law(kind="lognormal", sigma=0.5)
@@ -140,7 +136,6 @@ def test_refusals_that_need_the_core() -> None:
     assert hf.simulate(lossy, hf.Queries(qps=120.0), queries=20_000).loss > 0.1
 
 
-@needs_sweep
 def test_a_load_curve_rises() -> None:
     results = load_curve(MM1, HALF, 5, queries=100_000)
     assert [r.qps for r in results] == pytest.approx([19.0, 38.0, 57.0, 76.0, 95.0])
@@ -148,14 +143,12 @@ def test_a_load_curve_rises() -> None:
     assert means == sorted(means), "on common random numbers more load is never faster in one pool"
 
 
-@needs_sweep
 def test_a_sweep_gives_what_single_runs_give() -> None:
     loads = [hf.Queries(qps=q) for q in (20.0, 60.0)]
     together = hf.sweep(MM1, loads, queries=20_000, seed=4)
     assert [r.to_dict() for r in together] == [hf.simulate(MM1, q, queries=20_000, seed=4).to_dict() for q in loads]
 
 
-@pytest.mark.skipif(not hasattr(_core, "max_load_system"), reason="this build has no max_load_system")
 def test_the_highest_load_of_mm1() -> None:
     """p99 of the sojourn is ln(100) / (mu - lambda): 92.1 ms is reached at lambda = 50."""
     sla = Sla(percentile=99, latency_ms=20.0 * math.log(100.0))

@@ -10,7 +10,7 @@ use hercules_core::queue::fusion::Limits;
 use hercules_core::queue::max_load::{self, Question};
 use hercules_core::queue::network::{Interference, MAX_STATIONS, Network, Route, Service, Station};
 use hercules_core::queue::recursion;
-use hercules_core::queue::run::{self, Engine, Job, Order, Report};
+use hercules_core::queue::run::{self, Engine, Job, Order, Report, Sweep};
 use hercules_core::queue::source::{Modulated, Process, Profile, Source, Trace};
 use hercules_core::queue::table::{MAX_ITEMS, MAX_THREADS, StageTable};
 use hercules_core::queue::{Law, Unit};
@@ -267,7 +267,7 @@ struct Call<'py> {
     order: Order,
 }
 
-/// Positional arguments of [`simulate_system`] from `system` to `waits`.
+/// Positional arguments of [`simulate_system`] from `system` to `seed`.
 type CallRow<'py> = (
     Bound<'py, PyAny>,
     Bound<'py, PyAny>,
@@ -312,8 +312,8 @@ fn run_calls(
     let runs = calls.iter().zip(&sources);
     let jobs: Vec<_> =
         runs.map(|(call, source)| Job { network: &call.network, source, qps: call.qps, order: &call.order }).collect();
-    let total = run::blocks(&jobs).map_err(CoreError)?;
-    let watched = watched(py, progress, total, |control| run::sweep(&jobs, threads, control))?;
+    let sweep = py.detach(|| Sweep::new(&jobs)).map_err(CoreError)?;
+    let watched = watched(py, progress, sweep.blocks(), |control| sweep.run(threads, control))?;
     if watched.interrupted {
         return Err(pyo3::exceptions::PyKeyboardInterrupt::new_err(()));
     }

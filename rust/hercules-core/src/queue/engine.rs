@@ -31,9 +31,9 @@ pub struct Plan<'a> {
     pub qps: f64,
     /// One for each segment.
     pub cuts: Vec<Cut>,
+    /// (size, probability) of every size that occurs, and the largest.
+    pub sizes: Vec<(u32, f64)>,
     pub max_size: u32,
-    /// Mean items of a query.
-    pub mean_items: f64,
     /// Keep every latency; keep histograms of the waits at stations.
     pub keep: bool,
     pub waits: bool,

@@ -471,15 +471,15 @@ impl<'p, 's> Server<'p, 's> {
             let batch = &mut self.batches[job.batch as usize];
             batch.held = batch.jobs.len() as u32;
             pool.outbox.extend(batch.jobs.iter().map(|one| Job { batch: job.batch, ..*one }));
-        } else if pool.station.unit == Unit::SubBatch && pool.next_unit != Some(Unit::SubBatch) {
-            let query = &mut self.inside[job.slot as usize];
-            query.parts_left -= 1;
-            if query.parts_left > 0 {
-                pool.idle += 1;
-                return;
-            }
-            pool.outbox.push_back(job);
         } else {
+            if pool.station.unit == Unit::SubBatch && pool.next_unit != Some(Unit::SubBatch) {
+                let query = &mut self.inside[job.slot as usize];
+                query.parts_left -= 1;
+                if query.parts_left > 0 {
+                    pool.idle += 1;
+                    return;
+                }
+            }
             pool.outbox.push_back(job);
         }
         pool.blocked.change(now, 1);

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::queue::law::Law;
 use crate::queue::network::Network;
 use crate::queue::percentile;
-use crate::queue::run::{self, Engine, Job, Order, Report};
+use crate::queue::run::{self, Engine, Job, Order, Report, Sweep};
 use crate::queue::source::{Process, Source};
 use crate::queue::table::Unit;
 use crate::rng::ln;
@@ -203,7 +203,7 @@ fn check(question: &Question) -> Result<()> {
 }
 
 /// Percentiles of queries so far apart that none meets another.
-pub fn unloaded(
+fn unloaded(
     network: &Network,
     source: &Source<'_>,
     order: &Order,
@@ -230,7 +230,7 @@ impl Search<'_> {
         (self.order.segments, self.order.warmup) = (Some(segments), Some(warmup));
         let (network, source, order) = (self.network, self.source, &self.order);
         let jobs: Vec<_> = loads.iter().map(|qps| Job { network, source, qps: Some(*qps), order }).collect();
-        let reports = run::sweep(&jobs, self.threads, self.control)?;
+        let reports = Sweep::new(&jobs)?.run(self.threads, self.control)?;
         self.probes += loads.len() as u64;
         self.simulated_queries += reports.iter().map(|report| report.queries).sum::<u64>();
         Ok(reports.into_iter().map(|report| self.judge(report)).collect())
@@ -272,11 +272,9 @@ impl Search<'_> {
         // The last step from kept to broken.
         let last = seen.iter().rposition(|(_, probe)| probe.broken.is_none());
         let mut round = Round::new(last.map_or(0.0, |last| seen[last].0), STEEPNESS);
-        for at in [last, Some(last.map_or(0, |last| last + 1))].into_iter().flatten().rev() {
-            if at < seen.len() {
-                let (qps, probe) = seen.swap_remove(at);
-                round.add(qps, probe);
-            }
+        let from = last.unwrap_or(0);
+        for (qps, probe) in seen.drain(from..).take(if last.is_some() { 2 } else { 1 }).rev() {
+            round.add(qps, probe);
         }
         loop {
             // Short runs say little: no need to be more exact about what they find.
@@ -287,13 +285,14 @@ impl Search<'_> {
             };
             if open.uncertainty <= self.question.precision || queries >= most {
                 if open.qps < bound {
-                    let guess = Round { steepness: open.steepness, ..Round::new(open.qps, STEEPNESS) };
-                    let again = guess.with(open.qps, open.probe);
-                    if let Some(exact) = self.narrow(again, 0.1 * self.question.precision, queries)? {
-                        open = exact;
-                    } else {
+                    let mut again = Round::new(open.qps, open.steepness);
+                    again.add(open.qps, open.probe);
+                    let Some(exact) = self.narrow(again, 0.1 * self.question.precision, queries)? else {
+                        // A lower load is broken on the way: nothing is kept for sure.
+                        answer.limit = open.limit;
                         return Ok(());
-                    }
+                    };
+                    open = exact;
                 }
                 (answer.qps, answer.limit) = (open.qps, open.limit);
                 (answer.low_qps, answer.high_qps) =
@@ -313,22 +312,7 @@ impl Search<'_> {
     fn narrow(&mut self, mut round: Round, tolerance: f64, queries: u64) -> Result<Option<Open>> {
         for _ in 0..MAX_PROBES {
             if let Some(limit) = round.is_over(tolerance, self.bound_qps) {
-                let Some((qps, probe)) = round.kept else { return Ok(None) };
-                let relative = probe.half_width / probe.ratio / round.steepness;
-                // How far above the promises would break, if they do: at the cap they may never.
-                let distance = -ln(probe.ratio) / round.steepness;
-                let is_long = probe.report.counted >= probe.report.interval_queries;
-                let uncertainty = match limit {
-                    // Too few queries for an interval: everything is open.
-                    _ if !is_long => f64::INFINITY,
-                    Limit::UtilisationCap if probe.ratio == 0.0 || distance >= 2.0 * relative => 0.0,
-                    // The backlog grows, or nothing may be lost: there is no share to be unsure of.
-                    Limit::Backlog => tolerance,
-                    Limit::Loss if self.question.loss == 0.0 => tolerance,
-                    _ if relative.is_nan() => f64::INFINITY,
-                    _ => relative.max(tolerance),
-                };
-                return Ok(Some(Open { qps, probe, limit, uncertainty, steepness: round.steepness }));
+                return Ok(self.found(round, limit, tolerance));
             }
             let next = round.next(tolerance, self.bound_qps);
             if next < LEAST_SHARE * self.bound_qps {
@@ -337,7 +321,31 @@ impl Search<'_> {
             let probe = self.probe_one(next, queries)?;
             round.add(next, probe);
         }
-        Ok(None)
+        // Not as near as was asked for: what is open is what lies between.
+        let (width, limit) = match (&round.kept, &round.broken) {
+            (Some((low, _)), Some((high, broken))) => (high / low - 1.0, broken.broken),
+            _ => (f64::INFINITY, None),
+        };
+        Ok(self.found(round, limit.unwrap_or(Limit::Backlog), width.max(tolerance)))
+    }
+
+    /// The load that a round keeps and how sure it is; the crossing lies within a relative `width` above.
+    fn found(&self, round: Round, limit: Limit, width: f64) -> Option<Open> {
+        let (qps, probe) = round.kept?;
+        let relative = probe.half_width / probe.ratio / round.steepness;
+        // How far above the promises would break, if they do: at the cap they may never.
+        let distance = -ln(probe.ratio) / round.steepness;
+        let uncertainty = match limit {
+            // Too few queries for an interval: everything is open.
+            _ if probe.report.counted < probe.report.interval_queries => f64::INFINITY,
+            Limit::UtilisationCap if probe.ratio == 0.0 || distance >= 2.0 * relative => 0.0,
+            // The backlog grows, or nothing may be lost: there is no share to be unsure of.
+            Limit::Backlog => width,
+            Limit::Loss if self.question.loss == 0.0 => width,
+            _ if relative.is_nan() => f64::INFINITY,
+            _ => relative.max(width),
+        };
+        Some(Open { qps, probe, limit, uncertainty, steepness: round.steepness })
     }
 }
 
@@ -358,12 +366,6 @@ struct Round {
 impl Round {
     fn new(guess: f64, steepness: f64) -> Self {
         Self { guess, kept: None, broken: None, latest: None, steepness, step: 0.01 }
-    }
-
-    fn with(mut self, qps: f64, probe: Probe) -> Self {
-        self.latest = Some((qps, probe.ratio));
-        self.kept = Some((qps, probe));
-        self
     }
 
     fn add(&mut self, qps: f64, probe: Probe) {
@@ -401,9 +403,13 @@ impl Round {
             return Some(by);
         }
         // Next to the crossing by the slope, with a broken load not far above: the slope may be that of a plateau.
-        let near = probe.ratio > 0.0 && -ln(probe.ratio) <= tolerance * self.steepness;
         let (upper, _) = self.broken.as_ref()?;
-        by.filter(|_| near && upper - qps <= BRACKET * tolerance * upper)
+        by.filter(|_| self.is_near(probe, tolerance) && upper - qps <= BRACKET * tolerance * upper)
+    }
+
+    /// Whether the slope puts the crossing within the tolerance.
+    fn is_near(&self, kept: &Probe, tolerance: f64) -> bool {
+        kept.ratio > 0.0 && -ln(kept.ratio) <= tolerance * self.steepness
     }
 
     fn next(&mut self, tolerance: f64, bound_qps: f64) -> f64 {
@@ -417,13 +423,13 @@ impl Round {
             (Some((low, kept)), Some((high, _))) => {
                 let (low, high) = (*low, *high);
                 let close = low * (1.0 + 0.5 * BRACKET * tolerance);
-                if kept.ratio > 0.0 && -ln(kept.ratio) <= tolerance * self.steepness && close < high {
+                if self.is_near(kept, tolerance) && close < high {
                     return close;
                 }
                 newton.filter(|next| *next > low && *next < high).unwrap_or(0.5 * (low + high))
             }
             (Some((low, kept)), None) => {
-                if kept.ratio > 0.0 && -ln(kept.ratio) <= tolerance * self.steepness && self.step < 0.02 {
+                if self.is_near(kept, tolerance) && self.step < 0.02 {
                     self.step *= 2.0;
                     return (low * (1.0 + 0.5 * BRACKET * tolerance)).min(bound_qps);
                 }

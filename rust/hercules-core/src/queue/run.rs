@@ -29,8 +29,9 @@ const LEAST_SEGMENT_QUERIES: f64 = 1000.0;
 const INTERVAL_CYCLES: f64 = 100.0;
 /// Most percentiles that are asked for.
 const MAX_PERCENTILES: usize = 1024;
-/// Batches of a run in all.
+/// Batches of a run in all, and most queries of one: buckets count to 2^32.
 const BATCHES: usize = 32;
+const MAX_BATCH: u64 = 1 << 31;
 /// Relaxation times that a system is given to forget that it began empty.
 const WARMUP_RELAXATIONS: f64 = 10.0;
 /// Relaxation times that a run must hold before it says how sure its percentiles are. In shorter ones the bursts that make
@@ -200,11 +201,12 @@ fn cuts(network: &Network, source: &Source<'_>, sizes: &[(u32, f64)], qps: f64, 
         }
         vec![order.queries.div_ceil(segments as u64); segments]
     };
+    let segments = lengths.len();
     if order.keep && lengths.iter().sum::<u64>() > MAX_KEPT {
         return Err(Error::invalid("queries", format!("are too many to keep a latency of each; at most {MAX_KEPT}")));
     }
-    let batches = BATCHES.div_ceil(lengths.len()) as u64;
     let cut = |queries: u64| {
+        let batches = (BATCHES.div_ceil(segments) as u64).max(queries.div_ceil(MAX_BATCH));
         let warmup = match order.warmup {
             Some(warmup) if warmup >= queries => {
                 let message = format!("is {warmup}; must be below the {queries} queries of a segment");
@@ -240,11 +242,6 @@ fn run_block((plan, engine, isa): &Planned<'_>, segments: Range<usize>, control:
     };
     control.advance();
     found
-}
-
-/// How many times a [`sweep`] will report progress.
-pub fn blocks(jobs: &[Job<'_>]) -> Result<usize> {
-    jobs.iter().map(|job| Ok(blocks_of(&job.plan()?).len())).sum()
 }
 
 /// Segments and warm-up of a run of so many queries at `qps`, by rule: what runs at lower rates take too, so that they
@@ -304,39 +301,55 @@ impl<'a> Job<'a> {
         let cuts = cuts(self.network, self.source, &sizes, qps, self.order)?;
         let isa = Isa::chosen(self.order.isa)?;
         let (network, source, order) = (self.network, self.source, self.order);
-        let mean_items = sizes.iter().map(|(size, p)| f64::from(*size) * p).sum();
         let (keep, waits) = (order.keep, order.waits);
-        Ok((Plan { network, source, qps, cuts, max_size, mean_items, keep, waits }, engine, isa))
+        Ok((Plan { network, source, qps, cuts, sizes, max_size, keep, waits }, engine, isa))
     }
 }
 
 /// Simulate one run.
 pub fn simulate(job: &Job<'_>, threads: usize, control: &Control) -> Result<Report> {
-    let mut reports = sweep(std::slice::from_ref(job), threads, control)?;
+    let mut reports = Sweep::new(std::slice::from_ref(job))?.run(threads, control)?;
     reports.pop().ok_or_else(|| Error::Internal("a run without a report".to_owned()))
 }
 
-/// Simulate several runs, all of their segments beside each other. Each is the same as alone.
-pub fn sweep(jobs: &[Job<'_>], threads: usize, control: &Control) -> Result<Vec<Report>> {
-    let plans = jobs.iter().map(Job::plan).collect::<Result<Vec<_>>>()?;
-    refuse_without_memory(plans.iter().map(|(plan, ..)| plan))?;
-    let is_serial = threads == 1 || plans.iter().map(|planned| blocks_of(planned).len()).sum::<usize>() == 1;
-    // A job is reported where its last block ends, and its records go: they are far larger than the report.
-    let run = |(planned, job): (&Planned<'_>, &Job<'_>)| {
-        let block = |segments| run_block(planned, segments, control);
-        let blocks = blocks_of(planned);
-        let found: Result<Vec<Vec<Segment>>> = if is_serial {
-            blocks.into_iter().map(block).collect()
-        } else {
-            blocks.into_par_iter().map(block).collect()
+/// Several runs, all of their segments beside each other. Each is the same as alone.
+#[derive(Debug)]
+pub struct Sweep<'a> {
+    plans: Vec<(Planned<'a>, &'a Order)>,
+}
+
+impl<'a> Sweep<'a> {
+    /// Check all before any work starts.
+    pub fn new(jobs: &[Job<'a>]) -> Result<Self> {
+        let plans = jobs.iter().map(|job| Ok((job.plan()?, job.order))).collect::<Result<Vec<_>>>()?;
+        refuse_without_memory(plans.iter().map(|((plan, ..), _)| plan))?;
+        Ok(Self { plans })
+    }
+
+    /// How many times [`Sweep::run`] will report progress.
+    pub fn blocks(&self) -> usize {
+        self.plans.iter().map(|(planned, _)| blocks_of(planned).len()).sum()
+    }
+
+    pub fn run(&self, threads: usize, control: &Control) -> Result<Vec<Report>> {
+        let is_serial = threads == 1 || self.blocks() == 1;
+        // A job is reported where its last block ends, and its records go: they are far larger than the report.
+        let run = |(planned, order): &(Planned<'a>, &Order)| {
+            let block = |segments| run_block(planned, segments, control);
+            let blocks = blocks_of(planned);
+            let found: Result<Vec<Vec<Segment>>> = if is_serial {
+                blocks.into_iter().map(block).collect()
+            } else {
+                blocks.into_par_iter().map(block).collect()
+            };
+            let segments: Vec<Segment> = found?.into_iter().flatten().collect();
+            Ok(report(&planned.0, planned.1, order, &segments))
         };
-        let segments: Vec<Segment> = found?.into_iter().flatten().collect();
-        Ok(report(&planned.0, planned.1, job.order, &segments))
-    };
-    if is_serial {
-        plans.iter().zip(jobs).map(run).collect()
-    } else {
-        pool::install(threads, || plans.par_iter().zip(jobs).map(run).collect())?
+        if is_serial {
+            self.plans.iter().map(run).collect()
+        } else {
+            pool::install(threads, || self.plans.par_iter().map(run).collect())?
+        }
     }
 }
 
@@ -379,12 +392,12 @@ pub fn draw(
 
 /// Whether the load is known to be carried, whatever a run of it looks like: pools without blocking and interference carry
 /// all that their capacities are above. Recorded runs, and segments that see a part of a cycle only, must show it.
-fn is_carried(plan: &Plan<'_>, sizes: &[(u32, f64)]) -> bool {
+fn is_carried(plan: &Plan<'_>) -> bool {
     let cycle = plan.source.profile_s() * plan.qps;
     plan.source.parts().is_none()
         && plan.cuts.iter().all(|cut| cut.queries as f64 >= cycle)
         && recursion::covers(plan.network)
-        && plan.network.capacities(sizes).into_iter().all(|capacity| plan.qps < capacity)
+        && plan.network.capacities(&plan.sizes).into_iter().all(|capacity| plan.qps < capacity)
 }
 
 fn report(plan: &Plan<'_>, engine: Engine, order: &Order, segments: &[Segment]) -> Report {
@@ -395,9 +408,8 @@ fn report(plan: &Plan<'_>, engine: Engine, order: &Order, segments: &[Segment]) 
     let (queries, seconds) = (count(&|s| s.queries), sum(&|s| s.seconds));
     let rate = if seconds > 0.0 { queries as f64 / seconds } else { f64::NAN };
     let after = counted + refused + dropped;
-    let sizes = plan.source.sizes();
     let rare = order.percentiles.iter().map(|p| statistics::needed_for_interval(*p)).fold(0.0, f64::max);
-    let interval_queries = memory(plan.network, plan.source, &sizes, plan.qps).interval.max(rare).ceil() as u64;
+    let interval_queries = memory(plan.network, plan.source, &plan.sizes, plan.qps).interval.max(rare).ceil() as u64;
     let is_long = counted >= interval_queries;
     let stations = plan.network.stations().enumerate().map(|(i, station)| {
         let mut all = Use::default();
@@ -445,7 +457,7 @@ fn report(plan: &Plan<'_>, engine: Engine, order: &Order, segments: &[Segment]) 
         batches: segments.iter().map(|segment| segment.record.batches.len()).sum(),
         warmup_cut: statistics::warmup_cut(segments),
         growth: statistics::growth(segments, plan.qps),
-        falls_behind: !is_carried(plan, &sizes) && statistics::falls_behind(segments, plan.qps),
+        falls_behind: !is_carried(plan) && statistics::falls_behind(segments, plan.qps),
         mean_in_system: sum(&|s| s.inside_query_s) / seconds,
         stations: stations.collect(),
         latencies_s,

@@ -71,8 +71,9 @@ impl Modulated {
             return Err(Error::invalid("switch", "leaves a phase that is never left or never entered"));
         };
         let mean: f64 = share.iter().zip(rates).map(|(p, r)| p * r).sum();
-        if mean <= 0.0 {
-            return Err(Error::invalid("rates", "are all 0"));
+        if !(mean > 0.0 && mean.is_finite()) {
+            let message = format!("have the mean {mean} over phases; it must be finite and above 0");
+            return Err(Error::invalid("rates", message));
         }
         let changes = share.iter().zip(&leave).map(|(p, rate)| p * rate).sum();
         let next = (0..k).map(|i| cumulative(&away(i).collect::<Vec<_>>())).collect();
@@ -391,7 +392,6 @@ impl<'a> Source<'a> {
             segment,
             scale_s: 1.0 / qps,
             time_s: 0.0,
-            index: 0,
             event: 0,
             together: 0,
             phase: 0,
@@ -418,9 +418,7 @@ impl<'a> Source<'a> {
                     queries.phase += 1;
                 }
                 let (duration, from, to) = profile.pieces[queries.phase];
-                let slope = (to - from) / duration;
-                let root = (from * from + 2.0 * slope * left).max(0.0).sqrt();
-                let into_s = if left > 0.0 { (2.0 * left / (from + root)).min(duration) } else { 0.0 };
+                let into_s = if left > 0.0 { reached(left, from, (to - from) / duration).min(duration) } else { 0.0 };
                 queries.phase_from_s = -into_s;
                 queries.phase_end_s = duration - into_s;
             }
@@ -428,6 +426,11 @@ impl<'a> Source<'a> {
         }
         queries
     }
+}
+
+/// When a straight rate has summed up to `sum`: rate x + slope x^2 / 2 = sum, in the form that does not cancel.
+fn reached(sum: f64, rate: f64, slope: f64) -> f64 {
+    2.0 * sum / (rate + (rate * rate + 2.0 * slope * sum).max(0.0).sqrt())
 }
 
 /// The queries of one segment in order.
@@ -443,8 +446,6 @@ pub struct Queries<'s, 'a> {
     scale_s: f64,
     /// The latest arrival.
     time_s: f64,
-    /// Queries so far.
-    index: u64,
     /// Arrivals of groups so far, and queries of the latest that are still to come.
     event: u64,
     together: u64,
@@ -455,16 +456,12 @@ pub struct Queries<'s, 'a> {
 }
 
 impl Queries<'_, '_> {
-    /// Arrival time of the latest query.
-    pub fn time_s(&self) -> f64 {
-        self.time_s
-    }
-
     /// Size of query `index`.
     #[inline]
     pub fn size(&self, index: u64) -> u32 {
-        if let Process::Trace(Trace { sizes: Some(sizes), .. }) = &self.source.process {
-            let Process::Trace(trace) = &self.source.process else { unreachable!() };
+        if let Process::Trace(trace) = &self.source.process
+            && let Some(sizes) = trace.sizes
+        {
             let part = trace.part(self.segment);
             // The caller's array may change under our eyes: never an item count that tables do not have.
             return sizes[part.start + (index % part.len() as u64) as usize].clamp(1, i64::from(MAX_ITEMS)) as u32;
@@ -475,7 +472,6 @@ impl Queries<'_, '_> {
     /// Arrival time of the next query.
     #[inline]
     pub fn next_time(&mut self) -> f64 {
-        self.index += 1;
         if self.together > 0 {
             self.together -= 1;
             return self.time_s;
@@ -536,9 +532,7 @@ impl Queries<'_, '_> {
             let rest_s = self.phase_end_s - self.time_s;
             let until_end = (rate + 0.5 * slope * rest_s) * rest_s;
             if until_end >= left && left > 0.0 {
-                // rate x + slope x^2 / 2 = left, in the form that does not cancel.
-                let root = (rate * rate + 2.0 * slope * left).max(0.0).sqrt();
-                self.time_s = (self.time_s + 2.0 * left / (rate + root)).min(self.phase_end_s);
+                self.time_s = (self.time_s + reached(left, rate, slope)).min(self.phase_end_s);
                 return;
             }
             left -= until_end;

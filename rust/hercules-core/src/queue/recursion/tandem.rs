@@ -250,13 +250,14 @@ pub(super) fn run(mut block: Block<'_, '_>) -> Result<Vec<Segment>> {
         let free = last.state.free[..last.station.threads as usize].iter().map(|free| free[lane]);
         came + free.fold(0.0, f64::max)
     });
+    let mean_items: f64 = plan.sizes.iter().map(|(size, p)| f64::from(*size) * p).sum();
     let segment = |(lane, record)| {
         let uses = stages.iter().map(|stage| {
             let (all, (before, jobs_before)) = (&stage.account, &stage.warm);
             let jobs = stage.jobs - jobs_before;
             let busy_s = all.busy_s[lane] - before.busy_s[lane];
             let wait_s = all.sojourn_s[lane] - before.sojourn_s[lane] - busy_s;
-            let items = (jobs as f64 * plan.mean_items).round() as u64;
+            let items = (jobs as f64 * mean_items).round() as u64;
             Use { busy_s, wait_s, jobs, executions: jobs, items, ..Use::default() }
         });
         Segment {
