@@ -1,7 +1,8 @@
 //! The computing core of hercules-fast: no Python anywhere, `cargo test` stands alone.
 //!
 //! Rooms: [`sls`] (embedding-bag kernels), [`host`] (this machine's memory, timed), [`queue`] (tail-latency simulator),
-//! [`search`] (scheduling search), [`dram`] (cycle-level memory), [`nmp`] (near-memory processing).
+//! [`search`] (scheduling search), [`dram`] (cycle-level memory), [`nmp`] (near-memory processing),
+//! [`provision`] (machines for a load).
 //! `search` uses `queue`, `nmp` uses `dram`; no other arrow runs between rooms. [`error`], [`rng`], [`pool`],
 //! [`helpers`], [`cpu`] and [`control`] serve all of them.
 
@@ -13,6 +14,7 @@ pub mod helpers;
 pub mod host;
 pub mod nmp;
 pub mod pool;
+pub mod provision;
 pub mod queue;
 pub mod rng;
 pub mod search;
