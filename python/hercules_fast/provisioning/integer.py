@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from hercules_fast.provisioning.linear import LinearSolution
 from hercules_fast.provisioning.problem import COVER_TOL, FloatArray, IntArray, Problem, shortfall_qps
+from hercules_fast.provisioning.relaxed import LinearSolution
 from hercules_fast.provisioning.streams import below, random_bits
 
 __all__ = ["whole_machines"]
