@@ -9,6 +9,7 @@
 //! stock      sum of x[r, w] over the rows of type h <= stock[h]    price u[h] >= 0, cost per machine
 //! ```
 //!
-//! [`fleet`] holds the data.
+//! [`fleet`] holds the data; [`whole`] makes a fractional answer one of whole machines.
 
 pub mod fleet;
+pub mod whole;
