@@ -11,8 +11,16 @@ import numpy as np
 import pytest
 
 import hercules_fast as hf
-from hercules_fast.provisioning import Policy, Problem, greedy, largest_scale, oblivious, provision, solve_linear
-from hercules_fast.provisioning.linear import LinearSolution
+from hercules_fast.provisioning import (
+    LinearSolution,
+    Policy,
+    Problem,
+    greedy,
+    largest_scale,
+    oblivious,
+    provision,
+    solve_linear,
+)
 from hercules_fast.tables import EfficiencyTable
 from hercules_fast.traffic import LoadTrace
 

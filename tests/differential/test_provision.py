@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hercules_fast.provisioning import Problem, greedy, largest_scale, price_bound, solve_linear, whole_machines
 from hercules_fast.provisioning.baselines import _oblivious_servers, greedy_servers
-from hercules_fast.provisioning.linear import shed_penalties
+from hercules_fast.provisioning.relaxed import shed_penalties
 from hercules_fast.provisioning.streams import order, random_bits
 from tests.reference import provisioning as slow
 
@@ -41,7 +41,7 @@ def in_stock(problem):
 
 @given(problems())
 def test_linear_optimum_is_the_exact_simplex(problem):
-    weight = shed_penalties(problem)
+    weight = shed_penalties(problem)[0]
     answer = solve_linear(problem)
     for t, demand in enumerate(problem.demand_qps):
         shed, power = slow.linear_optimum(
@@ -55,9 +55,9 @@ def test_linear_optimum_is_the_exact_simplex(problem):
 
 @given(problems(max_servers=2, max_workloads=3, max_stock=3))
 def test_whole_machines_against_every_integer_plan(problem):
-    weight = shed_penalties(problem)
+    weight = shed_penalties(problem)[0]
     linear = solve_linear(problem)
-    plan = whole_machines(problem, linear)
+    plan = whole_machines(problem, linear).dense()
     dearest = problem.power_w.max(initial=0.0)
     for t, demand in enumerate(problem.demand_qps):
         arguments = (problem.qps.tolist(), problem.power_w.tolist(), demand.tolist())
@@ -79,10 +79,10 @@ def test_whole_machines_find_the_optimum_of_most_small_instances():
             demand_qps=rng.uniform(20, 110, (1, 2)),
             stock=rng.integers(1, 4, 3),
         )
-        weight = shed_penalties(problem).tolist()
+        weight = shed_penalties(problem)[0].tolist()
         arguments = (problem.qps.tolist(), problem.power_w.tolist(), problem.demand_qps[0].tolist())
         shed, power = slow.whole_optimum(*arguments, problem.stock.tolist(), weight)
-        plan = whole_machines(problem, solve_linear(problem))[0]
+        plan = whole_machines(problem, solve_linear(problem)).dense()[0]
         our_shed, our_power = slow.plan_cost(plan.tolist(), *arguments, weight)
         if shed == 0.0:
             fits += 1
@@ -129,7 +129,7 @@ def test_whole_machines_are_near_the_integer_program():
         demand_qps=shape * (0.7 * largest_scale(qps, shape, stock)),
         stock=stock,
     )
-    plan = whole_machines(problem, solve_linear(problem))
+    plan = whole_machines(problem, solve_linear(problem)).dense()
     assert not problem.shortfall_qps(plan).any()
     best = np.array([integer_program(problem, t) for t in range(problem.n_intervals)])
     over = problem.total_power_w(plan) / best - 1.0
@@ -140,7 +140,7 @@ def test_whole_machines_are_near_the_integer_program():
 @given(problems(max_servers=4, max_workloads=4), st.floats(0.0, 50.0))
 def test_price_bound_is_the_sum_over_workloads(problem, price):
     u = np.full((problem.n_intervals, problem.n_servers), price)
-    penalty = np.tile(shed_penalties(problem), (problem.n_intervals, 1))
+    penalty = shed_penalties(problem)
     fast = price_bound(problem.qps, problem.power_w, problem.demand_qps, problem.stock, u, penalty)
     for t, demand in enumerate(problem.demand_qps):
         rows = (problem.qps.tolist(), problem.power_w.tolist(), demand.tolist(), problem.stock.tolist())
@@ -188,7 +188,7 @@ def test_largest_scale_is_where_shedding_starts(problem):
     if scale == 0.0:
         assert not problem.eligible[:, demand > 0].any(axis=0).all()
         return
-    weight = shed_penalties(problem).tolist()
+    weight = shed_penalties(problem)[0].tolist()
     for factor, sheds in ((0.999, False), (1.001, True)):
         asked = (demand * scale * factor).tolist()
         shed, _ = slow.linear_optimum(

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from hercules_fast.errors import InternalError, SolverError
+from hercules_fast.provisioning.assignment import Assignment
 from hercules_fast.provisioning.certificate import load_prices, price_bound
 from hercules_fast.provisioning.problem import FloatArray, Problem, shortfall_qps
+from hercules_fast.provisioning.relaxed import LinearSolution, shed_penalties
 
-__all__ = ["LinearSolution", "largest_scales", "solve_linear"]
+__all__ = ["largest_scales", "solve_linear"]
 
-# A unit of load that is shed costs this many times the worst watts per q/s of its workload.
-SHED_FACTOR = 20.0
 # ... and this many times more whenever the answer sheds although less shed is possible.
 _RAISE_PENALTY = 16.0
 _MAX_RAISES = 5
@@ -33,60 +33,13 @@ GAP_TOL = 1e-6
 _SOLVER_TOL = 1e-9
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class LinearSolution:
-    """The fractional optimum of every interval, its prices and its certificate."""
-
-    servers: FloatArray
-    """[T, H, W] machines, fractional."""
-    power_w: FloatArray
-    """[T] provisioned power; no penalty in it."""
-    shed_qps: FloatArray
-    """[T, W] demand that the stock cannot cover."""
-    objective_w: FloatArray
-    """[T] what was minimised: ``power_w + sum(penalty * shed_qps)``."""
-    penalty_w_per_qps: FloatArray
-    """[T, W] cost of shedding; raised until the weighted shed was the least possible."""
-    stock_price_w: FloatArray
-    """[T, H] u: objective saved per further machine of the type."""
-    load_price_w: FloatArray
-    """[T, W] v: objective added per further q/s, W per q/s."""
-    bound_w: FloatArray
-    """[T] certificate g(u), computed apart from the solver: no plan, fractional or whole, has a lower objective."""
-    resolved: tuple[int, ...]
-    """Intervals that were solved again without a warm start, because objective and certificate disagreed."""
-
-    @property
-    def gap(self) -> FloatArray:
-        """[T] relative distance of objective and certificate; what HiGHS' answers leave open."""
-        return relative_gap(self.objective_w, self.bound_w)
-
-
-def relative_gap(objective_w: FloatArray, bound_w: FloatArray) -> FloatArray:
-    """``(objective - bound) / objective``, 0 where the objective is 0."""
-    scale = np.where(objective_w > 0, objective_w, 1.0)
-    return (objective_w - bound_w) / scale
-
-
-def shed_penalties(problem: Problem) -> FloatArray:
-    """[W] W per q/s that is shed: ``SHED_FACTOR`` times the worst power per q/s among the eligible types.
-
-    A workload that no type in stock can run gets the largest penalty of the others: its load is shed in any case.
-    """
-    usable = problem.eligible
-    per_qps = np.where(usable, problem.power_w, 0.0) / np.where(usable, problem.qps, 1.0)
-    worst = SHED_FACTOR * per_qps.max(axis=0)
-    fallback = worst.max() if worst.max() > 0 else 1.0
-    return np.where(worst > 0, worst, fallback)
-
-
 def solve_linear(problem: Problem) -> LinearSolution:
     """Solve every interval of ``problem``; HiGHS on one thread, the basis carried through time.
 
     The same problem gives the same bytes. Raises :class:`SolverError` naming interval and status when HiGHS ends
     anywhere but at an optimum.
     """
-    model = _Model(problem, shed_penalties(problem))
+    model = _Model(problem, shed_penalties(problem)[0])
     least = _LeastShed(problem)
     answers = [model.solve(t, least) for t in range(problem.n_intervals)]
     solution = _assemble(problem, answers, ())
@@ -115,7 +68,7 @@ def _assemble(problem: Problem, answers: list[_Answer], resolved: tuple[int, ...
     power_w = problem.total_power_w(servers)
     shed_qps = problem.shortfall_qps(servers)
     return LinearSolution(
-        servers=servers,
+        assignment=Assignment.from_dense(servers),
         power_w=power_w,
         shed_qps=shed_qps,
         objective_w=power_w + (penalty * shed_qps).sum(axis=1),
@@ -123,6 +76,7 @@ def _assemble(problem: Problem, answers: list[_Answer], resolved: tuple[int, ...
         stock_price_w=u,
         load_price_w=v,
         bound_w=price_bound(problem.qps, problem.power_w, problem.demand_qps, problem.stock, u, penalty),
+        solver=("highs",) * len(answers),
         resolved=resolved,
     )
 
@@ -298,7 +252,7 @@ class _LeastShed:
 
     def __init__(self, problem: Problem):
         self.problem = problem
-        self.weights = shed_penalties(problem)
+        self.weights = shed_penalties(problem)[0]
         self.program: _Program | None = None
 
     def is_exceeded(self, t: int, shed: FloatArray) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,14 +27,30 @@ DEMAND_RANGE_QPS = (1e-6, 1e12)
 STOCK_MAX = 10_000_000
 
 
+# Cost of a watt and of a machine: any currency, any scale, but no entry that would be lost beside the others.
+COST_RANGE = (1e-9, 1e9)
+GROUP_MAX = 100_000
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Problem:
     """One fleet and its demand over T intervals; checked when it is made, read-only afterwards.
 
-    ``qps``: float64 [H, W], latency-bounded throughput of one server of type h on workload w; 0 = not eligible.
-    ``power_w``: float64 [H, W], provisioned power of that server; read only where ``qps`` > 0.
-    ``demand_qps``: float64 [T, W], load to be covered, headroom included. ``stock``: int64 [H], machines there are.
+    A *row* is a way to use a server type. One row per type is the rule; a type whose configurations differ in rate and
+    power may have several, told by ``row_type``, which share its stock.
+
+    ``qps``: float64 [R, W], latency-bounded throughput of one server of row r on workload w; 0 = not eligible.
+    ``power_w``: float64 [R, W], provisioned power of that server; read only where ``qps`` > 0.
+    ``demand_qps``: float64 [T, W], load to be covered, headroom included.
+    ``stock``: int64 [H], machines there are of each type, or [T, H] where that changes (maintenance, deliveries).
+    ``row_type``: int64 [R], the type of each row; left out: row r is type r.
+    ``watt_cost``: float64 [T, H], cost of a watt (an energy price, a carbon intensity); left out: 1.
+    ``machine_cost``: float64 [T, H], cost of a machine that is on, beside its watts; left out: 0.
+    ``group``: int64 [R, W], machines come in multiples of it (a model spread over several servers; ``qps`` and
+    ``power_w`` stay those of one machine); left out: 1.
     ``servers``, ``workloads``: the names of the H types and W workloads; positions ("T2", "0") when left out.
+
+    What is minimised is ``sum (watt_cost * power_w + machine_cost) * machines`` plus penalties for load that is shed.
 
     Raises :class:`InputError` (field, place by name, value, what is allowed) and :class:`DTypeError`.
     """
@@ -43,52 +59,84 @@ class Problem:
     power_w: FloatArray
     demand_qps: FloatArray
     stock: IntArray
+    row_type: IntArray | None = None
+    watt_cost: FloatArray | None = None
+    machine_cost: FloatArray | None = None
+    group: IntArray | None = None
     servers: tuple[str, ...] = ()
     workloads: tuple[str, ...] = ()
-    eligible: npt.NDArray[np.bool_] = field(init=False)
-    """bool [H, W]: the server can run the workload within its SLA and at least one is in stock."""
 
     def __post_init__(self) -> None:
         qps = _as_float("qps", self.qps, 2)
         power_w = _as_float("power_w", self.power_w, 2)
         demand_qps = _as_float("demand_qps", self.demand_qps, 2)
         stock = _as_counts("stock", self.stock)
-        n_servers, n_workloads = qps.shape
-        if not n_servers or not n_workloads or not len(demand_qps):
+        n_rows, n_workloads = qps.shape
+        if not n_rows or not n_workloads or not len(demand_qps):
             raise InputError(
                 f"qps {qps.shape}, demand_qps {demand_qps.shape}: "
                 "at least one server type, workload and interval is needed"
             )
-        _same_shape("power_w", power_w.shape, (n_servers, n_workloads), "[servers, workloads], like qps")
+        _same_shape("power_w", power_w.shape, qps.shape, "[servers, workloads], like qps")
         _same_shape("demand_qps", demand_qps.shape, (len(demand_qps), n_workloads), "[intervals, workloads]")
-        _same_shape("stock", stock.shape, (n_servers,), "[servers]")
+        if self.row_type is None:
+            row_type, n_servers = np.arange(n_rows), n_rows
+        else:
+            row_type = _as_counts("row_type", self.row_type)
+            _same_shape("row_type", row_type.shape, (n_rows,), "[rows of qps]")
+            n_servers = int(stock.shape[-1]) if stock.ndim else 0
+            _counts_in("row_type", row_type, 0, n_servers - 1, "types, in the order of stock")
+        if stock.ndim == 2:
+            _same_shape("stock", stock.shape, (len(demand_qps), n_servers), "[intervals, servers]")
+        else:
+            _same_shape("stock", stock.shape, (n_servers,), "[servers]")
         servers = _names("servers", self.servers, n_servers)
         workloads = _names("workloads", self.workloads, n_workloads)
 
         def pair(place: tuple[int, ...]) -> str:
-            return f"server {servers[place[0]]!r}, workload {workloads[place[1]]!r}"
+            server = servers[int(row_type[place[0]])]
+            where = "" if self.row_type is None else f" (row {place[0]})"
+            return f"server {server!r}{where}, workload {workloads[place[1]]!r}"
 
         def at(place: tuple[int, ...]) -> str:
             return f"interval {place[0]}, workload {workloads[place[1]]!r}"
 
+        def of_type(place: tuple[int, ...]) -> str:
+            return f"interval {place[0]}, server {servers[place[1]]!r}"
+
         _in_range("qps", qps, QPS_RANGE, "q/s (0 = not eligible)", pair)
         _in_range("power_w", np.where(qps > 0, power_w, POWER_RANGE_W[0]), POWER_RANGE_W, "W", pair, zero=False)
         _in_range("demand_qps", demand_qps, DEMAND_RANGE_QPS, "q/s (0 = no load)", at)
-        for server, count in zip(servers, stock.tolist(), strict=True):
-            if not 0 <= count <= STOCK_MAX:
-                raise InputError(f"stock: server {server!r} has {count}; allowed: 0 to {STOCK_MAX} machines")
+        if not ((stock >= 0) & (stock <= STOCK_MAX)).all():
+            place = np.argwhere((stock < 0) | (stock > STOCK_MAX))[0].tolist()
+            when = f"interval {place[0]}, " if stock.ndim == 2 else ""
+            raise InputError(
+                f"stock: {when}server {servers[place[-1]]!r} has {stock[tuple(place)]}; "
+                f"allowed: 0 to {STOCK_MAX} machines"
+            )
+        per_type = (len(demand_qps), n_servers)
+        watt_cost = _as_cost("watt_cost", self.watt_cost, per_type, of_type, zero=False)
+        machine_cost = _as_cost("machine_cost", self.machine_cost, per_type, of_type, zero=True)
+        group = None
+        if self.group is not None:
+            group = _as_counts("group", self.group)
+            _same_shape("group", group.shape, qps.shape, "[servers, workloads], like qps")
+            _counts_in("group", group, 1, GROUP_MAX, "machines")
 
         power_w = np.where(qps > 0, power_w, 0.0)  # what stood there for pairs that cannot run is not data
-        eligible = (qps > 0) & (stock > 0)[:, None]
-        arrays: dict[str, npt.NDArray[Any]] = {
+        arrays: dict[str, npt.NDArray[Any] | None] = {
             "qps": qps,
             "power_w": power_w,
             "demand_qps": demand_qps,
             "stock": stock,
-            "eligible": eligible,
+            "row_type": None if self.row_type is None else row_type,
+            "watt_cost": watt_cost,
+            "machine_cost": machine_cost,
+            "group": group,
         }
         for name, value in arrays.items():
-            value.setflags(write=False)
+            if value is not None:
+                value.setflags(write=False)
             object.__setattr__(self, name, value)
         object.__setattr__(self, "servers", servers)
         object.__setattr__(self, "workloads", workloads)
@@ -101,23 +149,63 @@ class Problem:
     @property
     def n_servers(self) -> int:
         """H."""
-        return len(self.stock)
+        return int(self.stock.shape[-1])
+
+    @property
+    def n_rows(self) -> int:
+        """R; H where ``row_type`` is left out."""
+        return len(self.qps)
 
     @property
     def n_workloads(self) -> int:
         """W."""
         return int(self.qps.shape[1])
 
+    @property
+    def types(self) -> IntArray:
+        """int64 [R], the type of each row."""
+        return np.arange(self.n_rows) if self.row_type is None else self.row_type
+
+    @property
+    def stocks(self) -> IntArray:
+        """int64 [T, H], the stock of each interval."""
+        return np.broadcast_to(self.stock, (self.n_intervals, self.n_servers))
+
+    @property
+    def eligible(self) -> npt.NDArray[np.bool_]:
+        """bool [R, W]: the server can run the workload within its SLA and there is one in some interval."""
+        return np.asarray((self.qps > 0) & (self.stocks.max(axis=0) > 0)[self.types][:, None])
+
+    def cost(self, t: int) -> FloatArray:
+        """[R, W] cost of one machine on each pair in interval t: what is minimised."""
+        cost = self.power_w
+        if self.watt_cost is not None:
+            cost = cost * self.watt_cost[t, self.types][:, None]
+        if self.machine_cost is not None:
+            cost = cost + self.machine_cost[t, self.types][:, None]
+        return np.where(self.qps > 0, cost, 0.0)
+
+    def interval(self, t: int) -> Problem:
+        """Interval t alone."""
+        part = slice(t, t + 1)
+        return replace(
+            self,
+            demand_qps=self.demand_qps[part],
+            stock=self.stock if self.stock.ndim == 1 else self.stock[part],
+            watt_cost=None if self.watt_cost is None else self.watt_cost[part],
+            machine_cost=None if self.machine_cost is None else self.machine_cost[part],
+        )
+
     def capacity_qps(self, servers_on: IntArray | FloatArray) -> FloatArray:
-        """Throughput [..., W] of ``servers_on`` [..., H, W] machines, in the units of ``qps``."""
+        """Throughput [..., W] of ``servers_on`` [..., R, W] machines, in the units of ``qps``."""
         return np.asarray((servers_on * self.qps).sum(axis=-2), dtype=np.float64)
 
     def total_power_w(self, servers_on: IntArray | FloatArray) -> FloatArray:
-        """Provisioned power [...] of ``servers_on`` [..., H, W] machines."""
+        """Provisioned power [...] of ``servers_on`` [..., R, W] machines."""
         return np.asarray((servers_on * self.power_w).sum(axis=(-2, -1)), dtype=np.float64)
 
     def shortfall_qps(self, servers_on: IntArray | FloatArray) -> FloatArray:
-        """Demand [T, W] that ``servers_on`` [T, H, W] leaves uncovered; exactly 0 within ``COVER_TOL``."""
+        """Demand [T, W] that ``servers_on`` [T, R, W] leaves uncovered; exactly 0 within ``COVER_TOL``."""
         return shortfall_qps(self.demand_qps, self.capacity_qps(servers_on))
 
 
@@ -141,6 +229,24 @@ def _as_counts(name: str, value: object) -> IntArray:
     if array.dtype.kind not in "iu":
         raise DTypeError(f"{name}: dtype {array.dtype} does not count machines; accepted: integers")
     return np.array(array, dtype=np.int64)
+
+
+def _as_cost(
+    name: str, value: object, shape: tuple[int, int], where: Callable[[tuple[int, ...]], str], zero: bool
+) -> FloatArray | None:
+    if value is None:
+        return None
+    cost = _as_float(name, value, 2)
+    _same_shape(name, cost.shape, shape, "[intervals, servers]")
+    _in_range(name, cost, COST_RANGE, "per W" if name == "watt_cost" else "per machine", where, zero=zero)
+    return cost
+
+
+def _counts_in(name: str, counts: IntArray, low: int, high: int, unit: str) -> None:
+    bad = np.argwhere((counts < low) | (counts > high))
+    if len(bad):
+        place = tuple(bad[0].tolist())
+        raise InputError(f"{name}: {list(place)} is {counts[place]}; allowed: {low} to {high} {unit}")
 
 
 def _same_shape(name: str, got: tuple[int, ...], wanted: tuple[int, ...], meaning: str) -> None:

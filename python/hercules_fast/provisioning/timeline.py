@@ -11,10 +11,11 @@ import numpy as np
 from hercules_fast.errors import DTypeError, InputError, InternalError, UnknownNameError
 from hercules_fast.provisioning.baselines import greedy, greedy_order_spread, oblivious
 from hercules_fast.provisioning.integer import whole_machines
-from hercules_fast.provisioning.linear import LinearSolution, relative_gap, solve_linear
+from hercules_fast.provisioning.linear import solve_linear
 from hercules_fast.provisioning.plan import Plan
 from hercules_fast.provisioning.policy import MOST_HEADROOM, Policy, steepest_growth
 from hercules_fast.provisioning.problem import FloatArray, IntArray, Problem
+from hercules_fast.provisioning.relaxed import LinearSolution, relative_gap
 from hercules_fast.provisioning.scale import fleet_scale, scale_load
 from hercules_fast.traffic import LoadTrace
 
@@ -87,7 +88,7 @@ def provision(table: EfficiencySource, load: LoadTrace, stock: Mapping[str, int]
     )
 
     linear = solve_linear(problem)
-    servers_on = whole_machines(problem, linear)
+    servers_on = whole_machines(problem, linear).dense()
     if linear.resolved:
         worst = float(np.abs(linear.gap).max())
         notes.append(f"{len(linear.resolved)} intervals were solved without a warm start; worst gap left {worst:.1e}")

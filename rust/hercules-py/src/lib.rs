@@ -10,10 +10,12 @@ mod host;
 mod info;
 mod list;
 mod nmp;
+mod provision;
 mod queueing;
 mod search;
 mod sls;
 mod table;
+mod whole;
 
 #[pymodule]
 mod _core {
@@ -28,6 +30,8 @@ mod _core {
     #[pymodule_export]
     use crate::nmp::simulate_nmp;
     #[pymodule_export]
+    use crate::provision::provision_linear;
+    #[pymodule_export]
     use crate::queueing::{
         draw_queries, max_load_system, service_draws, simulate_system, station_capacities, sweep_systems,
     };
@@ -37,4 +41,6 @@ mod _core {
     use crate::sls::{embedding_bag, embedding_bag_collection, sparse_lengths_sum};
     #[pymodule_export]
     use crate::table::TableRows;
+    #[pymodule_export]
+    use crate::whole::provision_whole;
 }

@@ -20,9 +20,9 @@ mod tests;
 pub use desk::COVER_TOL;
 
 use super::fleet::{Assignment, Fleet, Interval};
+use super::timeline::Timeline;
 use crate::control::Control;
 use crate::error::{Error, Result};
-use crate::pool;
 use crate::rng::{Purpose, Stream};
 use cover::Menu;
 use desk::Desk;
@@ -51,93 +51,117 @@ const OUT: u64 = 4;
 /// Prices of a disturbance differ by up to this part of a machine's.
 const NOISE: f64 = 0.1;
 
-/// An interval to be answered: its linear optimum, and the price `[types]` of a machine of each type at that optimum.
-#[derive(Clone, Debug)]
-pub struct Task<'a> {
-    pub interval: Interval<'a>,
-    pub relaxed: Assignment<f64>,
+/// Linear optima of the intervals of a timeline; arrays are interval by interval.
+#[derive(Clone, Copy, Debug)]
+pub struct Relaxed<'a> {
+    /// `[intervals + 1]`: where the places of an interval begin, and after the last where they end.
+    pub starts: &'a [usize],
+    pub row: &'a [u32],
+    pub workload: &'a [u32],
+    /// Machines at each place, fractional.
+    pub machines: &'a [f64],
+    /// `[intervals, types]` price of a machine.
     pub stock_price: &'a [f64],
 }
 
-impl Task<'_> {
-    /// Whether shapes and values fit `fleet`.
-    pub fn check(&self, fleet: &Fleet<'_>) -> Result<()> {
-        self.interval.check(fleet)?;
-        let (u, relaxed) = (self.stock_price, &self.relaxed);
-        if u.len() != fleet.types() {
-            return Err(Error::invalid("stock_price", format!("has {} entries; must have {}", u.len(), fleet.types())));
-        }
-        if let Some(h) = u.iter().position(|u| !(u.is_finite() && *u >= 0.0)) {
-            return Err(Error::invalid("stock_price", format!("[{h}] is {}; must be finite, 0 or more", u[h])));
-        }
-        let places = relaxed.row.len();
-        for (field, len) in [("workload", relaxed.workload.len()), ("machines", relaxed.machines.len())] {
-            if len != places {
-                return Err(Error::invalid(field, format!("has {len} entries for {places} of row")));
+impl<'a> Relaxed<'a> {
+    fn check(&self, fleet: &Fleet<'_>, intervals: usize) -> Result<()> {
+        let places = self.row.len();
+        let wanted = [
+            ("starts", self.starts.len(), intervals + 1),
+            ("workload", self.workload.len(), places),
+            ("machines", self.machines.len(), places),
+            ("stock_price", self.stock_price.len(), intervals * fleet.types()),
+        ];
+        for (field, len, wanted) in wanted {
+            if len != wanted {
+                return Err(Error::invalid(field, format!("has {len} entries; must have {wanted}")));
             }
         }
-        for (i, ((&r, &w), &machines)) in relaxed.row.iter().zip(&relaxed.workload).zip(&relaxed.machines).enumerate() {
-            if r as usize >= fleet.rows() {
-                return Err(Error::invalid("row", format!("entry {i} is {r}; must be below {}", fleet.rows())));
+        if self.starts[0] != 0 || self.starts[intervals] != places || !self.starts.is_sorted() {
+            return Err(Error::invalid("starts", format!("must rise from 0 to {places}, the number of places")));
+        }
+        for (field, values, limit) in [("row", self.row, fleet.rows()), ("workload", self.workload, fleet.workloads())]
+        {
+            if let Some(i) = values.iter().position(|&value| value as usize >= limit) {
+                return Err(Error::invalid(field, format!("entry {i} is {}; must be below {limit}", values[i])));
             }
-            if w as usize >= fleet.workloads() {
-                let allowed = fleet.workloads();
-                return Err(Error::invalid("workload", format!("entry {i} is {w}; must be below {allowed}")));
+        }
+        for (field, values) in [("machines", self.machines), ("stock_price", self.stock_price)] {
+            if let Some(i) = values.iter().position(|x| !(x.is_finite() && *x >= 0.0)) {
+                return Err(Error::invalid(field, format!("entry {i} is {}; must be finite, 0 or more", values[i])));
             }
-            if !(machines.is_finite() && machines >= 0.0) {
-                let message = format!("entry {i} is {machines}; must be finite, 0 or more");
-                return Err(Error::invalid("machines", message));
-            }
-            if machines > 0.0 && fleet.row(r as usize).0[w as usize] <= 0.0 {
-                let message = format!("entry {i}: row {r} cannot serve workload {w}");
-                return Err(Error::invalid("machines", message));
-            }
+        }
+        let able = |i: usize| fleet.row(self.row[i] as usize).0[self.workload[i] as usize] > 0.0;
+        if let Some(i) = (0..places).find(|&i| self.machines[i] > 0.0 && !able(i)) {
+            let message = format!("entry {i}: row {} cannot serve workload {}", self.row[i], self.workload[i]);
+            return Err(Error::invalid("machines", message));
         }
         Ok(())
     }
+
+    fn task(&self, t: usize, interval: Interval<'a>) -> Task<'a> {
+        let (places, types) = (self.starts[t]..self.starts[t + 1], interval.stock.len());
+        Task {
+            interval,
+            row: &self.row[places.clone()],
+            workload: &self.workload[places.clone()],
+            machines: &self.machines[places],
+            stock_price: &self.stock_price[t * types..(t + 1) * types],
+        }
+    }
 }
 
-/// Whole machines for each task, in parallel over tasks; an answer is a function of its task alone. `None` = not done
-/// when `control` asked to stop.
-pub fn whole_timeline(
+/// Whole machines for every interval of `timeline`, in parallel; an answer is a function of its interval alone. `None`
+/// for those that were not reached before the caller asked to stop.
+///
+/// `timeline` must tell the penalties. Stock always holds, and counts are multiples of the fleet's groups. Weighted
+/// shortfall (`penalty` times q/s) goes first, cost second. Where the counts of the linear optimum, all rounded up, fit
+/// into the stock, the cost above its objective is at most that of the fractional places, of which a basic optimum has
+/// at most workloads + types.
+pub fn whole_machines(
     fleet: &Fleet<'_>,
-    tasks: &[Task<'_>],
-    threads: usize,
+    timeline: &Timeline<'_>,
+    relaxed: &Relaxed<'_>,
     control: &Control,
 ) -> Result<Vec<Option<Assignment<u32>>>> {
-    for (t, task) in tasks.iter().enumerate() {
-        task.check(fleet).map_err(|error| match error {
-            Error::Invalid { field, message } => Error::invalid(format!("interval {t}: {field}"), message),
-            other => other,
-        })?;
-    }
-    pool::install(threads, || {
-        let answer = |task: &Task<'_>| match whole_machines(fleet, task, control) {
-            Ok(machines) => {
-                control.advance();
-                Ok(Some(machines))
-            }
-            Err(Error::Cancelled) => Ok(None),
-            Err(error) => Err(error),
-        };
-        tasks.par_iter().with_max_len(1).map(answer).collect()
-    })?
+    let intervals = timeline.check(fleet)?;
+    relaxed.check(fleet, intervals)?;
+    let Some(penalty) = timeline.penalty else {
+        return Err(Error::invalid("penalty", "is missing; must have an entry for each interval and workload"));
+    };
+    let tasks: Vec<Task<'_>> = (0..intervals)
+        .zip(penalty.chunks_exact(fleet.workloads()))
+        .map(|(t, penalty)| relaxed.task(t, timeline.interval(fleet, t, penalty)))
+        .collect();
+    tasks.iter().try_for_each(|task| task.interval.check(fleet))?;
+    let answer = |task: &Task<'_>| match Search::run(fleet, task, control) {
+        Ok(machines) => {
+            control.advance();
+            Ok(Some(machines))
+        }
+        Err(Error::Cancelled) => Ok(None),
+        Err(error) => Err(error),
+    };
+    tasks.par_iter().with_max_len(1).map(answer).collect()
 }
 
-/// Whole machines for one task, which must fit `fleet`.
-///
-/// Stock always holds, and counts are multiples of the fleet's groups. Weighted shortfall (`penalty` times q/s) goes
-/// first, cost second. Where the counts of the linear optimum, all rounded up, fit into the stock, the cost above its
-/// objective is at most that of the fractional places, of which a basic optimum has at most workloads + types.
-pub fn whole_machines(fleet: &Fleet<'_>, task: &Task<'_>, control: &Control) -> Result<Assignment<u32>> {
-    let mut search = Search::new(fleet, task, control);
-    search.round_down();
-    search.finish();
-    search.negotiate()?;
-    search.finish();
-    search.round_up();
-    search.disturb()?;
-    Ok(search.best)
+/// An interval to be answered, and its linear optimum.
+#[derive(Clone, Copy, Debug)]
+struct Task<'a> {
+    interval: Interval<'a>,
+    row: &'a [u32],
+    workload: &'a [u32],
+    machines: &'a [f64],
+    stock_price: &'a [f64],
+}
+
+impl<'a> Task<'a> {
+    /// Row, workload and machines of each place in use.
+    fn places(&self) -> impl Iterator<Item = (usize, usize, f64)> + use<'a> {
+        let index = self.row.iter().zip(self.workload).map(|(&r, &w)| (r as usize, w as usize));
+        index.zip(self.machines).filter(|(_, machines)| **machines > 0.0).map(|((r, w), &machines)| (r, w, machines))
+    }
 }
 
 struct Search<'a> {
@@ -158,13 +182,24 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
+    fn run(fleet: &Fleet<'a>, task: &'a Task<'a>, control: &'a Control) -> Result<Assignment<u32>> {
+        let mut search = Self::new(fleet, task, control);
+        search.round_down();
+        search.finish();
+        search.negotiate()?;
+        search.finish();
+        search.round_up();
+        search.disturb()?;
+        Ok(search.best)
+    }
+
     fn new(fleet: &Fleet<'a>, task: &'a Task<'a>, control: &'a Control) -> Self {
         let cells = fleet.rows() * fleet.workloads();
         let keep = if cells < LARGE { 24 } else { 40 };
         let desk = Desk::new(fleet, &task.interval, task.stock_price, keep, 12);
         let mut targets = vec![0.0; fleet.workloads()];
-        for ((&r, &w), &machines) in task.relaxed.row.iter().zip(&task.relaxed.workload).zip(&task.relaxed.machines) {
-            targets[w as usize] += machines * fleet.row(r as usize).0[w as usize];
+        for (r, w, machines) in task.places() {
+            targets[w] += machines * fleet.row(r).0[w];
         }
         for (target, &demand) in targets.iter_mut().zip(task.interval.demand) {
             *target = if *target >= (1.0 - MEANT) * demand { demand } else { *target };
@@ -188,14 +223,11 @@ impl<'a> Search<'a> {
 
     /// The linear counts, rounded to whole units by `round`, as far as stock goes.
     fn round(&mut self, round: impl Fn(f64) -> f64) {
-        let relaxed = &self.task.relaxed;
-        for ((&r, &w), &machines) in relaxed.row.iter().zip(&relaxed.workload).zip(&relaxed.machines) {
-            if machines > 0.0 {
-                let i = self.desk.place(r as usize, w as usize);
-                let item = &self.desk.works[w as usize].items[i];
-                let units = round(machines / f64::from(item.size)).min(f64::from(self.desk.available(item)));
-                self.desk.add(w as usize, i, units as i64);
-            }
+        for (r, w, machines) in self.task.places() {
+            let i = self.desk.place(r, w);
+            let item = &self.desk.works[w].items[i];
+            let units = round(machines / f64::from(item.size)).min(f64::from(self.desk.available(item)));
+            self.desk.add(w, i, units as i64);
         }
     }
 
