@@ -3,7 +3,7 @@
 from hercules_fast.provisioning.assignment import Assignment
 from hercules_fast.provisioning.baselines import Baseline, OrderSpread, greedy, oblivious
 from hercules_fast.provisioning.certificate import price_bound
-from hercules_fast.provisioning.integer import whole_machines
+from hercules_fast.provisioning.integer import whole_bound, whole_machines
 from hercules_fast.provisioning.linear import solve_linear
 from hercules_fast.provisioning.plan import Plan, Savings
 from hercules_fast.provisioning.policy import Policy, headroom_from_trace
@@ -28,5 +28,6 @@ __all__ = [
     "price_bound",
     "provision",
     "solve_linear",
+    "whole_bound",
     "whole_machines",
 ]

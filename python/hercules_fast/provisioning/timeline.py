@@ -88,7 +88,7 @@ def provision(table: EfficiencySource, load: LoadTrace, stock: Mapping[str, int]
     )
 
     linear = solve_linear(problem)
-    servers_on = whole_machines(problem, linear)
+    servers_on = whole_machines(problem, linear).dense()
     if linear.resolved:
         worst = float(np.abs(linear.gap).max())
         notes.append(f"{len(linear.resolved)} intervals were solved without a warm start; worst gap left {worst:.1e}")
