@@ -151,7 +151,7 @@ def test_price_bound_is_the_sum_over_workloads(problem, price):
 @given(problems(max_servers=4, max_workloads=4, max_stock=30), st.sampled_from(["efficiency", "qps"]), st.randoms())
 def test_greedy_is_one_machine_at_a_time(problem, rank, random):
     orders = [random.sample(range(problem.n_workloads), problem.n_workloads) for _ in range(problem.n_intervals)]
-    fast = greedy_servers(problem, problem.demand_qps, np.array(orders), rank)
+    fast = greedy_servers(problem, problem.demand_qps, np.array(orders), rank, problem.stocks)
     for t, demand in enumerate(problem.demand_qps):
         rows = (problem.qps.tolist(), problem.power_w.tolist(), demand.tolist(), problem.stock.tolist())
         assert fast[t].tolist() == slow.greedy(*rows, orders[t], rank)
