@@ -17,7 +17,7 @@ from hercules_fast.errors import (
     SolverError,
     UnknownNameError,
 )
-from hercules_fast.provisioning import Plan, Policy, Problem, greedy, largest_scale, linear, provision, timeline
+from hercules_fast.provisioning import Plan, Policy, Problem, greedy, highs, largest_scale, linear, provision, timeline
 from hercules_fast.tables import EfficiencyTable
 from hercules_fast.traffic import LoadTrace
 
@@ -185,13 +185,13 @@ def test_largest_scale_refuses_by_name():
 
 
 def test_a_solver_that_does_not_end_at_an_optimum_is_an_error(monkeypatch):
-    original = linear._Program.run
+    original = highs.Solver.run
 
-    def cut_short(self, what):
+    def cut_short(self, what, **how):
         self.highs.setOptionValue("simplex_iteration_limit", 0)
-        return original(self, what)
+        return original(self, what, **how)
 
-    monkeypatch.setattr(linear._Program, "run", cut_short)
+    monkeypatch.setattr(highs.Solver, "run", cut_short)
     with pytest.raises(SolverError, match=r"interval 0: HiGHS .*(Iteration limit|kWarning)"):
         linear.solve_linear(Problem(**GOOD))
 
