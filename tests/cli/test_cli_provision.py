@@ -42,7 +42,7 @@ def test_text_and_json(files, capfd) -> None:
     assert provision(files, "--json", "--headroom", "0.1") == 0
     document = json.loads(capfd.readouterr().out)
     plan = Plan.from_dict(document)
-    assert plan.headroom == 0.1
+    assert plan.headroom.tolist() == [0.1, 0.1]
     assert plan.is_covered
     assert plan.servers_on.tolist() == small_plans.plan().servers_on.tolist()
 

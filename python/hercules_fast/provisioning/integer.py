@@ -7,11 +7,13 @@ index. The stock holds after every step; nothing here can overdraw it.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from hercules_fast.provisioning.assignment import Assignment
 from hercules_fast.provisioning.problem import COVER_TOL, FloatArray, IntArray, Problem, shortfall_qps
 from hercules_fast.provisioning.relaxed import LinearSolution
 from hercules_fast.provisioning.streams import below, random_bits
@@ -39,6 +41,29 @@ _MIN_SAVING = 1e-12
 
 
 def whole_machines(problem: Problem, linear: LinearSolution) -> IntArray:
+    """:func:`_whole_machines`, in turn for each stretch of intervals with one stock and one cost."""
+    if problem.stock.ndim == 1 and problem.watt_cost is None and problem.machine_cost is None:
+        return _whole_machines(problem, linear)
+    costs = np.stack([problem.cost(t) for t in range(problem.n_intervals)])
+    key = np.concatenate([problem.stocks, costs.reshape(len(costs), -1)], axis=1)
+    _, stretch = np.unique(key, axis=0, return_inverse=True)
+    counts = np.empty((problem.n_intervals, *problem.qps.shape), dtype=np.int64)
+    for k in range(int(stretch.max()) + 1):
+        at = np.flatnonzero(stretch.ravel() == k)
+        part = Problem(
+            qps=problem.qps,
+            power_w=np.maximum(costs[at[0]], 1e-6),
+            demand_qps=problem.demand_qps[at],
+            stock=problem.stocks[at[0]],
+        )
+        fields = {f.name: getattr(linear, f.name) for f in dataclasses.fields(linear)}
+        chosen = {name: v[at] if isinstance(v, np.ndarray) else v for name, v in fields.items()}
+        chosen["assignment"] = Assignment.from_dense(linear.servers[at])
+        counts[at] = _whole_machines(part, LinearSolution(**chosen))
+    return counts
+
+
+def _whole_machines(problem: Problem, linear: LinearSolution) -> IntArray:
     """Whole machines int64 [T, H, W] close to ``linear``: stock always holds; what stays uncovered is the least found.
 
     Weighted shortfall goes first, watts second. Where the counts of ``linear``, all rounded up, fit into the stock,
