@@ -31,6 +31,8 @@ PRICE_RANGE = (1e-9, 1e12)
 _MOST_COLUMNS = 4_000_000
 # ... and of one that is solved unasked, to say what would help.
 _MOST_COLUMNS_UNASKED = 200_000
+# Plans tried to make a whole purchase cheaper.
+_MOST_TRIALS = 400
 # A factor this near 1 is feasible: the solver's own tolerance.
 _FEASIBLE = 1.0 - 1e-9
 
@@ -198,7 +200,9 @@ def cheapest_purchase(
     bought = np.zeros(rest.n_servers)
     if short:
         bought = _purchase_program(rest, cost, short)
-    machines = _whole_purchase(rest, cost, np.ceil(bought - 1e-7).astype(np.int64), hard)
+    machines = np.ceil(bought - 1e-7).astype(np.int64)
+    if hard:
+        machines = _whole_purchase(rest, cost, machines, hard)
     prices = np.where(np.isfinite(cost), cost, 0.0)
     return Purchase(
         machines={name: int(n) for name, n in zip(rest.servers, machines, strict=True) if n},
@@ -291,7 +295,7 @@ def _purchase_program(problem: Problem, cost: FloatArray, intervals: Sequence[in
 
 
 def _whole_purchase(problem: Problem, cost: FloatArray, machines: IntArray, hard: Sequence[int]) -> IntArray:
-    """``machines`` [H] and what whole machines need beside them, less what they do not need."""
+    """``machines`` [H] and what whole machines need beside them, made cheaper where that covers, too."""
     machines = machines.copy()
     pending = list(hard)
     for _ in range(10_000):
@@ -312,14 +316,37 @@ def _whole_purchase(problem: Problem, cost: FloatArray, machines: IntArray, hard
         machines[worth.argmax()] += _group_of(problem, int(worth.argmax()), w)
     else:
         raise SolverError("cheapest purchase: whole machines stay short after 10000 repairs")
-    for h in np.argsort(-np.where(np.isfinite(cost), cost, 0.0), kind="stable"):
-        while machines[h]:
-            fewer = machines.copy()
-            fewer[h] -= 1
-            if _first_short(problem, fewer, hard) or _first_short(problem, fewer, range(problem.n_intervals)):
+    return _trimmed(problem, cost, machines, hard)
+
+
+def _trimmed(problem: Problem, cost: FloatArray, machines: IntArray, hard: Sequence[int]) -> IntArray:
+    """``machines`` [H], made cheaper while that covers: one or two less, with one of another type in their place."""
+    trials = 0
+    while True:
+        for _, change in _changes(machines, cost):
+            trials += 1
+            if trials > _MOST_TRIALS:
+                return machines
+            fewer = machines + change
+            if not (_first_short(problem, fewer, hard) or _first_short(problem, fewer, range(problem.n_intervals))):
+                machines = fewer
                 break
-            machines = fewer
-    return machines
+        else:
+            return machines
+
+
+def _changes(machines: IntArray, cost: FloatArray) -> list[tuple[float, IntArray]]:
+    """Ways to buy less, by falling saving: (saving, change of ``machines``)."""
+    one = np.eye(len(machines), dtype=np.int64)
+    owned, sold = np.flatnonzero(machines), np.flatnonzero(np.isfinite(cost))
+    drops = [one[h] for h in owned]
+    drops += [one[h] + one[g] for h in owned for g in owned if h < g or (h == g and machines[h] > 1)]
+    changes = []
+    for drop in drops:
+        worth = float(cost[drop > 0] @ drop[drop > 0])
+        changes.append((worth, -drop))
+        changes += [(worth - cost[g], one[g] - drop) for g in sold if cost[g] < worth * (1.0 - 1e-12) and not drop[g]]
+    return sorted(changes, key=lambda item: (-item[0], item[1].tolist()))
 
 
 def _group_of(problem: Problem, h: int, w: int) -> int:
@@ -412,13 +439,16 @@ def relaxations(problem: Problem, minimum: IntArray | None = None) -> tuple[str,
     (:func:`hercules_fast.provisioning.relaxed.shed_penalties`), under which a unit of any workload counts what serving
     it costs at worst.
     """
-    rest = problem if minimum is None else without_footprint(problem, minimum)
     words = []
-    # A workload that nothing can run is no matter of machines.
-    runs = (rest.qps > 0).any(axis=0)
-    sold = dataclasses.replace(rest, demand_qps=np.where(runs, rest.demand_qps, 0.0))
-    if _columns_of(sold, hardest_intervals(sold)) <= _MOST_COLUMNS_UNASKED and sold.demand_qps.any():
-        bought = cheapest_purchase(sold).machines
+    asked = problem.demand_qps.any(axis=0)
+    lost = asked & ~(problem.qps > 0).any(axis=0)
+    if lost.any():
+        which = ", ".join(name for name, gone in zip(problem.workloads, lost, strict=True) if gone)
+        words.append(f"no server of this plan can run {which}: neither machines nor less of other load help")
+        problem = dataclasses.replace(problem, demand_qps=np.where(lost, 0.0, problem.demand_qps))
+    rest = problem if minimum is None else without_footprint(problem, minimum)
+    if _columns_of(rest, hardest_intervals(rest)) <= _MOST_COLUMNS_UNASKED:
+        bought = cheapest_purchase(rest).machines
         if bought:
             which = ", ".join(f"{count} more {name}" for name, count in bought.items())
             words.append(f"would be covered with {which} (the fewest machines)")
@@ -433,7 +463,7 @@ def _least_cut(problem: Problem, minimum: IntArray | None) -> str | None:
     cuts: list[tuple[float, str]] = []
     for name in (None, *problem.workloads):
         growth = largest_growth(problem, name, minimum)
-        if not growth.rest_fits or growth.factor >= _FEASIBLE or (growth.factor == 0.0 and name is None):
+        if not growth.rest_fits or growth.factor >= _FEASIBLE:
             continue
         grows = np.array([name in (None, other) for other in problem.workloads])
         lost = float((weight * problem.demand_qps * grows).sum(axis=1).max()) * (1.0 - growth.factor)
