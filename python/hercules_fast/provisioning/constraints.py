@@ -283,8 +283,6 @@ class _Checks:
 
 
 def surviving_qps(capacity_qps: FloatArray, k: int) -> FloatArray:
-    """Capacity that is left when the k largest domains of each workload fail; ``capacity_qps`` [..., F, W] -> [..., W]."""
+    """[..., W] capacity that is left of ``capacity_qps`` [..., F, W] when the k largest domains of a workload fail."""
     kept = np.sort(capacity_qps, axis=-2)[..., : max(0, capacity_qps.shape[-2] - k), :]
     return np.asarray(kept.sum(axis=-2), dtype=np.float64)
-
-

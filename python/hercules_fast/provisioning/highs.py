@@ -53,7 +53,7 @@ class Solver:
 
         self._highspy = highspy
         self.highs: Any = Quiet()  # type: ignore[no-untyped-call]
-        self.n_rows, self.n_columns, self._integers = len(row_lower), 0, 0
+        self.n_rows, self.n_columns = len(row_lower), 0
         self.option("output_flag", False)  # where the constructor does not
         self.option("threads", 1)
         self.option("primal_feasibility_tolerance", _TOLERANCE)
@@ -66,6 +66,7 @@ class Solver:
         self._accept(self.highs.passModel(lp), "passModel")
 
     def option(self, name: str, value: bool | int | float | str) -> None:
+        """Set an option of HiGHS."""
         self._accept(self.highs.setOptionValue(name, value), f"option {name}={value}")
 
     def add(self, columns: Columns) -> None:
@@ -86,47 +87,73 @@ class Solver:
         self._accept(self.highs.changeRowsBounds(len(rows), rows, lower, upper), "changeRowsBounds")
 
     def set_costs(self, columns: npt.NDArray[np.int64], cost: FloatArray) -> None:
+        """Costs of some columns."""
         _finite("cost", cost)
         self._accept(self.highs.changeColsCost(len(cost), columns.astype(np.int32), cost), "changeColsCost")
 
     def set_upper(self, columns: npt.NDArray[np.int64], upper: FloatArray) -> None:
+        """Upper bounds of some columns; the lower ones are 0."""
         status = self.highs.changeColsBounds(len(upper), columns.astype(np.int32), np.zeros(len(upper)), upper)
         self._accept(status, "changeColsBounds")
 
     def set_entry(self, row: int, column: int, value: float) -> None:
+        """One entry of the matrix."""
         self._accept(self.highs.changeCoeff(row, column, value), "changeCoeff")
 
     def make_integer(self, columns: npt.NDArray[np.int64]) -> None:
+        """Columns that take whole values only."""
         kinds = np.full(len(columns), int(self._highspy.HighsVarType.kInteger), dtype=np.uint8)
         status = self.highs.changeColsIntegrality(len(columns), columns.astype(np.int32), kinds)
         self._accept(status, "changeColsIntegrality")
-        self._integers = len(columns)
+
+    def start_at(self, columns: npt.NDArray[np.int64], values: FloatArray) -> None:
+        """Where the search of an integer program starts; other columns are completed."""
+        self._accept(self.highs.setSolution(len(values), columns.astype(np.int32), values), "setSolution")
 
     def run(self, what: str, *, primal: bool = False) -> tuple[FloatArray, FloatArray]:
-        """Solve; values of the columns and prices of the rows (zeros for an integer program).
+        """Solve; values of the columns and prices of the rows.
 
         ``primal``: columns or costs have changed, not the right-hand side. Raises :class:`SolverError` naming ``what``
         and the status, :class:`KeyboardInterrupt` on Ctrl-C.
         """
         self.option("simplex_strategy", 4 if primal else 1)
-        self._accept(self._run(), f"run of {what}")
-        statuses = self._highspy.HighsModelStatus
+        self._accept(self._run(self.n_rows >= _LONG_ROWS), f"run of {what}")
         status = self.highs.getModelStatus()
-        limits = (statuses.kTimeLimit, statuses.kSolutionLimit, statuses.kInterrupt)
-        feasible = self.highs.getInfo().primal_solution_status == 2  # kSolutionStatusFeasible
-        if status != statuses.kOptimal and not (self._integers and feasible and status in limits):
+        if status != self._highspy.HighsModelStatus.kOptimal:
             raise SolverError(
                 f"{what}: HiGHS ended with status {self.highs.modelStatusToString(status)!r}, not 'Optimal'"
             )
         solution = self.highs.getSolution()
         values = np.asarray(solution.col_value, dtype=np.float64)
-        prices = np.zeros(self.n_rows) if self._integers else np.asarray(solution.row_dual, dtype=np.float64)
+        prices = np.asarray(solution.row_dual, dtype=np.float64)
         if not (np.isfinite(values).all() and np.isfinite(prices).all()):
-            raise SolverError(f"{what}: HiGHS reported an answer with values that are not finite")
+            raise SolverError(f"{what}: HiGHS reported 'Optimal' with values that are not finite")
         return values, prices
 
-    def _run(self) -> Any:
-        if not self._integers and self.n_rows < _LONG_ROWS:
+    def run_integer(self, what: str) -> tuple[FloatArray | None, str]:
+        """Solve with whole columns: their values, None where none were found; and "optimal", "limit", "infeasible".
+
+        Raises as :meth:`run` does, for any status but these.
+        """
+        outcome = self._run(True)
+        status, names = self.highs.getModelStatus(), self._highspy.HighsModelStatus
+        limit = status in (names.kTimeLimit, names.kSolutionLimit)
+        if status == names.kInfeasible:
+            return None, "infeasible"
+        if outcome == self._highspy.HighsStatus.kError or not (limit or status == names.kOptimal):
+            raise SolverError(
+                f"{what}: HiGHS ended with status {self.highs.modelStatusToString(status)!r}, not 'Optimal' or a limit"
+            )
+        word = "limit" if limit else "optimal"
+        if self.highs.getInfo().primal_solution_status != int(self._highspy.SolutionStatus.kSolutionStatusFeasible):
+            return None, word
+        values = np.asarray(self.highs.getSolution().col_value, dtype=np.float64)
+        if not np.isfinite(values).all():
+            raise SolverError(f"{what}: HiGHS reported an answer with values that are not finite")
+        return values, word
+
+    def _run(self, long: bool) -> Any:
+        if not long:
             return self.highs.run()
         # HiGHS' own handling of Ctrl-C prints; this one cancels, waits and raises.
         self.highs.HandleUserInterrupt = True
@@ -142,10 +169,8 @@ class Solver:
             raise
 
     def _accept(self, status: Any, what: str) -> None:
-        # A warning counts as failure: HiGHS warns when it drops an entry, and then solves another program. An integer
-        # program may end at its limit.
-        codes = self._highspy.HighsStatus
-        if status != codes.kOk and not (self._integers and what.startswith("run") and status == codes.kWarning):
+        # A warning counts as failure: HiGHS warns when it drops an entry, and then solves another program.
+        if status != self._highspy.HighsStatus.kOk:
             raise SolverError(f"{what}: HiGHS answered {status!s} instead of kOk")
 
 

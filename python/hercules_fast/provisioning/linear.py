@@ -23,7 +23,7 @@ import numpy.typing as npt
 from hercules_fast.errors import InputError, InterruptedRun
 from hercules_fast.provisioning.assignment import Assignment
 from hercules_fast.provisioning.constraints import Rules
-from hercules_fast.provisioning.master import Duals, Master, Point, TwoStage, certificate
+from hercules_fast.provisioning.master import Master, Point, TwoStage, certificate
 from hercules_fast.provisioning.problem import FloatArray, Problem, shortfall_qps
 from hercules_fast.provisioning.relaxed import LinearSolution, shed_penalties
 
@@ -47,7 +47,7 @@ def solve_linear(
     interval and status when HiGHS ends anywhere but at an optimum, :class:`InterruptedRun` on Ctrl-C with the solution
     of the intervals done.
     """
-    weight = shed_penalties(problem) if penalty is None else _penalty(problem, penalty)
+    weight = shed_penalties(problem) if penalty is None else checked_penalty(problem, penalty)
     start = None if prices is None else np.broadcast_to(prices, (problem.n_intervals, problem.n_servers))
     rules, fixed = Rules.none(problem), penalty is not None
     stages = TwoStage(problem, rules, 1, weight, fixed=fixed)
@@ -57,7 +57,7 @@ def solve_linear(
             points += stages.solve(t, None, None if start is None else start[t])
     except KeyboardInterrupt:
         done = len(points)
-        part = _first(problem, done) if done else None
+        part = first_intervals(problem, done) if done else None
         partial = None if part is None else assemble(part, Rules.none(part), points, stages.penalty[:done])
         raise InterruptedRun(f"stopped after {done} of {problem.n_intervals} intervals", partial) from None
     solution = assemble(problem, rules, points, stages.penalty)
@@ -151,7 +151,7 @@ def _largest_scale(problem: Problem, t: int) -> float:
     return share * unit
 
 
-def _penalty(problem: Problem, penalty: npt.ArrayLike) -> FloatArray:
+def checked_penalty(problem: Problem, penalty: npt.ArrayLike) -> FloatArray:
     """[T, W], checked."""
     given = np.asarray(penalty)
     shape = problem.demand_qps.shape
@@ -168,7 +168,7 @@ def _penalty(problem: Problem, penalty: npt.ArrayLike) -> FloatArray:
     return given
 
 
-def _first(problem: Problem, n: int) -> Problem:
+def first_intervals(problem: Problem, n: int) -> Problem:
     """The first ``n`` intervals."""
     return dataclasses.replace(
         problem,

@@ -11,20 +11,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from hercules_fast.provisioning.constraints import Rules, surviving_qps
 from hercules_fast.provisioning.highs import Columns, Solver, power_of_two
 from hercules_fast.provisioning.pricing import Pricing, load_price
 from hercules_fast.provisioning.problem import FloatArray, IntArray, Problem, shortfall_qps
 
-__all__ = ["Duals", "Master", "Point", "State", "TwoStage", "certificate", "exposure_qps"]
+__all__ = [
+    "Duals",
+    "Master",
+    "Point",
+    "State",
+    "TwoStage",
+    "certificate",
+    "effective_prices",
+    "owed_machines",
+]
 
 # Up to so many columns all go into the program: pricing would cost more than it saves.
-ALL_COLUMNS = 50_000
+ALL_COLUMNS = 2_000
 # Columns per workload at the start, and per workload and round afterwards.
-FIRST_COLUMNS = 12
-MORE_COLUMNS = 6
+FIRST_COLUMNS = 4
+MORE_COLUMNS = 3
 # A column that lies below its workload's price by less than this part is not worth a round.
 _PRICE_TOL = 1e-12
 # Stage one against stage two: weighted shed, relative to itself and to all demand, that counts as equal.
@@ -58,6 +66,8 @@ class Duals:
     """[H] of "switched on >= machines now - machines before"."""
     up: FloatArray
     """[H] of "machines >= those switched on within the minimum up-time"."""
+    survive: FloatArray
+    """[W] of coverage after failures; what the failures add to the price of a q/s."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,8 +90,11 @@ class Master:
     that all workloads with load get alike.
     """
 
-    def __init__(self, problem: Problem, rules: Rules, n: int = 1, goal: str = "cost", *, whole: bool = False) -> None:
-        self.problem, self.rules, self.n, self.goal, self.whole = problem, rules, n, goal, whole
+    def __init__(
+        self, problem: Problem, rules: Rules, n: int = 1, goal: str = "cost", *, weight: FloatArray | None = None
+    ) -> None:
+        """``weight`` [n, W]: for whole machines; a row per interval then bounds the weighted shed, see set_budget."""
+        self.problem, self.rules, self.n, self.goal, self.weight = problem, rules, n, goal, weight
         self.k = 0 if rules.safe_domains else rules.k
         self.pricing = Pricing(problem, rules.domain if self.k else None, free=goal != "cost")
         self.n_f = self.pricing.n_domains
@@ -97,12 +110,16 @@ class Master:
             kinds |= {"survive": n_w, "domain": self.n_f * n_w}
         if rules.switching:
             kinds |= {"on": n_h, "up": n_h}
+        if weight is not None:
+            kinds |= {"budget": 1}
         ends = np.cumsum([0, *kinds.values()])
         self.rows = {name: slice(int(a), int(b)) for name, a, b in zip(kinds, ends[:-1], ends[1:], strict=True)}
         self.block = int(ends[-1])
         scale = {"cover": self.cover_scale, "stock": self.stock_scale, "cap": self.cap_scale}
         scale |= {"survive": self.cover_scale, "domain": np.tile(self.cover_scale, self.n_f)}
         scale |= {"on": self.stock_scale, "up": self.stock_scale}
+        if weight is not None:
+            scale["budget"] = 1.0 / power_of_two(np.array([float((weight * peak).sum()) or 1.0]))
         self.row_scale = np.concatenate([scale[name] for name in kinds])
 
         free = np.full(self.block * n, INF)
@@ -114,6 +131,7 @@ class Master:
         self.pool_scale = np.zeros(0)
         self.pool_column = np.zeros((n, 0), np.int64)
         self.in_pool = np.zeros(problem.qps.shape, dtype=bool)
+        self.n_eligible = int(np.count_nonzero(problem.eligible))
         self._add_helpers()
 
     # -- model ---------------------------------------------------------------------------------------------------
@@ -131,11 +149,11 @@ class Master:
         one_w, zero_w = np.ones(n_w), np.zeros(n_w)
         for i in range(self.n):
             if self.goal != "share":
-                self.shed_column[i] = self._add(zero_w, [(self._at(i, "cover"), one_w)])
+                self.shed_column[i] = self._add(zero_w, [(self._at(i, "cover"), one_w), *self._budget(i)])
             if self.k:
                 survive, domain = self._at(i, "survive"), self._at(i, "domain").reshape(self.n_f, n_w)
                 if self.goal != "share":
-                    self.exposed_column[i] = self._add(zero_w, [(survive, one_w)])
+                    self.exposed_column[i] = self._add(zero_w, [(survive, one_w), *self._budget(i)])
                 # The k largest losses of a workload are the least of k theta + sum of what exceeds theta.
                 self._add(zero_w, [(survive, np.full(n_w, -float(self.k))), *((row, one_w) for row in domain)])
                 for row in domain:
@@ -147,9 +165,15 @@ class Master:
                 self.on_column[i] = self._add(np.zeros(n_h), entries, self.rules.ramp)
         if self.goal == "share":
             self.share_column = self.solver.n_columns
-            rows = np.concatenate([self._at(0, kind) for kind in ("cover", "survive") if kind in self.rows])
-            entries = np.full(len(rows), -1.0)  # kept in step by place_share
-            self.solver.add(Columns(np.array([-1.0]), np.array([INF]), rows * 0, rows, entries))
+            covers = np.concatenate([self._at(0, kind) for kind in ("cover", "survive") if kind in self.rows])
+            placeholder = np.full(len(covers), -1.0)  # set by share
+            self.solver.add(Columns(np.array([-1.0]), np.array([INF]), covers * 0, covers, placeholder))
+
+    def _budget(self, i: int) -> list[tuple[IntArray, FloatArray]]:
+        """Entries of shed in the row that bounds it, where there is one."""
+        if self.weight is None:
+            return []
+        return [(np.repeat(self._at(i, "budget"), self.problem.n_workloads), self.weight[i])]
 
     def _add(
         self, cost: FloatArray, entries: list[tuple[IntArray, FloatArray]], upper: FloatArray | float = INF
@@ -171,7 +195,7 @@ class Master:
         if not count:
             return
         h, qps, power = problem.types[row], problem.qps[row, workload], problem.power_w[row, workload]
-        if self.whole:
+        if self.weight is not None:
             scale = np.ones(count) if problem.group is None else problem.group[row, workload].astype(np.float64)
         else:
             scale = 1.0 / power_of_two(np.sqrt(qps * self.cover_scale[workload] * self.stock_scale[h]))
@@ -209,13 +233,17 @@ class Master:
 
     def fill_pool(self, prices: FloatArray | None = None) -> None:
         """The first columns: all, or where there are many the cheapest under stock ``prices`` [H]."""
-        eligible = self.problem.eligible
-        if np.count_nonzero(eligible) * self.n <= ALL_COLUMNS:
-            workload, row = np.nonzero(eligible.T)
+        if self.n_eligible * self.n <= ALL_COLUMNS:
+            workload, row = np.nonzero(self.problem.eligible.T)
         else:
-            start = np.full(self.problem.n_servers, float(self.goal != "cost")) if prices is None else prices
+            t = self.windows[0]
+            start = self.pricing.rough(t, self.problem.demand_qps[t]) if prices is None else prices
             limit = np.full((self.n_f, self.problem.n_workloads), INF)
-            row, workload = self.pricing.best(self.windows[0], start, None, limit, FIRST_COLUMNS, self.in_pool)
+            row, workload = self.pricing.best(t, start, None, limit, FIRST_COLUMNS, self.in_pool)
+        self.begin(row, workload)
+
+    def begin(self, row: IntArray, workload: IntArray) -> None:
+        """The first columns, and with them the scale of costs."""
         if self.goal == "cost":
             h = self.problem.types[row]
             scale = 1.0 / np.sqrt(self.problem.qps[row, workload] * self.cover_scale[workload] * self.stock_scale[h])
@@ -255,6 +283,12 @@ class Master:
         if self.k:
             self.solver.set_costs(self.exposed_column.ravel(), cost)
 
+    def set_budget(self, weighted_shed: FloatArray) -> None:
+        """Most weighted shed [n] of each interval; infinite = any."""
+        for i, most in enumerate(weighted_shed.tolist()):
+            row = self._at(i, "budget")
+            self.solver.set_rows(int(row[0]), np.array([-INF]), most * self.row_scale[self.rows["budget"]])
+
     # -- window --------------------------------------------------------------------------------------------------
 
     def place(self, start: int, state: State | None = None, demand_qps: FloatArray | None = None) -> None:
@@ -278,7 +312,7 @@ class Master:
                 if i == 0:
                     lower[self.rows["on"]] = -INF if state is None or state.on is None else -state.on
                 if state is not None:
-                    lower[self.rows["up"]] = self._owed(i, state)
+                    lower[self.rows["up"]] = owed_machines(rules, state, i)
                 if not real:
                     lower[self.rows["up"]] = -INF
             self.solver.set_rows(i * self.block, lower * self.row_scale, upper * self.row_scale)
@@ -291,13 +325,6 @@ class Master:
         if varies and before != self.windows and len(self.pool_row):
             self._set_pair_costs()
 
-    def _owed(self, i: int, state: State) -> FloatArray:
-        """[H] machines that interval i of the window must have on, from what was switched on before the window."""
-        owed = np.zeros(self.problem.n_servers)
-        for back in range(1, len(state.switched_on) + 1):
-            owed += np.where(i + back < self.rules.min_up, state.switched_on[-back], 0.0)
-        return owed
-
     # -- solve ---------------------------------------------------------------------------------------------------
 
     def solve(self, what: str, *, warm_costs: bool = False) -> list[Point]:
@@ -308,7 +335,7 @@ class Master:
 
     def _run(self, what: str, primal: bool) -> tuple[FloatArray, FloatArray]:
         """Solve, price all columns, take in those that would help, until none would."""
-        complete = self.in_pool.sum() == np.count_nonzero(self.problem.eligible)
+        complete = len(self.pool_row) == self.n_eligible
         values, prices = self.solver.run(what, primal=primal)
         while not complete:
             grown = False
@@ -334,7 +361,8 @@ class Master:
         self.place(t, None, fixed_qps)
         for kind in ("cover", "survive"):
             if kind in self.rows:
-                for row, value in zip(self._at(0, kind).tolist(), (growing_qps * self.cover_scale).tolist(), strict=True):
+                entries = growing_qps * self.cover_scale
+                for row, value in zip(self._at(0, kind).tolist(), entries.tolist(), strict=True):
                     self.solver.set_entry(row, self.share_column, -value)
         if not len(self.pool_row):
             self.fill_pool()
@@ -344,17 +372,18 @@ class Master:
     def _duals(self, prices: FloatArray) -> tuple[list[Duals], list[FloatArray]]:
         """Prices of each interval and the price [F, W] of a q/s in each domain, back in the problem's units."""
         scaled = prices.reshape(self.n, self.block) * self.row_scale / self.cost_scale
-        none = np.zeros((self.n, self.problem.n_servers))
 
-        def of(kind: str, sign: float) -> FloatArray:
-            return np.maximum(sign * scaled[:, self.rows[kind]], 0.0) if kind in self.rows else none
+        def of(kind: str, sign: float, width: int = self.problem.n_servers) -> FloatArray:
+            if kind not in self.rows:
+                return np.zeros((self.n, width))
+            return np.maximum(sign * scaled[:, self.rows[kind]], 0.0)
 
-        duals = [
-            Duals(*row) for row in zip(of("stock", -1.0), of("cap", -1.0), of("on", 1.0), of("up", 1.0), strict=True)
-        ]
+        survive = of("survive", 1.0, self.problem.n_workloads)
+        kinds = of("stock", -1.0), of("cap", -1.0), of("on", 1.0), of("up", 1.0), survive
+        duals = [Duals(*row) for row in zip(*kinds, strict=True)]
         limit = np.repeat(of("cover", 1.0)[:, None], self.n_f, axis=1)  # [n, F, W]
         if self.k:
-            limit += of("survive", 1.0)[:, None] - of("domain", 1.0).reshape(self.n, self.n_f, -1)
+            limit += survive[:, None] - of("domain", 1.0).reshape(self.n, self.n_f, -1)
         return duals, list(limit)
 
     def _point(self, i: int, values: FloatArray, duals: Duals) -> Point:
@@ -369,6 +398,14 @@ class Master:
         return Point(self.pool_row[used], self.pool_workload[used], machines[used], shed, duals)
 
 
+def owed_machines(rules: Rules, state: State, i: int) -> FloatArray:
+    """[H] machines that interval i of a window must have on, from what was switched on before the window."""
+    owed = np.zeros(len(rules.min_up))
+    for back in range(1, len(state.switched_on) + 1):
+        owed += np.where(i + back < rules.min_up, state.switched_on[-back], 0.0)
+    return owed
+
+
 def effective_prices(rules: Rules, duals: Duals, on_after: FloatArray | None) -> tuple[FloatArray, FloatArray]:
     """[H] what a machine and a watt cost beside their own cost: stock, caps, and the ties to other intervals."""
     machine = duals.stock + duals.on - duals.up
@@ -377,18 +414,18 @@ def effective_prices(rules: Rules, duals: Duals, on_after: FloatArray | None) ->
     return machine, duals.cap @ rules.cap_member
 
 
-def exposure_qps(problem: Problem, rules: Rules, t: int, point: Point) -> tuple[FloatArray, FloatArray]:
-    """[W] demand of interval t that ``point`` leaves uncovered, and what more a failure of k domains would."""
+def _uncovered(problem: Problem, rules: Rules, t: int, point: Point) -> FloatArray:
+    """[W] demand of interval t that ``point`` leaves uncovered, and once more what it leaves so after failures."""
     n_f, n_w = rules.n_domains, problem.n_workloads
     h = problem.types[point.row]
     domain = np.zeros(len(h), np.int64) if rules.domain is None else rules.domain[h]
     rate = point.machines * problem.qps[point.row, point.workload]
-    capacity = np.bincount(domain * n_w + point.workload, rate, minlength=n_f * n_w).reshape(n_f, n_w)
+    capacity = np.bincount(domain * n_w + point.workload, rate, minlength=n_f * n_w).astype(np.float64)
     demand = problem.demand_qps[t]
-    short = shortfall_qps(demand, capacity.sum(axis=0))
+    short = shortfall_qps(demand, capacity.reshape(n_f, n_w).sum(axis=0))
     if not rules.k or rules.safe_domains:
-        return short, np.zeros(n_w)
-    return short, shortfall_qps(demand, surviving_qps(capacity, rules.k))
+        return short
+    return short + shortfall_qps(demand, surviving_qps(capacity.reshape(n_f, n_w), rules.k))
 
 
 class TwoStage:
@@ -426,7 +463,7 @@ class TwoStage:
     def _sheds_too_much(self, start: int, state: State | None, points: list[Point]) -> bool:
         """Whether the weighted shed of ``points`` is more than the window cannot avoid."""
         window = range(start, min(start + self.n, self.problem.n_intervals))
-        shed = np.stack([sum(exposure_qps(self.problem, self.rules, t, p)) for t, p in zip(window, points, strict=False)])
+        shed = np.stack([_uncovered(self.problem, self.rules, t, p) for t, p in zip(window, points, strict=False)])
         if not shed.any():
             return False
         weight = self.weight[list(window)]
