@@ -20,6 +20,7 @@ __all__ = [
     "embedding_bag",
     "embedding_bag_collection",
     "max_load_system",
+    "provision_whole",
     "read_seconds",
     "search",
     "service_draws",
@@ -36,6 +37,7 @@ __all__ = [
 _U8 = NDArray[np.uint8]
 _F32 = NDArray[np.float32]
 _F64 = NDArray[np.float64]
+_I32 = NDArray[np.int32]
 _I64 = NDArray[np.int64]
 _U64 = NDArray[np.uint64]
 _Ints = NDArray[np.int32] | NDArray[np.int64]
@@ -295,3 +297,22 @@ def draw_queries(
     segment: int = 0,
     segments: int = 1,
 ) -> tuple[_F64, _I64]: ...
+def provision_whole(
+    qps: _F64,
+    power_w: _F64,
+    row_type: _I64,
+    types: int,
+    demand: _F64,
+    stock: _I64,
+    penalty: _F64,
+    starts: _I64,
+    row: _I32,
+    workload: _I32,
+    machines: _F64,
+    stock_price: _F64,
+    watt_cost: _F64 | None = None,
+    machine_cost: _F64 | None = None,
+    group: _I64 | None = None,
+    threads: int | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> tuple[dict[str, Any], bool]: ...

@@ -59,7 +59,7 @@ def test_linear_optimum_is_the_exact_simplex(problem):
 def test_whole_machines_against_every_integer_plan(problem):
     weight = shed_penalties(problem)[0]
     linear = solve_linear(problem)
-    plan = whole_machines(problem, linear)
+    plan = whole_machines(problem, linear).dense()
     dearest = problem.power_w.max(initial=0.0)
     for t, demand in enumerate(problem.demand_qps):
         arguments = (problem.qps.tolist(), problem.power_w.tolist(), demand.tolist())
@@ -84,7 +84,7 @@ def test_whole_machines_find_the_optimum_of_most_small_instances():
         weight = shed_penalties(problem)[0].tolist()
         arguments = (problem.qps.tolist(), problem.power_w.tolist(), problem.demand_qps[0].tolist())
         shed, power = slow.whole_optimum(*arguments, problem.stock.tolist(), weight)
-        plan = whole_machines(problem, solve_linear(problem))[0]
+        plan = whole_machines(problem, solve_linear(problem)).dense()[0]
         our_shed, our_power = slow.plan_cost(plan.tolist(), *arguments, weight)
         if shed == 0.0:
             fits += 1
@@ -131,7 +131,7 @@ def test_whole_machines_are_near_the_integer_program():
         demand_qps=shape * (0.7 * largest_scale(qps, shape, stock)),
         stock=stock,
     )
-    plan = whole_machines(problem, solve_linear(problem))
+    plan = whole_machines(problem, solve_linear(problem)).dense()
     assert not problem.shortfall_qps(plan).any()
     best = np.array([integer_program(problem, t) for t in range(problem.n_intervals)])
     over = problem.total_power_w(plan) / best - 1.0

@@ -20,6 +20,7 @@ from hercules_fast.provisioning import (
     solve_linear,
     whole_machines,
 )
+from hercules_fast.provisioning.problem import shortfall_qps
 from hercules_fast.provisioning.inverse import hardest_intervals, relaxations
 
 DUO = Problem(
@@ -52,7 +53,8 @@ def coverable(problem: Problem) -> bool:
 
 def is_covered(problem: Problem) -> bool:
     """In whole machines, as the planner finds them."""
-    return not problem.shortfall_qps(whole_machines(problem, solve_linear(problem))).any()
+    capacity = whole_machines(problem, solve_linear(problem)).per_workload(problem.qps)
+    return not shortfall_qps(problem.demand_qps, capacity).any()
 
 
 # -- growth ----------------------------------------------------------------------------------------------------------

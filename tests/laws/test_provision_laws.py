@@ -86,7 +86,7 @@ def check_whole(problem, linear, plan):
 def test_linear_and_whole_answers(problem):
     linear = solve_linear(problem)
     check_linear(problem, linear)
-    check_whole(problem, linear, whole_machines(problem, linear))
+    check_whole(problem, linear, whole_machines(problem, linear).dense())
 
 
 @given(problems(qps_decades=(-3, 9), max_stock=1_000_000))
@@ -94,7 +94,7 @@ def test_wide_scales(problem):
     """Rates of 1e-3..1e9 q/s beside each other, a million machines: no wrong answer."""
     linear = solve_linear(problem)
     check_linear(problem, linear)
-    check_whole(problem, linear, whole_machines(problem, linear))
+    check_whole(problem, linear, whole_machines(problem, linear).dense())
 
 
 @given(problems())
@@ -118,13 +118,13 @@ def test_any_prices_bound_any_plan(problem, price):
 def test_an_answer_does_not_depend_on_its_neighbours(problem):
     """Whole machines of an interval are a function of that interval's linear answer alone."""
     linear = solve_linear(problem)
-    together = whole_machines(problem, linear)
+    together = whole_machines(problem, linear).dense()
     for t in range(problem.n_intervals):
         alone = dataclasses.replace(problem, demand_qps=problem.demand_qps[t : t + 1])
         fields = {f.name: getattr(linear, f.name) for f in dataclasses.fields(linear)}
         part = {name: v[t : t + 1] if isinstance(v, np.ndarray) else v for name, v in fields.items()}
         part["assignment"] = Assignment.from_dense(linear.servers[t : t + 1])
-        assert np.array_equal(whole_machines(alone, LinearSolution(**part))[0], together[t])
+        assert np.array_equal(whole_machines(alone, LinearSolution(**part)).dense()[0], together[t])
 
 
 @given(problems())
@@ -143,7 +143,7 @@ def one(qps, power_w, demand_qps, stock):
     problem = Problem(qps=qps, power_w=power_w, demand_qps=demand_qps, stock=stock)
     linear = solve_linear(problem)
     check_linear(problem, linear)
-    plan = whole_machines(problem, linear)
+    plan = whole_machines(problem, linear).dense()
     check_whole(problem, linear, plan)
     return problem, linear, plan
 

@@ -18,7 +18,18 @@ from hercules_fast.errors import (
     SolverError,
     UnknownNameError,
 )
-from hercules_fast.provisioning import Plan, Policy, Problem, greedy, highs, largest_scale, linear, provision, timeline
+from hercules_fast.provisioning import (
+    Assignment,
+    Plan,
+    Policy,
+    Problem,
+    greedy,
+    highs,
+    largest_scale,
+    linear,
+    provision,
+    timeline,
+)
 from hercules_fast.tables import EfficiencyTable
 from hercules_fast.traffic import LoadTrace
 
@@ -199,7 +210,7 @@ def test_a_solver_that_does_not_end_at_an_optimum_is_an_error(monkeypatch):
 
 def test_a_broken_plan_is_never_returned(monkeypatch):
     def too_many(problem, solution):
-        return np.full(solution.servers.shape, 9, dtype=np.int64) * (problem.qps > 0)
+        return Assignment.from_dense(np.full(solution.servers.shape, 9, dtype=np.int64) * (problem.qps > 0))
 
     monkeypatch.setattr(timeline, "whole_machines", too_many)
     with pytest.raises(InternalError, match="whole plan, interval 0: more 'cpu' than its stock of 4"):

@@ -21,7 +21,7 @@ from hercules_fast.provisioning.highs import Columns, Solver, power_of_two
 from hercules_fast.provisioning.integer import whole_machines
 from hercules_fast.provisioning.linear import solve_linear
 from hercules_fast.provisioning.master import Master
-from hercules_fast.provisioning.problem import FloatArray, IntArray, Problem
+from hercules_fast.provisioning.problem import FloatArray, IntArray, Problem, shortfall_qps
 from hercules_fast.provisioning.relaxed import LinearSolution, shed_penalties
 
 __all__ = ["Growth", "OneMore", "Purchase", "cheapest_purchase", "largest_growth", "one_more_server", "relaxations"]
@@ -360,7 +360,7 @@ def _group_of(problem: Problem, h: int, w: int) -> int:
 def _first_short(problem: Problem, machines: IntArray, intervals: Sequence[int]) -> tuple[int, float] | None:
     """The workload that misses the largest part of its demand in whole machines, and how many q/s; None if none does."""
     part = _part(problem, np.asarray(intervals, dtype=np.int64), machines)
-    short = part.shortfall_qps(whole_machines(part, solve_linear(part)))
+    short = shortfall_qps(part.demand_qps, whole_machines(part, solve_linear(part)).per_workload(part.qps))
     if not short.any():
         return None
     share = short / np.where(part.demand_qps > 0, part.demand_qps, 1.0)

@@ -109,7 +109,7 @@ def provision(table: EfficiencySource, load: LoadTrace, stock: Mapping[str, int]
     rest = without_footprint(problem, minimum)
 
     linear = solve_linear(rest)
-    whole = Assignment.from_dense(whole_machines(rest, linear))
+    whole = whole_machines(rest, linear)
     if linear.resolved:
         worst = float(np.abs(linear.gap).max())
         notes.append(f"{len(linear.resolved)} intervals were solved without a warm start; worst gap left {worst:.1e}")

@@ -21,6 +21,8 @@ pub enum Purpose {
     Phases = 5,
     /// How many queries come together.
     Groups = 6,
+    /// Disturbances of a plan in whole machines.
+    WholeMachines = 7,
 }
 
 /// Version of the random streams; it changes whenever the same seed would give other numbers.

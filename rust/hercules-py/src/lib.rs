@@ -15,6 +15,7 @@ mod queueing;
 mod search;
 mod sls;
 mod table;
+mod whole;
 
 #[pymodule]
 mod _core {
@@ -40,4 +41,6 @@ mod _core {
     use crate::sls::{embedding_bag, embedding_bag_collection, sparse_lengths_sum};
     #[pymodule_export]
     use crate::table::TableRows;
+    #[pymodule_export]
+    use crate::whole::provision_whole;
 }

@@ -11,7 +11,7 @@
 //!
 //! [`fleet`] holds the data, [`solver`] finds the optimum of one interval, [`timeline`] of all: a simplex method
 //! ([`simplex`]) whose basis is a [`forest`], on a small [`pool`] of columns that a [`crash`] start and passes over all
-//! columns ([`pricing`]) choose; these prove the answer, too.
+//! columns ([`pricing`]) choose; these prove the answer, too. [`whole`] makes it one of whole machines.
 
 mod crash;
 pub mod fleet;
@@ -21,3 +21,4 @@ pub mod pricing;
 mod simplex;
 pub mod solver;
 pub mod timeline;
+pub mod whole;

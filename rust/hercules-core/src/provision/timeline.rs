@@ -35,7 +35,7 @@ impl<'a> Timeline<'a> {
     }
 
     /// Interval `t` with `penalty`, its shape checked by [`Interval::check`].
-    fn interval<'b>(&self, fleet: &Fleet<'_>, t: usize, penalty: &'b [f64]) -> Interval<'b>
+    pub(super) fn interval<'b>(&self, fleet: &Fleet<'_>, t: usize, penalty: &'b [f64]) -> Interval<'b>
     where
         'a: 'b,
     {
@@ -50,7 +50,8 @@ impl<'a> Timeline<'a> {
         }
     }
 
-    fn check(&self, fleet: &Fleet<'_>) -> Result<usize> {
+    /// Whether shapes fit `fleet`; the number of intervals.
+    pub(super) fn check(&self, fleet: &Fleet<'_>) -> Result<usize> {
         let (types, workloads) = (fleet.types(), fleet.workloads());
         let n = self.intervals(fleet);
         if n == 0 || self.demand.len() != n * workloads {

@@ -1,0 +1,152 @@
+//! The cheapest way to cover what one workload still misses, with one, two or three more units.
+
+use super::desk::Item;
+
+/// Units that could be added to one workload, the largest rate first, with the cheapest of each beginning.
+#[derive(Debug, Default)]
+pub(super) struct Menu {
+    entries: Vec<Entry>,
+    /// Least cost per q/s of all entries.
+    rate: f64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    qps: f64,
+    cost: f64,
+    /// Cost above what its rate is worth at [`Menu::rate`].
+    excess: f64,
+    item: u32,
+    kind: u32,
+    /// How many units of it may be taken at once.
+    most: u32,
+    /// Position of the cheapest entry of those up to here.
+    cheapest: u32,
+}
+
+/// Items of the workload, by their index; each stands for one unit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Cover {
+    pub cost: f64,
+    items: [u32; 3],
+    len: usize,
+}
+
+impl Cover {
+    pub const NONE: Self = Self { cost: 0.0, items: [0; 3], len: 0 };
+
+    pub fn items(&self) -> &[u32] {
+        &self.items[..self.len]
+    }
+}
+
+impl Menu {
+    /// List what `offer` prices: `None` = not to be had, else the cost of a unit and how many there are.
+    #[inline(always)]
+    pub fn fill(&mut self, items: &[Item], mut offer: impl FnMut(&Item) -> Option<(f64, u32)>) {
+        self.entries.clear();
+        let mut rate = f64::INFINITY;
+        let mut least = f64::INFINITY;
+        let mut cheapest = 0;
+        for (i, item) in items.iter().enumerate() {
+            if let Some((cost, most)) = offer(item) {
+                if cost < least {
+                    (least, cheapest) = (cost, self.entries.len() as u32);
+                }
+                rate = rate.min(cost * item.per_qps);
+                self.entries.push(Entry {
+                    qps: item.qps,
+                    cost,
+                    excess: 0.0,
+                    item: i as u32,
+                    kind: item.kind,
+                    most,
+                    cheapest,
+                });
+            }
+        }
+        for entry in &mut self.entries {
+            entry.excess = entry.cost - rate * entry.qps;
+        }
+        self.rate = rate;
+    }
+
+    /// Largest rate of a unit, 0 where there is none.
+    pub fn largest(&self) -> f64 {
+        self.entries.first().map_or(0.0, |entry| entry.qps)
+    }
+
+    /// Item that covers part of `missing` at the least cost per q/s, and as many units as fit, at least one.
+    pub fn cheapest_part(&self, missing: f64) -> Option<(usize, u32)> {
+        let rate = |entry: &Entry| entry.cost / entry.qps.min(missing);
+        let best = self.entries.iter().min_by(|a, b| rate(a).total_cmp(&rate(b)))?;
+        let fitting = (missing / best.qps).clamp(1.0, f64::from(u32::MAX)) as u32;
+        Some((best.item as usize, fitting.min(best.most)))
+    }
+
+    /// The cheapest cover of `missing` q/s by at most `units` (1 to 3) units that costs less than `limit`.
+    pub fn cover(&self, missing: f64, limit: f64, units: usize) -> Option<Cover> {
+        let mut best = Cover { cost: limit, items: [0; 3], len: 0 };
+        if self.rate * missing >= limit {
+            return None;
+        }
+        if units >= 3 {
+            for (i, entry) in self.entries.iter().enumerate() {
+                if entry.qps < missing && entry.cost < best.cost {
+                    self.pairs(missing - entry.qps, Some((i, entry.cost)), &mut best);
+                }
+            }
+        }
+        if units >= 2 {
+            self.pairs(missing, None, &mut best);
+        }
+        let enough = self.entries.partition_point(|entry| entry.qps >= missing);
+        if enough > 0 {
+            let cheapest = &self.entries[self.entries[enough - 1].cheapest as usize];
+            if cheapest.cost < best.cost {
+                best = Cover { cost: cheapest.cost, items: [cheapest.item, 0, 0], len: 1 };
+            }
+        }
+        (best.len > 0).then_some(best)
+    }
+
+    /// Pairs (beside `first`, a unit already chosen) that cover `missing` for less than `best`.
+    fn pairs(&self, missing: f64, first: Option<(usize, f64)>, best: &mut Cover) {
+        let entries = self.entries.as_slice();
+        let spent = first.map_or(0.0, |(_, cost)| cost);
+        // From the smallest rate up, what is left to cover shrinks, and the entries that do so reach further.
+        let mut enough = 0;
+        let budget = best.cost - spent - self.rate * missing;
+        for (i, entry) in entries.iter().enumerate().rev() {
+            let left = missing - entry.qps;
+            if left <= 0.0 {
+                break; // alone it covers
+            }
+            if entry.excess >= budget {
+                continue;
+            }
+            while enough < entries.len() && entries[enough].qps >= left {
+                enough += 1;
+            }
+            if enough == 0 {
+                continue;
+            }
+            let j = entries[enough - 1].cheapest as usize;
+            let cost = spent + entry.cost + entries[j].cost;
+            if cost < best.cost && self.allows(first, i, j) {
+                let item = |i: usize| entries[i].item;
+                *best = match first {
+                    None => Cover { cost, items: [item(i), item(j), 0], len: 2 },
+                    Some((k, _)) => Cover { cost, items: [item(k), item(i), item(j)], len: 3 },
+                };
+            }
+        }
+    }
+
+    /// Whether stock holds for these units together.
+    fn allows(&self, first: Option<(usize, f64)>, i: usize, j: usize) -> bool {
+        let chosen = [Some(i), Some(j), first.map(|(k, _)| k)];
+        let of = |kind: u32| chosen.iter().flatten().filter(|&&b| self.entries[b].kind == kind).count();
+        chosen.iter().flatten().all(|&a| of(self.entries[a].kind) as u32 <= self.entries[a].most)
+    }
+}

@@ -1,0 +1,249 @@
+//! What is being decided: for each workload a short list of items it may use, and how many units of each it has.
+
+use crate::provision::fleet::{Assignment, Fleet, Interval};
+
+/// A workload counts as covered when it misses no more than this part of its demand: room for the rounding of
+/// `count * qps`, far below what a load forecast knows.
+pub const COVER_TOL: f64 = 1e-9;
+
+/// Workloads whose columns are read together: a cache line of each row.
+const BLOCK: usize = 8;
+
+/// A row on one workload. A unit is the group of machines in which it comes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Item {
+    /// Rate of a unit.
+    pub qps: f64,
+    pub per_qps: f64,
+    /// Cost of a unit.
+    pub cost: f64,
+    pub row: u32,
+    /// Server type.
+    pub kind: u32,
+    /// Machines in a unit.
+    pub size: u32,
+    pub units: u32,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    /// What it is to reach for now; at most its demand.
+    pub target: f64,
+    pub capacity: f64,
+    /// Least cost of a q/s, the price of the stock included.
+    load_price: f64,
+    /// Largest rate first, then by row.
+    pub items: Vec<Item>,
+    /// Whether `items` are all there are.
+    whole_list: bool,
+}
+
+impl Work {
+    /// What it lacks, 0 where that is no more than rounding.
+    pub fn missing(&self) -> f64 {
+        let missing = self.target - self.capacity;
+        if missing > COVER_TOL * self.target { missing } else { 0.0 }
+    }
+
+    /// What it could do without.
+    pub fn slack(&self) -> f64 {
+        self.capacity - self.target + COVER_TOL * self.target
+    }
+}
+
+/// All workloads of an interval, and the stock between them.
+#[derive(Debug)]
+pub(super) struct Desk<'a> {
+    fleet: Fleet<'a>,
+    interval: Interval<'a>,
+    /// Machines left of each type; below 0 while workloads negotiate.
+    pub free: Vec<i64>,
+    pub works: Vec<Work>,
+}
+
+impl<'a> Desk<'a> {
+    /// Nothing assigned; each workload lists the `keep` items of least reduced cost under `price`, and the `spare` next
+    /// ones of types that are free of charge there: those have machines left when all others are in use.
+    pub fn new(fleet: &Fleet<'a>, interval: &Interval<'a>, price: &[f64], keep: usize, spare: usize) -> Self {
+        let works = interval.demand.iter().map(|&target| Work { target, ..Work::default() }).collect();
+        let free = interval.stock.iter().map(|&machines| i64::from(machines)).collect();
+        let mut desk = Self { fleet: *fleet, interval: *interval, free, works };
+        let rows: Vec<usize> =
+            (0..fleet.rows()).filter(|&r| interval.stock[fleet.row_type()[r] as usize] > 0).collect();
+        let mut columns = vec![Vec::with_capacity(rows.len()); BLOCK];
+        for first in (0..fleet.workloads()).step_by(BLOCK) {
+            let block = first..(first + BLOCK).min(fleet.workloads());
+            for &r in &rows {
+                let kind = fleet.row_type()[r] as usize;
+                let (qps, power) = fleet.row(r);
+                for (w, column) in block.clone().zip(&mut columns) {
+                    if qps[w] > 0.0 {
+                        let cost = interval.watt_cost(kind) * power[w] + interval.machine_cost(kind) + price[kind];
+                        column.push((cost, qps[w], r as u32));
+                    }
+                }
+            }
+            for (w, column) in block.zip(&mut columns) {
+                desk.list(w, column, price, keep, spare);
+                column.clear();
+            }
+        }
+        desk
+    }
+
+    /// Choose the items of `w` among its (cost with price, rate, row).
+    fn list(&mut self, w: usize, column: &mut Vec<(f64, f64, u32)>, price: &[f64], keep: usize, spare: usize) {
+        let load_price = column.iter().fold(f64::INFINITY, |least, (cost, qps, _)| least.min(cost / qps));
+        for (cost, qps, _) in &mut *column {
+            *cost -= load_price * *qps;
+        }
+        let by_cost = |a: &(f64, f64, u32), b: &(f64, f64, u32)| a.0.total_cmp(&b.0).then(a.2.cmp(&b.2));
+        self.works[w].load_price = load_price;
+        self.works[w].whole_list = column.len() <= keep + spare;
+        if column.len() > keep + spare {
+            column.select_nth_unstable_by(keep, by_cost);
+            let mut left = keep;
+            for i in keep..column.len() {
+                if price[self.fleet.row_type()[column[i].2 as usize] as usize] <= 0.0 {
+                    column.swap(left, i);
+                    left += 1;
+                }
+            }
+            if left > keep + spare {
+                column[keep..left].select_nth_unstable_by(spare, by_cost);
+                left = keep + spare;
+            }
+            column.truncate(left);
+        }
+        let mut items: Vec<Item> = column.iter().map(|&(_, _, r)| self.item(r as usize, w)).collect();
+        sort(&mut items);
+        self.works[w].items = items;
+    }
+
+    fn item(&self, r: usize, w: usize) -> Item {
+        let kind = self.fleet.row_type()[r] as usize;
+        let (qps, power) = self.fleet.row(r);
+        let size = self.fleet.group(r, w);
+        let qps = f64::from(size) * qps[w];
+        let cost = self.interval.watt_cost(kind) * power[w] + self.interval.machine_cost(kind);
+        Item { qps, per_qps: 1.0 / qps, cost: f64::from(size) * cost, row: r as u32, kind: kind as u32, size, units: 0 }
+    }
+
+    /// Let `w` use every row that can serve it; false if it does already.
+    pub fn widen(&mut self, w: usize) -> bool {
+        if self.works[w].whole_list {
+            return false;
+        }
+        for r in 0..self.fleet.rows() {
+            if self.fleet.row(r).0[w] > 0.0 && self.interval.stock[self.fleet.row_type()[r] as usize] > 0 {
+                self.place(r, w);
+            }
+        }
+        self.works[w].whole_list = true;
+        true
+    }
+
+    /// Index of row `r` among the items of `w`; it is added where it is missing.
+    pub fn place(&mut self, r: usize, w: usize) -> usize {
+        let known = |items: &[Item]| items.iter().position(|item| item.row as usize == r);
+        if let Some(i) = known(&self.works[w].items) {
+            return i;
+        }
+        let item = self.item(r, w);
+        let items = &mut self.works[w].items;
+        let at = items.partition_point(|other| precedes(other, &item));
+        items.insert(at, item);
+        at
+    }
+
+    /// Units of `item` that stock allows beside those in use.
+    pub fn available(&self, item: &Item) -> u32 {
+        let units = self.free[item.kind as usize] / i64::from(item.size);
+        units.clamp(0, i64::from(u32::MAX)) as u32
+    }
+
+    /// Change the units of an item.
+    pub fn add(&mut self, w: usize, i: usize, units: i64) {
+        if units == 0 {
+            return;
+        }
+        let work = &mut self.works[w];
+        let item = &mut work.items[i];
+        item.units = (i64::from(item.units) + units) as u32;
+        self.free[item.kind as usize] -= units * i64::from(item.size);
+        // Summed afresh: what is added to and taken from a sum leaves its rounding behind.
+        work.capacity = work.items.iter().map(|item| f64::from(item.units) * item.qps).sum();
+    }
+
+    pub fn penalty(&self, w: usize) -> f64 {
+        self.interval.penalty[w]
+    }
+
+    /// Weighted shortfall and cost.
+    pub fn value(&self) -> (f64, f64) {
+        let mut value = (0.0, 0.0);
+        for (work, penalty) in self.works.iter().zip(self.interval.penalty) {
+            value.0 += penalty * work.missing();
+            value.1 += work.items.iter().map(|item| f64::from(item.units) * item.cost).sum::<f64>();
+        }
+        value
+    }
+
+    /// Lower bound on penalty times shortfall plus cost, for the prices that the lists were made with.
+    pub fn bound(&self, price: &[f64]) -> f64 {
+        let load: f64 = (self.works.iter().zip(self.interval.demand).zip(self.interval.penalty))
+            .map(|((work, demand), penalty)| demand * work.load_price.min(*penalty))
+            .sum();
+        load - self.interval.stock.iter().zip(price).map(|(&stock, price)| f64::from(stock) * price).sum::<f64>()
+    }
+
+    /// Set what the workloads are to reach.
+    pub fn aim(&mut self, targets: &[f64]) {
+        for (work, &target) in self.works.iter_mut().zip(targets) {
+            work.target = target;
+        }
+    }
+
+    /// Units of `item` that could be added if nobody else had any.
+    pub fn at_most(&self, item: &Item) -> u32 {
+        (self.interval.stock[item.kind as usize] / item.size).saturating_sub(item.units)
+    }
+
+    /// Machines in use.
+    pub fn assignment(&self) -> Assignment<u32> {
+        let mut places: Vec<(u32, u32, u32)> = Vec::new();
+        for (w, work) in self.works.iter().enumerate() {
+            let used = work.items.iter().filter(|item| item.units > 0);
+            places.extend(used.map(|item| (item.row, w as u32, item.units * item.size)));
+        }
+        places.sort_unstable();
+        Assignment {
+            row: places.iter().map(|place| place.0).collect(),
+            workload: places.iter().map(|place| place.1).collect(),
+            machines: places.iter().map(|place| place.2).collect(),
+        }
+    }
+
+    /// Take over `assignment` in place of what is assigned.
+    pub fn load(&mut self, assignment: &Assignment<u32>) {
+        for w in 0..self.works.len() {
+            for i in 0..self.works[w].items.len() {
+                if self.works[w].items[i].units > 0 {
+                    self.add(w, i, -i64::from(self.works[w].items[i].units));
+                }
+            }
+        }
+        for ((&r, &w), &machines) in assignment.row.iter().zip(&assignment.workload).zip(&assignment.machines) {
+            let i = self.place(r as usize, w as usize);
+            self.add(w as usize, i, i64::from(machines / self.works[w as usize].items[i].size));
+        }
+    }
+}
+
+fn precedes(a: &Item, b: &Item) -> bool {
+    a.qps > b.qps || (a.qps == b.qps && a.row < b.row)
+}
+
+fn sort(items: &mut [Item]) {
+    items.sort_unstable_by(|a, b| b.qps.total_cmp(&a.qps).then(a.row.cmp(&b.row)));
+}

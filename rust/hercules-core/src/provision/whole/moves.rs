@@ -1,0 +1,167 @@
+//! Moves of one workload: complete it, or exchange some of its units for a cheaper set.
+
+use super::cover::{Cover, Menu};
+use super::desk::{Desk, Item, Work};
+
+/// Most items in use whose units are tried in exchange.
+const MOST_USED: usize = 16;
+
+/// Passes of exchanges after which a plan is taken as it is: only fleets of very unlike servers come near.
+const MOST_PASSES: usize = 200;
+
+/// Units taken out of a workload and units put in, by item.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Change {
+    pub gain: f64,
+    out: [u32; 3],
+    taken: usize,
+    cover: Cover,
+}
+
+impl Change {
+    pub fn taken(&self) -> &[u32] {
+        &self.out[..self.taken]
+    }
+}
+
+/// How far exchanges look: units taken out at once (1 to 3), units put in (1 to 3).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reach {
+    pub out: usize,
+    pub back: usize,
+}
+
+/// The best change of a covered workload: the most worth under `worth` of what is taken out, less the cost on `menu` of
+/// what covers again; more than `least`, or None.
+#[inline(always)] // `worth` differs from caller to caller
+pub(super) fn best_change(
+    work: &Work,
+    menu: &Menu,
+    worth: impl Fn(&Item) -> f64,
+    reach: Reach,
+    least: f64,
+) -> Option<Change> {
+    let slack = work.slack();
+    let mut best = Change { gain: least, out: [0; 3], taken: 0, cover: Cover::NONE };
+    let mut consider = |out: [u32; 3], taken: usize, qps: f64, worth: f64| {
+        let missing = qps - slack;
+        if missing <= 0.0 {
+            if worth > best.gain {
+                best = Change { gain: worth, out, taken, cover: Cover::NONE };
+            }
+        } else if let Some(cover) = menu.cover(missing, worth - best.gain, reach.back) {
+            best = Change { gain: worth - cover.cost, out, taken, cover };
+        }
+    };
+    let mut used = [(0u32, 0u32, 0.0, 0.0); MOST_USED];
+    let mut n = 0;
+    for (i, item) in work.items.iter().enumerate().filter(|(_, item)| item.units > 0).take(MOST_USED) {
+        used[n] = (i as u32, item.units, item.qps, worth(item));
+        n += 1;
+    }
+    for a in 0..n {
+        let (i, units_i, qps_i, worth_i) = used[a];
+        consider([i, 0, 0], 1, qps_i, worth_i);
+        if reach.out < 2 {
+            continue;
+        }
+        for b in a + usize::from(units_i < 2)..n {
+            let (j, units_j, qps_j, worth_j) = used[b];
+            let (qps, worth) = (qps_i + qps_j, worth_i + worth_j);
+            consider([i, j, 0], 2, qps, worth);
+            if reach.out < 3 {
+                continue;
+            }
+            let taken_j = 1 + u32::from(a == b);
+            for &(k, _, qps_k, worth_k) in &used[b + usize::from(units_j <= taken_j)..n] {
+                consider([i, j, k], 3, qps + qps_k, worth + worth_k);
+            }
+        }
+    }
+    (best.taken > 0).then_some(best)
+}
+
+impl Desk<'_> {
+    /// Make `change`, unless the workload would be short after it: sums of rates round.
+    pub fn try_change(&mut self, w: usize, change: &Change) -> bool {
+        for &i in change.taken() {
+            self.add(w, i as usize, -1);
+        }
+        for &i in change.cover.items() {
+            self.add(w, i as usize, 1);
+        }
+        let covers = self.works[w].missing() == 0.0;
+        if !covers {
+            for &i in change.cover.items() {
+                self.add(w, i as usize, -1);
+            }
+            for &i in change.taken() {
+                self.add(w, i as usize, 1);
+            }
+        }
+        covers
+    }
+
+    /// Add units to `w` until it is covered or nothing is left that helps. `offer`: cost of a unit, and how many there
+    /// are; `None` = not to be had.
+    pub fn complete(
+        &mut self,
+        w: usize,
+        back: usize,
+        menu: &mut Menu,
+        offer: impl Fn(&Self, &Item) -> Option<(f64, u32)>,
+    ) {
+        loop {
+            let work = &self.works[w];
+            let missing = work.missing();
+            if missing == 0.0 {
+                return;
+            }
+            let before = work.capacity;
+            menu.fill(&work.items, |item| offer(self, item));
+            if let Some(cover) = menu.cover(missing, f64::INFINITY, back) {
+                for &i in cover.items() {
+                    self.add(w, i as usize, 1);
+                }
+            } else if let Some((i, units)) = menu.cheapest_part(missing) {
+                self.add(w, i, i64::from(units));
+            } else if self.widen(w) {
+                continue;
+            } else {
+                return;
+            }
+            if self.works[w].capacity <= before {
+                return; // a rate too small to be felt beside the others
+            }
+        }
+    }
+
+    /// A unit at its own cost, where stock has one.
+    pub fn at_cost(&self, item: &Item) -> Option<(f64, u32)> {
+        let units = self.available(item);
+        (units > 0).then_some((item.cost, units))
+    }
+
+    /// Exchange units of each workload for cheaper ones that are free, while that pays.
+    pub fn polish(&mut self, reach: Reach, least: f64, menu: &mut Menu) {
+        for _ in 0..MOST_PASSES {
+            let mut again = false;
+            for w in 0..self.works.len() {
+                for _ in 0..MOST_PASSES {
+                    let work = &self.works[w];
+                    if work.missing() > 0.0 {
+                        break;
+                    }
+                    menu.fill(&work.items, |item| self.at_cost(item));
+                    match best_change(work, menu, |item| item.cost, reach, least) {
+                        Some(change) if self.try_change(w, &change) => again = true,
+                        _ => break,
+                    }
+                }
+            }
+            if !again {
+                return;
+            }
+        }
+    }
+}
