@@ -211,7 +211,16 @@ end = "2026-01-05T14:00"
 def test_wishes_reach_the_plan(files, capsys) -> None:
     (files / "prices.toml").write_text(PRICES)
     (files / "out.toml").write_text(MAINTENANCE)
-    more = ["--headroom", "rank=0.2,=feed=0.1", "--estimate", "lower", "--drain", "old:=feed", "--minimum", "new:=feed=2"]
+    more = [
+        "--headroom",
+        "rank=0.2,=feed=0.1",
+        "--estimate",
+        "lower",
+        "--drain",
+        "old:=feed",
+        "--minimum",
+        "new:=feed=2",
+    ]
     more += ["--maintenance", str(files / "out.toml"), "--prices", str(files / "prices.toml"), "--json"]
     assert provision(files, *more) == 0
     plan = Plan.from_dict(json.loads(capsys.readouterr().out))
@@ -368,7 +377,13 @@ def test_replicas_for_kubernetes(files, capsys) -> None:
     assert provision(files, "--out", str(target), "--at", "2026-01-05T03:30", "--json") == 0
     plan = Plan.from_dict(json.loads(capsys.readouterr().out))
     documents = strict_yaml(target.read_text())
-    pairs = {(d["metadata"]["annotations"]["hercules-fast/server"], d["metadata"]["annotations"]["hercules-fast/workload"]): d for d in documents}
+    pairs = {
+        (
+            d["metadata"]["annotations"]["hercules-fast/server"],
+            d["metadata"]["annotations"]["hercules-fast/workload"],
+        ): d
+        for d in documents
+    }
     used = {(plan.servers[h], plan.workloads[w]) for h, w in np.argwhere(plan.servers_on.any(axis=0)).tolist()}
     assert set(pairs) == used
     for (server, workload), document in pairs.items():

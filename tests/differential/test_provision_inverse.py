@@ -20,8 +20,8 @@ from hercules_fast.provisioning import (
     solve_linear,
     whole_machines,
 )
-from hercules_fast.provisioning.problem import shortfall_qps
 from hercules_fast.provisioning.inverse import hardest_intervals, relaxations
+from hercules_fast.provisioning.problem import shortfall_qps
 
 DUO = Problem(
     qps=[[100.0, 0.0], [300.0, 100.0]],
@@ -42,7 +42,9 @@ def problems(draw, max_intervals=3, max_stock=4):
         qps=qps,
         power_w=rng.uniform(100, 500, (n_h, n_w)),
         demand_qps=rng.uniform(1, 120, (n_t, n_w)) * (rng.random((n_t, n_w)) < 0.8),
-        stock=rng.integers(0, max_stock + 1, n_h) if draw(st.booleans()) else rng.integers(0, max_stock + 1, (n_t, n_h)),
+        stock=rng.integers(0, max_stock + 1, n_h)
+        if draw(st.booleans())
+        else rng.integers(0, max_stock + 1, (n_t, n_h)),
     )
 
 
@@ -67,7 +69,10 @@ def test_growth_by_hand() -> None:
     assert growth.factor == pytest.approx(1500 / 1800)
     assert growth.interval == 1
     assert growth.binding == ("old", "new")
-    assert growth.explain() == "all load may be 0.8333 times what it is; the limit is reached at interval 1, where old, new end"
+    assert (
+        growth.explain()
+        == "all load may be 0.8333 times what it is; the limit is reached at interval 1, where old, new end"
+    )
     ads = largest_growth(DUO, "ads")
     assert ads.factor == pytest.approx(600 / 900)
     feed = largest_growth(DUO, "feed")

@@ -92,8 +92,13 @@ def greedy(qps, power_w, demand, stock, order, rank, before=None):
     """
     n_h = len(stock)
     plan = [[0] * len(demand) for _ in stock] if before is None else [list(row) for row in before]
-    score = {w: [-(q[w] / p[w] if rank == "efficiency" else q[w]) if q[w] else math.inf for q, p in zip(qps, power_w)]
-             for w in order}
+    score = {
+        w: [
+            -(q[w] / p[w] if rank == "efficiency" else q[w]) if q[w] else math.inf
+            for q, p in zip(qps, power_w, strict=True)
+        ]
+        for w in order
+    }
     for w in order:
         for h in sorted(range(n_h), key=lambda h: score[w][h])[::-1]:
             while plan[h][w]:
@@ -105,7 +110,7 @@ def greedy(qps, power_w, demand, stock, order, rank, before=None):
         for w in list(order)[::-1]:
             while plan[h][w] and sum(plan[h]) > stock[h]:
                 plan[h][w] -= 1
-    free = [a - sum(row) for a, row in zip(stock, plan)]
+    free = [a - sum(row) for a, row in zip(stock, plan, strict=True)]
     for w in order:
         able = [h for h in range(n_h) if qps[h][w] > 0]
         able.sort(key=lambda h: score[w][h])

@@ -112,9 +112,7 @@ def test_models_over_several_servers_are_taken_whole() -> None:
 
 
 def test_several_rows_of_a_type_share_its_stock() -> None:
-    rows = Problem(
-        qps=[[10.0], [15.0]], power_w=[[100.0], [250.0]], demand_qps=[[45.0]], stock=[4], row_type=[0, 0]
-    )
+    rows = Problem(qps=[[10.0], [15.0]], power_w=[[100.0], [250.0]], demand_qps=[[45.0]], stock=[4], row_type=[0, 0])
     assert greedy(rows).capacity.tolist() == [4]
     assert greedy(rows).unmet_qps.tolist() == [[5.0]]
     assert greedy(rows, rank="qps").power_w.tolist() == [750.0]
@@ -122,7 +120,10 @@ def test_several_rows_of_a_type_share_its_stock() -> None:
 
 
 CHOICES = [
-    *(("greedy", {"start": s, "last": k}) for s, k in itertools.product(("scratch", "previous"), ("whole", "fractional"))),
+    *(
+        ("greedy", {"start": s, "last": k})
+        for s, k in itertools.product(("scratch", "previous"), ("whole", "fractional"))
+    ),
     *(
         ("oblivious", {"draw": d, "types": k, "last": e})
         for d, k, e in itertools.product(("random", "proportional"), ("eligible", "all"), ("whole", "fractional"))

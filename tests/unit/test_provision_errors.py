@@ -241,8 +241,14 @@ def test_plan_files(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d["assignment"].update(row=[9] * len(d["assignment"]["row"])), r"assignment\.row: allowed are \d+ positions"),
-        (lambda d: d["assignment"]["starts"].reverse(), r"assignment\.starts: allowed are 3 rising positions from 0 to"),
+        (
+            lambda d: d["assignment"].update(row=[9] * len(d["assignment"]["row"])),
+            r"assignment\.row: allowed are \d+ positions",
+        ),
+        (
+            lambda d: d["assignment"]["starts"].reverse(),
+            r"assignment\.starts: allowed are 3 rising positions from 0 to",
+        ),
         (lambda d: d["lp_assignment"]["workload"].pop(), r"lp_assignment\.workload: allowed are \d+ positions"),
         (lambda d: d.update(row_type=[1, 0]), "row_type: allowed are 0 to 1, in order"),
     ],

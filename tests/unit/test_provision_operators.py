@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hercules_fast.errors import ConfigError, InputError, MissingFileError, UnknownNameError
 from hercules_fast.provisioning import (
@@ -132,7 +135,7 @@ def test_the_lower_end_is_planned_for_or_told() -> None:
     assert (safe.assignment.per_workload(half.choices(SERVERS, WORKLOADS).qps_lo) >= safe.demand_qps).all()
     assert safe.lower_end() == ()
     assert "QPS are the lower ends of their intervals" in safe.notes
-    with pytest.raises(InputError, match="policy.estimate: 'upper'; allowed: 'value', 'lower'"):
+    with pytest.raises(InputError, match=r"policy\.estimate: 'upper'; allowed: 'value', 'lower'"):
         Policy(estimate="upper")
 
 
@@ -157,7 +160,7 @@ def test_draining_a_pair_and_a_type() -> None:
     for wrong, says in ((["nwe"], "server to drain 'nwe'; did you mean 'new'"), ([("new", "fed")], "'fed'")):
         with pytest.raises(UnknownNameError, match=says):
             plan(drain=wrong)
-    with pytest.raises(InputError, match="policy.drain: 'new'; allowed: a list"):
+    with pytest.raises(InputError, match=r"policy\.drain: 'new'; allowed: a list"):
         Policy(drain="new")
 
 
@@ -315,9 +318,11 @@ def test_prices_that_make_no_sense() -> None:
     with pytest.raises(UnknownNameError, match="site in 'prices' of server 'old': 'noth'; did you mean 'north'"):
         plan(prices=replace(CHEAP_OLD, sites={"old": "noth", "new": "south"}))
     free = SiteEnergy(site="x", price_per_kwh=(0.1, -0.2))
-    with pytest.raises(InputError, match="energy for old costs -0.2 EUR per kWh, carbon included, at 2026-01-05T01"):
+    with pytest.raises(InputError, match=r"energy for old costs -0\.2 EUR per kWh, carbon included, at 2026-01-05T01"):
         plan(prices=Prices(energy=(free,)))
-    with pytest.raises(ConfigError, match=r"energy\[0\].carbon_g_per_kwh: has 1 entries; allowed are as many as prices"):
+    with pytest.raises(
+        ConfigError, match=r"energy\[0\].carbon_g_per_kwh: has 1 entries; allowed are as many as prices"
+    ):
         plan(prices=Prices(energy=(replace(free, carbon_g_per_kwh=(1.0,)),)))
 
 
@@ -366,3 +371,114 @@ def test_choices_leave_out_rows_that_are_never_worth_having() -> None:
     assert choices.row_type.tolist() == [0, 0]
     with pytest.raises(InputError, match="estimate: is 'best'; allowed are 'value', 'lower'"):
         two_ways().choices(estimate="best")
+
+
+def one_type(asked: float) -> LoadTrace:
+    return LoadTrace.from_arrays("day", ["x"], start="2026-01-05", interval_s=3600, qps=[[asked], [asked / 2]])
+
+
+def test_a_scarce_type_runs_in_two_ways_at_once() -> None:
+    """450 q/s on four machines: one at 150 and three at 100; 225 on one of each."""
+    made = provision(two_ways(), one_type(450.0), {"a": 4}, Policy(headroom=0.0))
+    assert made.is_covered
+    assert made.power_w.tolist() == [480.0, 280.0]
+    assert made.servers_on.tolist() == [[[4]], [[2]]]
+    assert made.lp_power_w == pytest.approx([180.0 + 300.0, 225.0])
+    lines = [line.split(",") for line in made.to_csv().splitlines()]
+    assert [(line[3], line[-1]) for line in lines[1:]] == [("1", "0"), ("3", "1"), ("1", "0"), ("1", "1")]
+    assert Plan.from_json(made.to_json()).to_json() == made.to_json()
+    assert made.baselines["greedy"].unmet_qps[0].tolist() == [50.0], "all machines the efficient way"
+
+
+def test_models_over_several_servers_come_in_groups() -> None:
+    pair = replace(two_ways(), rows=tuple(replace(r, group=2) for r in two_ways().rows[:1]))
+    made = provision(pair, one_type(250.0), {"a": 5}, Policy(headroom=0.0))
+    assert made.servers_on[:, 0, 0].tolist() == [4, 2]
+    assert made.group.tolist() == [[2]]
+    assert made.is_covered
+    odd = provision(pair, one_type(450.0), {"a": 5}, Policy(headroom=0.0))
+    assert odd.servers_on[0, 0, 0] == 4, "the fifth is of no use"
+    assert odd.shed_qps[0].tolist() == [50.0]
+    with pytest.raises(InputError, match="minimum: 3 'a' for 'x'; allowed: multiples of 2"):
+        provision(pair, one_type(250.0), {"a": 5}, Policy(headroom=0.0, minimum={("a", "x"): 3}))
+    assert EfficiencyTable.from_dict(json.loads(pair.to_json())).rows == pair.rows
+    with pytest.raises(ConfigError, match=r"rows\[0\].group: is 0; allowed is a whole number from 1"):
+        replace(pair, rows=(replace(pair.rows[0], group=0),))
+
+
+# -- laws ------------------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def cases(draw):
+    """A table, a load of four hours and a stock, of seeded figures."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    n_h, n_w = int(rng.integers(1, 5)), int(rng.integers(1, 4))
+    servers, workloads = [f"s{h}" for h in range(n_h)], [f"w{w}" for w in range(n_w)]
+    qps = rng.uniform(10, 400, (n_h, n_w)) * (rng.random((n_h, n_w)) < 0.85)
+    made = EfficiencyTable.from_matrices(servers, workloads, qps, rng.uniform(100, 500, (n_h, n_w)))
+    made = replace(made, rows=tuple(replace(r, qps_lo=r.qps * float(rng.uniform(0.7, 1))) for r in made.rows))
+    stock = {name: int(n) for name, n in zip(servers, rng.integers(1, 30, n_h), strict=True)}
+    asked = rng.uniform(0, 1500, (4, n_w))
+    trace = LoadTrace.from_arrays("day", workloads, start="2026-01-05", interval_s=3600, qps=asked)
+    return made, trace, stock, rng
+
+
+@given(cases())
+def test_wishes_only_take_away(case) -> None:
+    """Draining, minimums, maintenance and lower ends never make the linear optimum cheaper, and are kept."""
+    made, trace, stock, rng = case
+    base = Policy(headroom=0.1, order_samples=0)
+    free = provision(made, trace, stock, base)
+    server, workload = trace_name(rng, made.servers), trace_name(rng, made.workloads)
+    window = Window(server=server, machines=1, start="2026-01-05T01:00", end="2026-01-05T02:30")
+    wishes = [
+        {"drain": [(server, workload)]},
+        {"maintenance": Maintenance(windows=(window,))},
+        {"estimate": "lower"},
+    ]
+    able = free.qps[made.servers.index(server), made.workloads.index(workload)] > 0
+    if able:
+        wishes.append({"minimum": {(server, workload): 1}})
+    for wish in wishes:
+        plan = provision(made, trace, stock, replace(base, **wish))
+        covered = plan.covered & free.covered & ~(plan.lp_unmet_qps > 0).any(axis=1)
+        assert (plan.lp_power_w[covered] >= free.lp_power_w[covered] * (1 - 1e-9) - 1e-9).all()
+        assert ((plan.lp_unmet_qps > 0).any(axis=1) >= (free.lp_unmet_qps > 0).any(axis=1)).all()
+        assert (plan.per_type <= plan.stock).all()
+        assert (plan.gap >= -1e-9).all()
+        h, w = made.servers.index(server), made.workloads.index(workload)
+        if "drain" in wish:
+            assert not plan.servers_on[:, h, w].any()
+        if "minimum" in wish:
+            assert (plan.servers_on[:, h, w] >= 1).all()
+        if "maintenance" in wish:
+            assert plan.stock[:, h].tolist() == [stock[server] - (1 <= t <= 2) for t in range(4)]
+        assert Plan.from_json(plan.to_json()).to_json() == plan.to_json()
+
+
+def trace_name(rng, names) -> str:
+    return names[int(rng.integers(len(names)))]
+
+
+@given(cases())
+def test_missing_load_and_missing_headroom_add_up(case) -> None:
+    made, trace, stock, _ = case
+    plan = provision(made, replace(trace, qps=3 * trace.qps), stock, Policy(headroom=0.3, order_samples=0))
+    assert plan.shed_qps + plan.headroom_short_qps == pytest.approx(plan.unmet_qps, rel=1e-9, abs=1e-6)
+    assert (plan.shed_qps <= plan.load_qps).all()
+    assert (plan.headroom_short_qps <= plan.demand_qps - plan.load_qps + 1e-6).all()
+
+
+@given(cases(), st.floats(0.01, 1.0), st.floats(0.0, 0.5))
+def test_one_price_everywhere_is_watts(case, price, carbon) -> None:
+    """With one constant price the linear optimum is the same; costs are watts times it."""
+    made, trace, stock, _ = case
+    base = Policy(headroom=0.0, order_samples=0)
+    energy = SiteEnergy(site="here", price_per_kwh=(price,), carbon_g_per_kwh=(1000 * carbon,))
+    watts = provision(made, trace, stock, base)
+    money = provision(made, trace, stock, replace(base, prices=Prices(energy=(energy,), carbon_price_per_kg=1.0)))
+    assert money.lp_power_w[money.covered] == pytest.approx(watts.lp_power_w[money.covered], rel=1e-6)
+    assert money.cost == pytest.approx(money.power_w * (price + carbon) / 1000)
+    assert money.carbon_kg == pytest.approx(money.energy_kwh * carbon)
+    assert money.money == pytest.approx(money.energy_kwh * price)

@@ -158,7 +158,9 @@ def _policy(args: argparse.Namespace) -> Policy:
     )
 
 
-def _answer(plan: Plan, question: str, grow: str | None, prices: Mapping[str, float] | None) -> tuple[str, dict[str, Any]]:
+def _answer(
+    plan: Plan, question: str, grow: str | None, prices: Mapping[str, float] | None
+) -> tuple[str, dict[str, Any]]:
     """The answer as text and as one JSON document."""
     from hercules_fast.provisioning import cheapest_purchase, largest_growth, one_more_server
 

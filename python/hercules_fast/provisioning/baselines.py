@@ -296,7 +296,7 @@ class _Drawn:
             group[h, better] = _group(problem, np.intp(r), np.arange(n_w))[better]
         able = qps > 0
         if all_types:
-            runs_some = able.any(axis=1)
+            runs_some = np.asarray(able.any(axis=1))
             mean = power_w.sum(axis=1) / np.maximum(able.sum(axis=1), 1)
             power_w = np.where(able, power_w, mean[:, None])
             able = able | runs_some[:, None]
@@ -364,8 +364,8 @@ def _proportional_servers(problem: Problem, drawn: _Drawn) -> Machines:
     share = share / np.maximum(asked, 1.0)[:, None]
     exact = stock[:, :, None] * share[:, None, :] * drawn.able
     if not drawn.whole:
-        return exact
-    servers = np.floor(exact / drawn.group + COVER_TOL).astype(np.int64) * drawn.group
+        return np.asarray(exact)
+    servers = np.asarray(np.floor(exact / drawn.group + COVER_TOL).astype(np.int64) * drawn.group)
     free = problem.stocks - servers.sum(axis=2)
     rest = exact - servers
     for w in range(problem.n_workloads):
@@ -409,7 +409,8 @@ def _per_type(servers: Machines, problem: Problem) -> Machines:
     if problem.row_type is None:
         return np.asarray(per_row)
     used = np.zeros((len(servers), problem.n_servers), dtype=servers.dtype)
-    np.add.at(used, (slice(None), problem.row_type), per_row)
+    for r, h in enumerate(problem.row_type):
+        used[:, h] += per_row[:, r]
     return used
 
 
@@ -451,7 +452,7 @@ def _baseline(problem: Problem, servers: Machines, name: str, rule: str) -> Base
 
 
 def _spread(interval: int, unmet_qps: FloatArray, power_w: FloatArray, capacity: Machines) -> OrderSpread:
-    covers = ~(unmet_qps > 0).any(axis=1)
+    covers = np.asarray(~(unmet_qps > 0).any(axis=1))
     return OrderSpread(
         interval=interval,
         orders=len(covers),

@@ -33,6 +33,7 @@ _MOST_COLUMNS = 4_000_000
 _MOST_COLUMNS_UNASKED = 200_000
 # Plans tried to make a whole purchase cheaper.
 _MOST_TRIALS = 400
+_TRIALS_UNASKED = 24
 # A factor this near 1 is feasible: the solver's own tolerance.
 _FEASIBLE = 1.0 - 1e-9
 
@@ -191,8 +192,12 @@ def cheapest_purchase(
     Raises :class:`UnknownNameError`, :class:`InputError` for prices, for a workload that no type in stock or for sale
     can run, and for a program of more than 4,000,000 columns; :class:`SolverError`.
     """
-    cost = _prices(problem, price)
     rest = problem if minimum is None else without_footprint(problem, minimum)
+    return _purchase(rest, _prices(problem, price), _MOST_TRIALS)
+
+
+def _purchase(rest: Problem, cost: FloatArray, trials: int) -> Purchase:
+    """:func:`cheapest_purchase`, with at most ``trials`` plans to make the whole machines cheaper."""
     _sellable(rest, cost)
     hard = [t for t in hardest_intervals(rest) if rest.demand_qps[t].any()]
     none = np.zeros(rest.n_workloads)
@@ -202,7 +207,7 @@ def cheapest_purchase(
         bought = _purchase_program(rest, cost, short)
     machines = np.ceil(bought - 1e-7).astype(np.int64)
     if hard:
-        machines = _whole_purchase(rest, cost, machines, hard)
+        machines = _whole_purchase(rest, cost, machines, hard, trials)
     prices = np.where(np.isfinite(cost), cost, 0.0)
     return Purchase(
         machines={name: int(n) for name, n in zip(rest.servers, machines, strict=True) if n},
@@ -221,7 +226,11 @@ def _prices(problem: Problem, price: Mapping[str, float] | None) -> FloatArray:
     for name, value in price.items():
         if name not in problem.servers:
             raise UnknownNameError.of("server with a price", name, problem.servers)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not PRICE_RANGE[0] <= value <= PRICE_RANGE[1]:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not PRICE_RANGE[0] <= value <= PRICE_RANGE[1]
+        ):
             raise InputError(f"price: {name!r} is {value!r}; allowed: {PRICE_RANGE[0]:g} to {PRICE_RANGE[1]:g}")
         cost[problem.servers.index(name)] = value
     if not np.isfinite(cost).any():
@@ -294,7 +303,9 @@ def _purchase_program(problem: Problem, cost: FloatArray, intervals: Sequence[in
     return bought
 
 
-def _whole_purchase(problem: Problem, cost: FloatArray, machines: IntArray, hard: Sequence[int]) -> IntArray:
+def _whole_purchase(
+    problem: Problem, cost: FloatArray, machines: IntArray, hard: Sequence[int], trials: int
+) -> IntArray:
     """``machines`` [H] and what whole machines need beside them, made cheaper where that covers, too."""
     machines = machines.copy()
     pending = list(hard)
@@ -316,17 +327,16 @@ def _whole_purchase(problem: Problem, cost: FloatArray, machines: IntArray, hard
         machines[worth.argmax()] += _group_of(problem, int(worth.argmax()), w)
     else:
         raise SolverError("cheapest purchase: whole machines stay short after 10000 repairs")
-    return _trimmed(problem, cost, machines, hard)
+    return _trimmed(problem, cost, machines, hard, trials)
 
 
-def _trimmed(problem: Problem, cost: FloatArray, machines: IntArray, hard: Sequence[int]) -> IntArray:
+def _trimmed(problem: Problem, cost: FloatArray, machines: IntArray, hard: Sequence[int], trials: int) -> IntArray:
     """``machines`` [H], made cheaper while that covers: one or two less, with one of another type in their place."""
-    trials = 0
     while True:
         for _, change in _changes(machines, cost):
-            trials += 1
-            if trials > _MOST_TRIALS:
+            if not trials:
                 return machines
+            trials -= 1
             fewer = machines + change
             if not (_first_short(problem, fewer, hard) or _first_short(problem, fewer, range(problem.n_intervals))):
                 machines = fewer
@@ -358,7 +368,7 @@ def _group_of(problem: Problem, h: int, w: int) -> int:
 
 
 def _first_short(problem: Problem, machines: IntArray, intervals: Sequence[int]) -> tuple[int, float] | None:
-    """The workload that misses the largest part of its demand in whole machines, and how many q/s; None if none does."""
+    """The workload that misses most of its demand in whole machines, as a part of it, and how many q/s; None: none."""
     part = _part(problem, np.asarray(intervals, dtype=np.int64), machines)
     short = shortfall_qps(part.demand_qps, whole_machines(part, solve_linear(part)).per_workload(part.qps))
     if not short.any():
@@ -422,7 +432,7 @@ def one_more_server(
         at = np.flatnonzero(u > 0)
         if len(at):
             more = solve_linear(_part(rest, at, (np.arange(rest.n_servers) == h).astype(np.int64)))
-            both = ~linear.shed_qps[at].any(axis=1) & ~more.shed_qps.any(axis=1)
+            both = np.asarray(~linear.shed_qps[at].any(axis=1) & ~more.shed_qps.any(axis=1))
             saved[at] = np.where(both, np.maximum(linear.objective_w[at] - more.objective_w, 0.0), 0.0)
             served[at] = np.where(both[:, None], 0.0, linear.shed_qps[at] - more.shed_qps)
         answers.append(OneMore(server=name, price=u, saved=saved, served_qps=served))
@@ -441,14 +451,14 @@ def relaxations(problem: Problem, minimum: IntArray | None = None) -> tuple[str,
     """
     words = []
     asked = problem.demand_qps.any(axis=0)
-    lost = asked & ~(problem.qps > 0).any(axis=0)
+    lost = np.asarray(asked & ~(problem.qps > 0).any(axis=0))
     if lost.any():
         which = ", ".join(name for name, gone in zip(problem.workloads, lost, strict=True) if gone)
         words.append(f"no server of this plan can run {which}: neither machines nor less of other load help")
         problem = dataclasses.replace(problem, demand_qps=np.where(lost, 0.0, problem.demand_qps))
     rest = problem if minimum is None else without_footprint(problem, minimum)
     if _columns_of(rest, hardest_intervals(rest)) <= _MOST_COLUMNS_UNASKED:
-        bought = cheapest_purchase(rest).machines
+        bought = _purchase(rest, np.ones(rest.n_servers), _TRIALS_UNASKED).machines
         if bought:
             which = ", ".join(f"{count} more {name}" for name, count in bought.items())
             words.append(f"would be covered with {which} (the fewest machines)")
@@ -468,7 +478,7 @@ def _least_cut(problem: Problem, minimum: IntArray | None) -> str | None:
         grows = np.array([name in (None, other) for other in problem.workloads])
         lost = float((weight * problem.demand_qps * grows).sum(axis=1).max()) * (1.0 - growth.factor)
         whose = "of every workload" if name is None else f"of {name}"
-        cuts.append((lost, f"would be covered with {100 * (1.0 - growth.factor):.3g} % less load {whose} (fractional machines)"))
+        cuts.append(
+            (lost, f"would be covered with {100 * (1.0 - growth.factor):.3g} % less load {whose} (fractional machines)")
+        )
     return min(cuts)[1] if cuts else None
-
-

@@ -221,9 +221,7 @@ class Prices:
             for server in named:
                 if server not in servers:
                     raise UnknownNameError.of(f"server in {what} of {self.name!r}", server, servers)
-        series = [
-            s.means(times, interval_s, f"{self.name!r}, energy of site {s.site!r}") for s in self.energy
-        ]
+        series = [s.means(times, interval_s, f"{self.name!r}, energy of site {s.site!r}") for s in self.energy]
         place = []
         for server in servers:
             site = self.sites.get(server, sites[0] if len(sites) == 1 else None)
@@ -247,8 +245,8 @@ class Prices:
         if (worth <= 0).any():
             t, h = np.argwhere(worth <= 0)[0].tolist()
             raise InputError(
-                f"{self.name!r}: energy for {servers[h]} costs {_WATTS_PER_KW * worth[t, h]:g} {self.currency} per kWh, "
-                f"carbon included, at {times[t]}; allowed: more than 0"
+                f"{self.name!r}: energy for {servers[h]} costs {_WATTS_PER_KW * worth[t, h]:g} {self.currency} "
+                f"per kWh, carbon included, at {times[t]}; allowed: more than 0"
             )
         return costs
 

@@ -7,7 +7,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -234,7 +234,7 @@ class Plan:
         watts = np.bincount(
             place, part.machines * self.server_power_w[part.row, part.workload], minlength=self.stock.size
         )
-        return watts.reshape(self.stock.shape), self.per_type
+        return np.asarray(watts.reshape(self.stock.shape), dtype=np.float64), self.per_type
 
     @property
     def cost(self) -> FloatArray:
@@ -313,7 +313,7 @@ class Plan:
         )
 
     def shortfall(self) -> tuple[str, ...]:
-        """In words, for each workload that is short: load and headroom, how much, when at worst, how often; what helps."""
+        """In words, for each workload that is short: load or headroom, how much, when, how often; then what helps."""
         lines = []
         unmet, shed, lp_unmet = self.unmet_qps, self.shed_qps, self.lp_unmet_qps
         for w, name in enumerate(self.workloads):
@@ -417,7 +417,7 @@ class Plan:
         return f"{value:.0f} W" if self.costs is None else f"{value:.4g} {self.costs.currency} an interval"
 
     def headroom_words(self) -> str:
-        """"10 %", or the least and most where workloads differ."""
+        """ "10 %", or the least and most where workloads differ."""
         low, high = 100 * float(self.headroom.min()), 100 * float(self.headroom.max())
         return f"{low:.3g} %" if low == high else f"{low:.3g} to {high:.3g} %"
 

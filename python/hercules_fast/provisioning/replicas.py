@@ -1,4 +1,4 @@
-"""A plan as what a cluster manager applies: one Kubernetes Deployment per (workload, server type), with its replicas."""
+"""A plan as what a cluster manager applies: one Kubernetes Deployment per workload and server type, with replicas."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ _NAME_MAX = 63
 
 def interval_at(plan: Plan, time: str) -> int:
     """The interval of ``plan`` in which ``time`` (ISO 8601, UTC) lies. Raises :class:`InputError`."""
-    allowed = f"a time from {plan.times[0]} to before {plan.times[-1] + np.timedelta64(round(plan.interval_s), 's')} (UTC)"
+    allowed = (
+        f"a time from {plan.times[0]} to before {plan.times[-1] + np.timedelta64(round(plan.interval_s), 's')} (UTC)"
+    )
     try:
         moment = np.datetime64(time.removesuffix("Z"), "s")
     except ValueError:
@@ -44,7 +46,10 @@ def replicas_yaml(plan: Plan, interval: int) -> str:
     now = {
         (w, r): n
         for w, r, n in zip(
-            part.workload[begin:end].tolist(), part.row[begin:end].tolist(), part.machines[begin:end].tolist(), strict=True
+            part.workload[begin:end].tolist(),
+            part.row[begin:end].tolist(),
+            part.machines[begin:end].tolist(),
+            strict=True,
         )
     }
     made: dict[str, tuple[str, str]] = {}
@@ -55,8 +60,9 @@ def replicas_yaml(plan: Plan, interval: int) -> str:
         name = _name(f"{workload}-{server}" + (f"-{rank}" if rank else ""))
         if name in made:
             raise InputError(
-                f"workload {workload!r} on server {server!r} and workload {made[name][0]!r} on server {made[name][1]!r} "
-                f"are both called {name!r} in Kubernetes; allowed: names that differ in letters and digits"
+                f"workload {workload!r} on server {server!r} and workload {made[name][0]!r} on server "
+                f"{made[name][1]!r} are both called {name!r} in Kubernetes; allowed: names that differ in letters "
+                "and digits"
             )
         made[name] = (workload, server)
         documents.append(_deployment(name, server, workload, rank, now.get((w, r), 0), str(plan.times[interval])))

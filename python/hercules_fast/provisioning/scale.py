@@ -42,9 +42,9 @@ def scale_load(
 
     Column w of ``load.qps`` counts in units of what one ``reference_server`` serves of workload w (its best server
     where the reference cannot serve it; no load where none can). All is then scaled so that the load with
-    ``headroom`` (one, or [W]) is ``share`` times the largest that fractional machines within ``stock`` can serve. ``qps`` [H, W],
-    ``stock`` [H], in the order of ``servers`` and ``load.workloads``. Without a reference, the type in stock that can
-    run most workloads is taken; among those the one with most machines, then the first.
+    ``headroom`` (one, or [W]) is ``share`` times the largest that fractional machines within ``stock`` can serve.
+    ``qps`` [H, W], ``stock`` [H], in the order of ``servers`` and ``load.workloads``. Without a reference, the type in
+    stock that can run most workloads is taken; among those the one with most machines, then the first.
 
     Returns the absolute load and what was done, in words. Raises :class:`InputError` where there is nothing to scale,
     :class:`UnknownNameError` for the reference.

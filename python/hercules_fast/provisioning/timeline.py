@@ -117,7 +117,20 @@ def provision(table: EfficiencySource, load: LoadTrace, stock: Mapping[str, int]
     _verify(problem, fractional, whole)
     _verify_bound(linear)
     return _plan(
-        problem, rest, minimum, linear, fractional, whole, load, load_qps, headroom, choices, costs, drained, policy, notes
+        problem,
+        rest,
+        minimum,
+        linear,
+        fractional,
+        whole,
+        load,
+        load_qps,
+        headroom,
+        choices,
+        costs,
+        drained,
+        policy,
+        notes,
     )
 
 
@@ -263,9 +276,7 @@ def _plan(
     if not policy.order_samples:
         return plan
     common = (problem, plan.peak)
-    by_order = greedy_order_spread(
-        *common, policy.greedy_rank, policy.order_samples, policy.seed, policy.last_machine
-    )
+    by_order = greedy_order_spread(*common, policy.greedy_rank, policy.order_samples, policy.seed, policy.last_machine)
     by_draw = None
     if policy.oblivious_draw == "random":
         by_draw = oblivious_spread(
