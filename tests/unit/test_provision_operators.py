@@ -143,7 +143,8 @@ def test_headroom_that_covers_the_lower_end_is_not_told_as_shed() -> None:
     made = provision(table(lower=0.9), load(feed=(90.0, 90.0)), STOCK, Policy(headroom=0.1, order_samples=0))
     lines = made.lower_end()
     assert not any("load is shed" in line for line in lines)
-    assert any(line.startswith("ads: headroom is short in") for line in lines)
+    assert lines[-1].startswith("headroom of ")
+    assert "instead of 10 %" in lines[-1]
 
 
 # -- what may not, what must -----------------------------------------------------------------------------------------

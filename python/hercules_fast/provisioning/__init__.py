@@ -3,6 +3,7 @@
 from hercules_fast.provisioning.assignment import Assignment
 from hercules_fast.provisioning.baselines import Baseline, OrderSpread, greedy, oblivious
 from hercules_fast.provisioning.certificate import price_bound
+from hercules_fast.provisioning.evolution import Evolution, workload_evolution
 from hercules_fast.provisioning.integer import whole_machines
 from hercules_fast.provisioning.inverse import (
     Growth,
@@ -25,12 +26,14 @@ from hercules_fast.provisioning.plan import Plan, Savings
 from hercules_fast.provisioning.policy import Policy, headroom_from_errors, headroom_from_trace
 from hercules_fast.provisioning.problem import Problem
 from hercules_fast.provisioning.relaxed import LinearSolution
+from hercules_fast.provisioning.replicas import replicas_yaml
 from hercules_fast.provisioning.scale import largest_scale
 from hercules_fast.provisioning.timeline import provision
 
 __all__ = [
     "Assignment",
     "Baseline",
+    "Evolution",
     "Growth",
     "LinearSolution",
     "Maintenance",
@@ -56,6 +59,8 @@ __all__ = [
     "one_more_server",
     "price_bound",
     "provision",
+    "replicas_yaml",
     "solve_linear",
     "whole_machines",
+    "workload_evolution",
 ]

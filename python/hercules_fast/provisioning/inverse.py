@@ -445,9 +445,9 @@ def one_more_server(
 def relaxations(problem: Problem, minimum: IntArray | None = None) -> tuple[str, ...]:
     """In words, two ways to cover all demand after all: the fewest machines more, and the least load less.
 
-    Load less is that of one workload, or of all alike; the least is meant by the weights of shed load
-    (:func:`hercules_fast.provisioning.relaxed.shed_penalties`), under which a unit of any workload counts what serving
-    it costs at worst.
+    Load less is that of one workload, or of all alike where no single one will do; the least by the weights of shed
+    load (:func:`hercules_fast.provisioning.relaxed.shed_penalties`), under which a unit of any workload counts what
+    serving it costs at worst.
     """
     words = []
     asked = problem.demand_qps.any(axis=0)
@@ -471,7 +471,9 @@ def relaxations(problem: Problem, minimum: IntArray | None = None) -> tuple[str,
 def _least_cut(problem: Problem, minimum: IntArray | None) -> str | None:
     weight = shed_penalties(problem)
     cuts: list[tuple[float, str]] = []
-    for name in (None, *problem.workloads):
+    for name in (*problem.workloads, None):
+        if name is None and cuts:
+            break
         growth = largest_growth(problem, name, minimum)
         if not growth.rest_fits or growth.factor >= _FEASIBLE:
             continue

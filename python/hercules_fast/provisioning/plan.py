@@ -352,8 +352,21 @@ class Plan:
             return ()
         capacity = self.assignment.per_workload(self.qps_lo)
         shed, unmet = shortfall_qps(self.load_qps, capacity), shortfall_qps(self.demand_qps, capacity)
-        short = [w for w in range(len(self.workloads)) if (unmet[:, w] > self.unmet_qps[:, w]).any()]
-        return tuple(line for w in short for line in self._short_lines(self.workloads[w], w, shed[:, w], unmet[:, w]))
+        lines = [
+            line
+            for w, name in enumerate(self.workloads)
+            if (shed[:, w] > self.shed_qps[:, w]).any()
+            for line in self._short_lines(name, w, shed[:, w], shed[:, w])
+        ]
+        cut = (unmet > self.unmet_qps) & (shed == 0)
+        if cut.any():
+            left = np.where(cut, (self.demand_qps - unmet) / np.where(cut, self.load_qps, 1.0) - 1.0, np.inf)
+            t, w = np.unravel_index(left.argmin(), left.shape)
+            lines.append(
+                f"headroom of {int(cut.any(axis=0).sum())} workloads is less than planned, at worst "
+                f"{100 * left[t, w]:.3g} % instead of {100 * self.headroom[w]:.3g} % ({self.workloads[w]} at {self.times[t]})"
+            )
+        return tuple(lines)
 
     @property
     def _dust(self) -> float:
