@@ -364,7 +364,8 @@ class Plan:
             t, w = np.unravel_index(left.argmin(), left.shape)
             lines.append(
                 f"headroom of {int(cut.any(axis=0).sum())} workloads is less than planned, at worst "
-                f"{100 * left[t, w]:.3g} % instead of {100 * self.headroom[w]:.3g} % ({self.workloads[w]} at {self.times[t]})"
+                f"{100 * left[t, w]:.3g} % instead of {100 * self.headroom[w]:.3g} % ({self.workloads[w]} at "
+                f"{self.times[t]})"
             )
         return tuple(lines)
 
