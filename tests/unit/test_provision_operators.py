@@ -173,6 +173,11 @@ def test_a_minimum_footprint_is_on_needed_or_not() -> None:
     assert made.bound_w == pytest.approx(made.lp_power_w)
     # Each old machine costs 200 W and carries what new ones carry for 100 W.
     assert made.binding_minimum()[0].startswith("2 old for ads at least: costs up to 200 W more than need be")
+    greedy = made.baselines["greedy"]  # under the same rule: 2 old at 200 W, then 2 new for ads and 1 for feed
+    assert greedy.power_w[0] == 2 * 200 + 2 * 300 + 250
+    assert greedy.capacity[0] == 5
+    spread = plan(minimum={("old", "ads"): 2}, order_samples=10).greedy_order_spread
+    assert spread.power_w == (1550.0,) * 3, "at the peak, 700 q/s of ads are left: 3 new, whoever comes first"
     idle = plan(minimum={("old", "ads"): 2}, trace=load(ads=(0.0,), feed=(0.0,)))
     assert on(idle) == [[2, 0], [0, 0]]
     assert idle.gap.tolist() == [0.0]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,10 @@ class Baseline:
         """bool [T]: the demand of the interval is covered, so that its machines and watts can be compared."""
         return np.asarray(~(self.unmet_qps > 0).any(axis=1))
 
+    def beside(self, machines: int, power_w: float) -> Baseline:
+        """This baseline beside ``machines`` that are on in any case and take ``power_w``."""
+        return replace(self, capacity=self.capacity + machines, power_w=self.power_w + power_w)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OrderSpread:
@@ -70,6 +74,14 @@ class OrderSpread:
     def failing_share(self) -> float:
         """Share of the orders that do not cover the load."""
         return 1.0 - self.covering / self.orders
+
+    def beside(self, machines: int, power_w: float) -> OrderSpread:
+        """As :meth:`Baseline.beside`."""
+
+        def raised(figures: tuple[float, float, float] | None, by: float) -> tuple[float, float, float] | None:
+            return figures and (figures[0] + by, figures[1] + by, figures[2] + by)
+
+        return replace(self, power_w=raised(self.power_w, power_w), capacity=raised(self.capacity, machines))
 
 
 # -- greedy ----------------------------------------------------------------------------------------------------------

@@ -407,11 +407,12 @@ class OneMore:
 
     def explain(self, peak: int, unit: str = "W") -> str:
         """One line of text; ``peak`` is the interval that counts most."""
-        words = f"{self.server}: saves {self.saved[peak]:.6g} {unit} at peak (price {self.price[peak]:.6g})"
-        words += f", {self.saved.sum():.6g} summed over {len(self.saved)} intervals"
-        if self.served_qps.any():
-            words += f"; serves up to {self.served_qps.sum(axis=1).max():.6g} q/s more"
-        return words
+        served = self.served_qps.sum(axis=1)
+        if served[peak] > 0:
+            words = f"{self.server}: serves {served[peak]:.6g} q/s at peak that are shed without it"
+        else:
+            words = f"{self.server}: saves {self.saved[peak]:.6g} {unit} at peak (price {self.price[peak]:.6g})"
+        return f"{words}; saves {self.saved.sum():.6g} {unit} summed over the intervals without shed load"
 
 
 def one_more_server(
@@ -445,6 +446,9 @@ def one_more_server(
 def relaxations(problem: Problem, minimum: IntArray | None = None) -> tuple[str, ...]:
     """In words, two ways to cover all demand after all: the fewest machines more, and the least load less.
 
+    Only where asking is quick: for large fleets that are short in many ways, ask :func:`cheapest_purchase` and
+    :func:`largest_growth`.
+
     Load less is that of one workload, or of all alike where no single one will do; the least by the weights of shed
     load (:func:`hercules_fast.provisioning.relaxed.shed_penalties`), under which a unit of any workload counts what
     serving it costs at worst.
@@ -457,14 +461,15 @@ def relaxations(problem: Problem, minimum: IntArray | None = None) -> tuple[str,
         words.append(f"no server of this plan can run {which}: neither machines nor less of other load help")
         problem = dataclasses.replace(problem, demand_qps=np.where(lost, 0.0, problem.demand_qps))
     rest = problem if minimum is None else without_footprint(problem, minimum)
-    if _columns_of(rest, hardest_intervals(rest)) <= _MOST_COLUMNS_UNASKED:
+    columns = _columns_of(rest, hardest_intervals(rest))
+    if columns <= _MOST_COLUMNS_UNASKED:
         bought = _purchase(rest, np.ones(rest.n_servers), _TRIALS_UNASKED).machines
         if bought:
             which = ", ".join(f"{count} more {name}" for name, count in bought.items())
             words.append(f"would be covered with {which} (the fewest machines)")
-    least = _least_cut(problem, minimum)
-    if least is not None:
-        words.append(least)
+    if columns * problem.n_workloads <= _MOST_COLUMNS_UNASKED:  # one program per workload and interval
+        least = _least_cut(problem, minimum)
+        words += [] if least is None else [least]
     return tuple(words)
 
 

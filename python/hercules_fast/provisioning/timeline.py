@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import operator
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -19,7 +20,7 @@ from hercules_fast.provisioning.linear import solve_linear
 from hercules_fast.provisioning.operations import Costs
 from hercules_fast.provisioning.plan import Plan
 from hercules_fast.provisioning.policy import DEFAULT_HEADROOM, MOST_HEADROOM, Policy, day_over_day, steepest_growth
-from hercules_fast.provisioning.problem import FloatArray, IntArray, Problem
+from hercules_fast.provisioning.problem import FloatArray, IntArray, Problem, shortfall_qps
 from hercules_fast.provisioning.relaxed import LinearSolution
 from hercules_fast.provisioning.scale import scale_load
 from hercules_fast.tables import Choices, Estimate
@@ -88,50 +89,67 @@ def provision(table: EfficiencySource, load: LoadTrace, stock: Mapping[str, int]
         best = choices.qps[: len(servers)]
         load, scaling = scale_load(load, best, counts, servers, policy.peak_share, headroom, policy.reference_server)
         notes.append(scaling)
-    load_qps = np.array(load.qps, dtype=np.float64)
-    hours = load.interval_s / 3600.0
-    costs = None if policy.prices is None else policy.prices.over(servers, load.times, load.interval_s)
-    problem = Problem(
-        qps=choices.qps,
-        power_w=choices.power_w,
-        demand_qps=load_qps * (1.0 + headroom),
-        stock=counts
-        if policy.maintenance is None
-        else policy.maintenance.stock_over(counts, servers, load.times, load.interval_s),
-        row_type=choices.row_type if len(choices.row_type) > len(servers) else None,
-        watt_cost=None if costs is None else costs.watt_cost(hours),
-        machine_cost=None if costs is None else costs.machine_cost(hours),
-        group=choices.group if (choices.group > 1).any() else None,
-        servers=servers,
-        workloads=load.workloads,
-    )
-    minimum = _minimum_of(policy, problem)
-    rest = without_footprint(problem, minimum)
-
-    linear = solve_linear(rest)
-    whole = whole_machines(rest, linear)
+    case = _Case.of(choices, load, servers, counts, headroom, policy)
+    linear = solve_linear(case.rest)
+    whole = whole_machines(case.rest, linear)
     if linear.resolved:
         worst = float(np.abs(linear.gap).max())
         notes.append(f"{len(linear.resolved)} intervals were solved without a warm start; worst gap left {worst:.1e}")
-    fractional, whole = with_footprint(linear.assignment, minimum), with_footprint(whole, minimum)
-    _verify(problem, fractional, whole)
+    if case.costs is not None:
+        notes.append("cost is minimised, so that the plan may take more watts than a baseline")
+    fractional, whole = with_footprint(linear.assignment, case.minimum), with_footprint(whole, case.minimum)
+    _verify(case.problem, fractional, whole)
     _verify_bound(linear)
-    return _plan(
-        problem,
-        rest,
-        minimum,
-        linear,
-        fractional,
-        whole,
-        load,
-        load_qps,
-        headroom,
-        choices,
-        costs,
-        drained,
-        policy,
-        notes,
-    )
+    plan = _plan(case, linear, fractional, whole, drained, tuple(notes))
+    return _with_baselines(plan, case, policy)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Case:
+    """What is solved, and what it was made from."""
+
+    problem: Problem
+    rest: Problem
+    """``problem`` without the machines that are on in any case."""
+    minimum: IntArray
+    """[R, W] those machines."""
+    choices: Choices
+    load: LoadTrace
+    headroom: FloatArray
+    """[W]."""
+    costs: Costs | None
+    estimate: str
+
+    @classmethod
+    def of(
+        cls,
+        choices: Choices,
+        load: LoadTrace,
+        servers: tuple[str, ...],
+        counts: IntArray,
+        headroom: FloatArray,
+        policy: Policy,
+    ) -> _Case:
+        hours = load.interval_s / 3600.0
+        costs = None if policy.prices is None else policy.prices.over(servers, load.times, load.interval_s)
+        stock = counts
+        if policy.maintenance is not None:
+            stock = policy.maintenance.stock_over(counts, servers, load.times, load.interval_s)
+        problem = Problem(
+            qps=choices.qps,
+            power_w=choices.power_w,
+            demand_qps=np.asarray(load.qps, dtype=np.float64) * (1.0 + headroom),
+            stock=stock,
+            row_type=choices.row_type if len(choices.row_type) > len(servers) else None,
+            watt_cost=None if costs is None else costs.watt_cost(hours),
+            machine_cost=None if costs is None else costs.machine_cost(hours),
+            group=choices.group if (choices.group > 1).any() else None,
+            servers=servers,
+            workloads=load.workloads,
+        )
+        minimum = _minimum_of(policy, problem)
+        rest = without_footprint(problem, minimum)
+        return cls(problem, rest, minimum, choices, load, headroom, costs, policy.estimate)
 
 
 def _drained(
@@ -210,41 +228,35 @@ def _headroom_of_errors(load: LoadTrace, z: float) -> tuple[FloatArray, list[str
 
 
 def _plan(
-    problem: Problem,
-    rest: Problem,
-    minimum: IntArray,
+    case: _Case,
     linear: LinearSolution,
     fractional: Assignment,
     whole: Assignment,
-    load: LoadTrace,
-    load_qps: FloatArray,
-    headroom: FloatArray,
-    choices: Choices,
-    costs: Costs | None,
     drained: tuple[str, ...],
-    policy: Policy,
-    notes: list[str],
+    notes: tuple[str, ...],
 ) -> Plan:
-    short = bool((problem.demand_qps - whole.per_workload(problem.qps) > 1e-9 * problem.demand_qps).any())
-    plan = Plan(
-        load_name=load.name,
-        times=np.array(load.times, dtype="datetime64[s]"),
-        interval_s=float(load.interval_s),
+    """The plan without baselines."""
+    problem, minimum = case.problem, case.minimum
+    short = shortfall_qps(problem.demand_qps, whole.per_workload(problem.qps)).any()
+    return Plan(
+        load_name=case.load.name,
+        times=np.array(case.load.times, dtype="datetime64[s]"),
+        interval_s=float(case.load.interval_s),
         servers=problem.servers,
         workloads=problem.workloads,
-        load_qps=load_qps,
+        load_qps=np.array(case.load.qps, dtype=np.float64),
         demand_qps=problem.demand_qps,
-        headroom=headroom,
-        estimate=policy.estimate,
+        headroom=case.headroom,
+        estimate=case.estimate,
         qps=problem.qps,
-        qps_lo=np.where(problem.qps > 0, choices.qps_lo, 0.0),
+        qps_lo=np.where(problem.qps > 0, case.choices.qps_lo, 0.0),
         server_power_w=problem.power_w,
         row_type=problem.types.copy(),
         group=np.ones(problem.qps.shape, dtype=np.int64) if problem.group is None else problem.group,
         stock=problem.stocks.copy(),
         minimum=minimum,
         drained=drained,
-        costs=costs,
+        costs=case.costs,
         assignment=whole,
         lp_assignment=fractional,
         bound_w=linear.bound_w + footprint_cost(problem, minimum),
@@ -253,36 +265,33 @@ def _plan(
         penalty_w_per_qps=linear.penalty_w_per_qps,
         fit_scale=largest_growth(problem, minimum=minimum).factor if short else None,
         relaxations=relaxations(problem, minimum) if short else (),
-        baselines={
-            "greedy": greedy(
-                problem,
-                policy.greedy_order,
-                policy.greedy_rank,
-                start=policy.greedy_start,
-                last=policy.last_machine,
-            ),
-            "oblivious": oblivious(
-                problem,
-                policy.seed,
-                draw=policy.oblivious_draw,
-                types=policy.oblivious_types,
-                last=policy.last_machine,
-            ),
-        },
+        baselines={},
         greedy_order_spread=None,
         oblivious_spread=None,
-        notes=tuple(notes),
+        notes=notes,
     )
-    if not policy.order_samples:
-        return plan
-    common = (problem, plan.peak)
-    by_order = greedy_order_spread(*common, policy.greedy_rank, policy.order_samples, policy.seed, policy.last_machine)
-    by_draw = None
-    if policy.oblivious_draw == "random":
-        by_draw = oblivious_spread(
-            *common, policy.order_samples, policy.seed, types=policy.oblivious_types, last=policy.last_machine
-        )
-    return dataclasses.replace(plan, greedy_order_spread=by_order, oblivious_spread=by_draw)
+
+
+def _with_baselines(plan: Plan, case: _Case, policy: Policy) -> Plan:
+    """``plan`` beside what other schedulers do with the same stock, the same demand and the same minimum footprint."""
+    rest, last = case.rest, policy.last_machine
+    bases = (
+        greedy(rest, policy.greedy_order, policy.greedy_rank, start=policy.greedy_start, last=last),
+        oblivious(rest, policy.seed, draw=policy.oblivious_draw, types=policy.oblivious_types, last=last),
+    )
+    by_order = by_draw = None
+    samples = policy.order_samples
+    if samples:
+        by_order = greedy_order_spread(rest, plan.peak, policy.greedy_rank, samples, policy.seed, last)
+    if samples and policy.oblivious_draw == "random":
+        by_draw = oblivious_spread(rest, plan.peak, samples, policy.seed, types=policy.oblivious_types, last=last)
+    machines, watts = int(case.minimum.sum()), float((case.minimum * case.problem.power_w).sum())
+    return dataclasses.replace(
+        plan,
+        baselines={base.name: base.beside(machines, watts) for base in bases},
+        greedy_order_spread=by_order and by_order.beside(machines, watts),
+        oblivious_spread=by_draw and by_draw.beside(machines, watts),
+    )
 
 
 def _checked_stock(stock: Mapping[str, int], known: Sequence[str]) -> tuple[tuple[str, ...], IntArray]:
