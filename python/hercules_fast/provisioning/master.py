@@ -384,7 +384,7 @@ class Master:
         limit = np.repeat(of("cover", 1.0)[:, None], self.n_f, axis=1)  # [n, F, W]
         if self.k:
             limit += survive[:, None] - of("domain", 1.0).reshape(self.n, self.n_f, -1)
-        return duals, list(limit)
+        return duals, [np.asarray(x, dtype=np.float64) for x in limit]
 
     def _point(self, i: int, values: FloatArray, duals: Duals) -> Point:
         machines = np.maximum(values[self.pool_column[i]], 0.0) * self.pool_scale
