@@ -31,7 +31,9 @@ def check(problem, constraints, *, penalty=None, **rules):
     """Whole machines are the best of all plans, the linear optimum is certified, and its bound lies below them."""
     weight = shed_penalties(problem)[0].tolist()
     arguments = (problem.qps.tolist(), problem.power_w.tolist(), problem.demand_qps.tolist(), problem.stock.tolist())
-    shed, cost, _ = slow.whole_optimum(*arguments, weight, penalty=None if penalty is None else penalty.tolist(), **rules)
+    shed, cost, _ = slow.whole_optimum(
+        *arguments, weight, penalty=None if penalty is None else penalty.tolist(), **rules
+    )
     linear = solve_constrained(problem, constraints, integer=False, penalty=penalty)
     assert (np.abs(linear.gap) <= 1e-8).all()
     whole = solve_constrained(problem, constraints, penalty=penalty)
