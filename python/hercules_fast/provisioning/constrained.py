@@ -435,11 +435,12 @@ class _Run:
                 excess = np.bincount(workload, np.maximum(was - now, 0.0) * ~fresh[workload], minlength=n_w)
                 fresh[int(np.where(fresh, -1.0, excess).argmax())] = True
                 continue
-            bound, _, _ = certificate(part, rules, [new.point.duals], self.stages.penalty[t : t + 1])
-            table = _table(part, row, workload, counts)
-            objective = self._objective(part, rules, table, self.stages.penalty[t : t + 1])
+            penalty = self.stages.penalty[t : t + 1]
+            bound, _, _ = certificate(part, rules, [new.point.duals], penalty)
+            objective = self._objective(part, rules, _table(part, row, workload, counts), penalty)
             score = self._score(t, row, workload, counts)
-            good = objective[0] <= (1.0 + self.rules.hysteresis) * bound[0]
+            fresh_cost = self._objective(part, rules, _table(part, row, workload, now), penalty)
+            good = objective[0] <= max((1.0 + self.rules.hysteresis) * bound[0], fresh_cost[0])
             if good and (self.fixed or score[0] <= target[0] * (1.0 + COVER_TOL)):
                 return answer
             return new

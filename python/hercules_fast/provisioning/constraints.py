@@ -68,7 +68,10 @@ class Switching:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Hysteresis:
-    """Keep the previous plan, mended, while its cost is within ``tolerance`` of the bound of the interval."""
+    """Keep the previous plan, mended, while its cost is within ``tolerance`` of the bound of the interval.
+
+    Or while it costs no more than a new one: small fleets in whole machines may never come so near to the bound.
+    """
 
     tolerance: float = 0.02
 

@@ -136,6 +136,11 @@ class Solver:
         Raises as :meth:`run` does, for any status but these.
         """
         outcome = self._run(True)
+        if not self._agrees():
+            # Seen in 1.16.0: where presolve alone improves on the start, the start comes back beside the objective of
+            # the better answer. Without the start it is found again.
+            self.highs.clearSolver()
+            outcome = self._run(True)
         status, names = self.highs.getModelStatus(), self._highspy.HighsModelStatus
         limit = status in (names.kTimeLimit, names.kSolutionLimit)
         if status == names.kInfeasible:
@@ -152,7 +157,23 @@ class Solver:
             raise SolverError(f"{what}: HiGHS reported an answer with values that are not finite")
         return values, word
 
+    def _agrees(self) -> bool:
+        """Whether HiGHS' columns have the objective that it reports."""
+        said = self.highs.getInfo().objective_function_value
+        values = np.asarray(self.highs.getSolution().col_value, dtype=np.float64)
+        if not len(values) or not np.isfinite(said):
+            return True  # no answer: the status says why
+        return bool(np.isclose(np.asarray(self.highs.getLp().col_cost_) @ values, said, rtol=1e-6, atol=1e-9))
+
     def _run(self, long: bool) -> Any:
+        status = self._run_once(long)
+        if status == self._highspy.HighsStatus.kError:
+            # The number of threads belongs to the process; whoever used HiGHS first has fixed it.
+            self.option("threads", 0)
+            status = self._run_once(long)
+        return status
+
+    def _run_once(self, long: bool) -> Any:
         if not long:
             return self.highs.run()
         # HiGHS' own handling of Ctrl-C prints; this one cancels, waits and raises.

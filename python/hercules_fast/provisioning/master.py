@@ -166,8 +166,9 @@ class Master:
         if self.goal == "share":
             self.share_column = self.solver.n_columns
             covers = np.concatenate([self._at(0, kind) for kind in ("cover", "survive") if kind in self.rows])
-            placeholder = np.full(len(covers), -1.0)  # set by share
-            self.solver.add(Columns(np.array([-1.0]), np.array([INF]), covers * 0, covers, placeholder))
+            self.share_entries = np.full(n_w, -1.0)  # until share sets them
+            entry = np.full(len(covers), -1.0)
+            self.solver.add(Columns(np.array([-1.0]), np.array([INF]), covers * 0, covers, entry))
 
     def _budget(self, i: int) -> list[tuple[IntArray, FloatArray]]:
         """Entries of shed in the row that bounds it, where there is one."""
@@ -359,11 +360,13 @@ class Master:
         Also which workloads f is short of, as prices [W]: of those above 0 no optimum covers more.
         """
         self.place(t, None, fixed_qps)
+        entries = -growing_qps * self.cover_scale
         for kind in ("cover", "survive"):
             if kind in self.rows:
-                entries = growing_qps * self.cover_scale
-                for row, value in zip(self._at(0, kind).tolist(), entries.tolist(), strict=True):
-                    self.solver.set_entry(row, self.share_column, -value)
+                rows = self._at(0, kind)
+                for w in np.flatnonzero(entries != self.share_entries).tolist():
+                    self.solver.set_entry(int(rows[w]), self.share_column, float(entries[w]))
+        self.share_entries = entries
         if not len(self.pool_row):
             self.fill_pool()
         values, prices = self._run(what, False)
@@ -376,7 +379,7 @@ class Master:
         def of(kind: str, sign: float, width: int = self.problem.n_servers) -> FloatArray:
             if kind not in self.rows:
                 return np.zeros((self.n, width))
-            return np.maximum(sign * scaled[:, self.rows[kind]], 0.0)
+            return np.asarray(np.maximum(sign * scaled[:, self.rows[kind]], 0.0), dtype=np.float64)
 
         survive = of("survive", 1.0, self.problem.n_workloads)
         kinds = of("stock", -1.0), of("cap", -1.0), of("on", 1.0), of("up", 1.0), survive
@@ -384,7 +387,7 @@ class Master:
         limit = np.repeat(of("cover", 1.0)[:, None], self.n_f, axis=1)  # [n, F, W]
         if self.k:
             limit += survive[:, None] - of("domain", 1.0).reshape(self.n, self.n_f, -1)
-        return duals, list(limit)
+        return duals, [np.asarray(x, dtype=np.float64) for x in limit]
 
     def _point(self, i: int, values: FloatArray, duals: Duals) -> Point:
         machines = np.maximum(values[self.pool_column[i]], 0.0) * self.pool_scale

@@ -148,6 +148,7 @@ class Pricing:
             if problem.machine_cost is not None:
                 per_machine = per_machine + problem.machine_cost[t]
             per_watt = per_watt + (1.0 if problem.watt_cost is None else problem.watt_cost[t])
+        below_zero = bool((per_machine < 0.0).any())
         buffer = np.empty((step, problem.n_workloads))
         for start in range(0, problem.n_rows, step):
             rows = slice(start, min(start + step, problem.n_rows))
@@ -157,6 +158,8 @@ class Pricing:
             if divide:
                 with np.errstate(divide="ignore", invalid="ignore"):
                     price /= problem.qps[rows]
+                if below_zero:  # what cannot run is no source of income
+                    np.copyto(price, np.inf, where=problem.qps[rows] == 0.0)
             yield rows, price
 
 
