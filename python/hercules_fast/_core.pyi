@@ -313,6 +313,7 @@ def provision_whole(
     watt_cost: _F64 | None = None,
     machine_cost: _F64 | None = None,
     group: _I64 | None = None,
+    bound: bool = False,
     threads: int | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> tuple[dict[str, Any], bool]: ...

@@ -4,7 +4,7 @@ from hercules_fast.provisioning.assignment import Assignment
 from hercules_fast.provisioning.baselines import Baseline, OrderSpread, greedy, oblivious
 from hercules_fast.provisioning.certificate import price_bound
 from hercules_fast.provisioning.evolution import Evolution, workload_evolution
-from hercules_fast.provisioning.integer import whole_machines
+from hercules_fast.provisioning.integer import whole_bound, whole_machines
 from hercules_fast.provisioning.inverse import (
     Growth,
     OneMore,
@@ -61,6 +61,7 @@ __all__ = [
     "provision",
     "replicas_yaml",
     "solve_linear",
+    "whole_bound",
     "whole_machines",
     "workload_evolution",
 ]

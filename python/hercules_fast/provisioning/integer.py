@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from hercules_fast import _core
 from hercules_fast.provisioning.assignment import Assignment
-from hercules_fast.provisioning.problem import Problem
+from hercules_fast.provisioning.problem import FloatArray, Problem
 from hercules_fast.provisioning.relaxed import LinearSolution
 
-__all__ = ["whole_machines"]
+__all__ = ["whole_bound", "whole_machines"]
 
 
 def whole_machines(
@@ -31,6 +32,28 @@ def whole_machines(
     The answer of an interval is a function of that interval alone: the same bytes for any ``threads``.
     ``progress(done, total)`` counts intervals. Raises ``KeyboardInterrupt`` on Ctrl-C.
     """
+    columns = _solve(problem, linear, False, threads, progress)
+    return Assignment(shape=linear.assignment.shape, **{k: columns[k] for k in ("starts", "row", "workload", "machines")})
+
+
+def whole_bound(problem: Problem, linear: LinearSolution, *, threads: int | None = None) -> FloatArray:
+    """Lower bound [T], in the units of ``linear.bound_w``, on the objective of any plan in whole machines.
+
+    At the stock prices of ``linear`` every workload is a covering knapsack in whole units; the sum of their optima, less
+    the worth of the stock, is the bound (Lagrangean relaxation; Geoffrion, 1974). It lies above ``linear.bound_w`` by what
+    the granularity of the single workloads costs, and tells how near to the best a plan is.
+    """
+    bound: FloatArray = _solve(problem, linear, True, threads, None)["bound"]
+    return bound
+
+
+def _solve(
+    problem: Problem,
+    linear: LinearSolution,
+    bound: bool,
+    threads: int | None,
+    progress: Callable[[int, int], object] | None,
+) -> dict[str, Any]:
     places = linear.assignment
     columns, interrupted = _core.provision_whole(
         problem.qps,
@@ -48,10 +71,10 @@ def whole_machines(
         problem.watt_cost,
         problem.machine_cost,
         problem.group,
+        bound,
         threads,
         progress,
     )
     if interrupted:
         raise KeyboardInterrupt
-    del columns["solved"]  # all
-    return Assignment(shape=places.shape, **columns)
+    return columns

@@ -5,9 +5,9 @@ use crate::call::watched;
 use crate::error::{CoreError, invalid};
 use crate::provision::{counts, entries};
 use hercules_core::pool;
-use hercules_core::provision::fleet::{Assignment, Fleet};
+use hercules_core::provision::fleet::Fleet;
 use hercules_core::provision::timeline::Timeline;
-use hercules_core::provision::whole::{Relaxed, whole_machines};
+use hercules_core::provision::whole::{Relaxed, Whole, whole_machines};
 use numpy::{IntoPyArray, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -16,9 +16,9 @@ use pyo3::types::PyDict;
 ///
 /// `starts` [T + 1], `row`, `workload`, `machines` [K]: the linear answer. `stock_price`, `watt_cost`, `machine_cost`
 /// [T, H]; `penalty` [T, W]; `group` [R, W]; the rest as for `provision_linear`. The result has entries for the intervals
-/// in `solved` only.
+/// in `solved` only; its `bound` is None unless asked for.
 #[pyfunction]
-#[pyo3(signature = (qps, power_w, row_type, types, demand, stock, penalty, starts, row, workload, machines, stock_price, watt_cost=None, machine_cost=None, group=None, threads=None, progress=None))]
+#[pyo3(signature = (qps, power_w, row_type, types, demand, stock, penalty, starts, row, workload, machines, stock_price, watt_cost=None, machine_cost=None, group=None, bound=false, threads=None, progress=None))]
 #[allow(clippy::too_many_arguments)] // keyword arguments of a Python function
 pub fn provision_whole<'py>(
     py: Python<'py>,
@@ -37,6 +37,7 @@ pub fn provision_whole<'py>(
     watt_cost: Option<PyReadonlyArray2<'py, f64>>,
     machine_cost: Option<PyReadonlyArray2<'py, f64>>,
     group: Option<PyReadonlyArray2<'py, i64>>,
+    bound: bool,
     threads: Option<usize>,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<(Bound<'py, PyDict>, bool)> {
@@ -76,7 +77,7 @@ pub fn provision_whole<'py>(
     };
     let threads = pool::resolve_threads(threads).map_err(CoreError)?;
     let watched = watched(py, progress.as_ref(), demand.len() / workloads, |control| {
-        pool::install(threads, || whole_machines(&fleet, &timeline, &relaxed, control))
+        pool::install(threads, || whole_machines(&fleet, &timeline, &relaxed, bound, control))
     })?;
     let answers = watched.result.and_then(|answers| answers).map_err(CoreError)?;
     Ok((result(py, &answers)?, watched.interrupted))
@@ -97,22 +98,24 @@ fn indices(field: &str, values: &[i32]) -> PyResult<Vec<u32>> {
     values.iter().enumerate().map(index).collect()
 }
 
-fn result<'py>(py: Python<'py>, answers: &[Option<Assignment<u32>>]) -> PyResult<Bound<'py, PyDict>> {
-    let solved: Vec<&Assignment<u32>> = answers.iter().flatten().collect();
+fn result<'py>(py: Python<'py>, answers: &[Option<Whole>]) -> PyResult<Bound<'py, PyDict>> {
+    let solved: Vec<&Whole> = answers.iter().flatten().collect();
     let places: Vec<i64> = (0_i64..).zip(answers).filter(|(_, answer)| answer.is_some()).map(|(t, _)| t).collect();
     let mut starts = vec![0_i64];
     for answer in &solved {
-        starts.push(starts[starts.len() - 1] + answer.row.len() as i64);
+        starts.push(starts[starts.len() - 1] + answer.machines.row.len() as i64);
     }
-    let index = |part: fn(&Assignment<u32>) -> &Vec<u32>| -> Vec<i32> {
+    let index = |part: fn(&Whole) -> &Vec<u32>| -> Vec<i32> {
         solved.iter().flat_map(|answer| part(answer).iter().map(|&i| i as i32)).collect()
     };
-    let machines: Vec<i64> = solved.iter().flat_map(|answer| answer.machines.iter().map(|&n| i64::from(n))).collect();
+    let machines = solved.iter().flat_map(|answer| answer.machines.machines.iter().map(|&n| i64::from(n)));
+    let bounds: Option<Vec<f64>> = solved.iter().map(|answer| answer.bound).collect();
     let dict = PyDict::new(py);
     dict.set_item("solved", places.into_pyarray(py))?;
     dict.set_item("starts", starts.into_pyarray(py))?;
-    dict.set_item("row", index(|answer| &answer.row).into_pyarray(py))?;
-    dict.set_item("workload", index(|answer| &answer.workload).into_pyarray(py))?;
-    dict.set_item("machines", machines.into_pyarray(py))?;
+    dict.set_item("row", index(|answer| &answer.machines.row).into_pyarray(py))?;
+    dict.set_item("workload", index(|answer| &answer.machines.workload).into_pyarray(py))?;
+    dict.set_item("machines", machines.collect::<Vec<_>>().into_pyarray(py))?;
+    dict.set_item("bound", bounds.map(|bounds| bounds.into_pyarray(py)))?;
     Ok(dict)
 }

@@ -10,6 +10,7 @@
 //! An exchange takes out up to three units and puts in up to two ([`cover`]): with rates as unlike as servers have, two
 //! more units come close enough to any gap.
 
+mod bound;
 mod cover;
 mod desk;
 mod moves;
@@ -112,6 +113,14 @@ impl<'a> Relaxed<'a> {
     }
 }
 
+/// The answer for one interval.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Whole {
+    pub machines: Assignment<u32>,
+    /// No plan in whole machines has a lower `penalty * shortfall + cost`; where it was asked for.
+    pub bound: Option<f64>,
+}
+
 /// Whole machines for every interval of `timeline`, in parallel; an answer is a function of its interval alone. `None`
 /// for those that were not reached before the caller asked to stop.
 ///
@@ -123,22 +132,26 @@ pub fn whole_machines(
     fleet: &Fleet<'_>,
     timeline: &Timeline<'_>,
     relaxed: &Relaxed<'_>,
+    with_bound: bool,
     control: &Control,
-) -> Result<Vec<Option<Assignment<u32>>>> {
-    let intervals = timeline.check(fleet)?;
-    relaxed.check(fleet, intervals)?;
+) -> Result<Vec<Option<Whole>>> {
+    relaxed.check(fleet, timeline.check(fleet)?)?;
     let Some(penalty) = timeline.penalty else {
         return Err(Error::invalid("penalty", "is missing; must have an entry for each interval and workload"));
     };
-    let tasks: Vec<Task<'_>> = (0..intervals)
-        .zip(penalty.chunks_exact(fleet.workloads()))
-        .map(|(t, penalty)| relaxed.task(t, timeline.interval(fleet, t, penalty)))
-        .collect();
+    let by_interval = penalty.chunks_exact(fleet.workloads()).enumerate();
+    let tasks: Vec<Task<'_>> =
+        by_interval.map(|(t, penalty)| relaxed.task(t, timeline.interval(fleet, t, penalty))).collect();
     tasks.iter().try_for_each(|task| task.interval.check(fleet))?;
-    let answer = |task: &Task<'_>| match Search::run(fleet, task, control) {
-        Ok(machines) => {
+    let answer = |task: &Task<'_>| {
+        let machines = Search::run(fleet, task, control)?;
+        let bound = with_bound.then(|| bound::bound(fleet, &task.interval, task.stock_price, control)).transpose()?;
+        Ok(Whole { machines, bound })
+    };
+    let answer = |task| match answer(task) {
+        Ok(whole) => {
             control.advance();
-            Ok(Some(machines))
+            Ok(Some(whole))
         }
         Err(Error::Cancelled) => Ok(None),
         Err(error) => Err(error),
