@@ -1,4 +1,4 @@
-"""Fleets and loads of any size for the benches of provisioning: fixed by their seed, feasible, and tight at the peak."""
+"""Fleets and loads of any size for the benches of provisioning: fixed by a seed, feasible, tight at the peak."""
 
 from __future__ import annotations
 
