@@ -75,15 +75,19 @@ class Referee:
         self.highs.passModel(lp)
         self.n = n
 
-    def least(self, machines: np.ndarray | float, shed: np.ndarray | float) -> np.ndarray:
-        """The columns that minimise these costs of the machine columns, and of the parts of demand that are shed."""
+    def least(self, machines: np.ndarray | float, shed: np.ndarray | float) -> np.ndarray | None:
+        """The columns that minimise these costs of the machine columns, and of the parts of demand that are shed.
+
+        None where HiGHS ends elsewhere than at an optimum.
+        """
         cost = np.zeros(self.n + len(self.asked))
         cost[: self.n], cost[self.n :] = machines, shed
         cost /= max(1e-300, float((cost[self.n :]).sum()) or float(cost.max(initial=0.0)))
         self.highs.changeColsCost(len(cost), np.arange(len(cost), dtype=np.int32), cost)
         self.highs.run()
-        status = self.highs.getModelStatus()
-        assert status in (highspy.HighsModelStatus.kOptimal, highspy.HighsModelStatus.kModelEmpty), status
+        good = (highspy.HighsModelStatus.kOptimal, highspy.HighsModelStatus.kModelEmpty)
+        if self.highs.getModelStatus() not in good:
+            return None
         return np.asarray(self.highs.getSolution().col_value)
 
     def figures(self, columns: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
@@ -101,9 +105,13 @@ def two_stages(fleet: SmallFleet, weight: np.ndarray) -> tuple[float, float]:
     shed, _ = referee.figures(referee.least(0.0, lost), weight)
     scale = lost.sum()
     index = np.arange(referee.n, referee.n + len(lost), dtype=np.int32)
-    referee.highs.addRow(-np.inf, shed / scale, len(lost), index, lost / scale)
-    _, power_w = referee.figures(referee.least(referee.power_w, 0.0), weight)
-    return shed, power_w
+    referee.highs.addRow(-np.inf, np.inf, len(lost), index, lost / scale)
+    for slack in (0.0, 1e-11, 1e-10):  # its own optimum can be out of its own reach, by rounding
+        referee.highs.changeRowBounds(referee.highs.getNumRow() - 1, -np.inf, shed / scale + slack)
+        referee.highs.clearSolver()
+        if (columns := referee.least(referee.power_w, 0.0)) is not None:
+            return shed, referee.figures(columns, weight)[1]
+    raise AssertionError("the referee has no answer")
 
 
 def two_stages_exactly(fleet: SmallFleet, weight: np.ndarray) -> tuple[float, float]:
