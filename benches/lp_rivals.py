@@ -8,8 +8,10 @@ installed is left out, and named at the end of the bench.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
@@ -87,6 +89,18 @@ def load(name: str) -> ModuleType | None:
     except ImportError:
         MISSING.add(name.partition(".")[0])
         return None
+
+
+def ignore_deprecations(call: Callable[..., Answer]) -> Callable[..., Answer]:
+    """PuLP announces its next major release at every variable."""
+
+    @functools.wraps(call)
+    def quiet(*arguments: Any) -> Answer:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return call(*arguments)
+
+    return quiet
 
 
 def highs_model(program: Program, limit_s: float | None = None, whole: bool = False) -> Any:
@@ -212,6 +226,7 @@ def cvxpy(program: Program, limit_s: float | None = None) -> Answer:
     return Answer(float(problem.value), built - start, time.process_time() - built)
 
 
+@ignore_deprecations
 def pulp(program: Program, limit_s: float | None = None) -> Answer:
     """Its solver is a process of its own, whose CPU time counts too."""
     import pulp as pl
