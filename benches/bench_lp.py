@@ -2,7 +2,7 @@
 
     make bench-lp                                     (minutes)
     make bench-lp ARGS="-k '300x1000 and cold'"
-    make bench-lp ARGS="-m long"                      (1000 x 3000 dense beside its rivals: most of an hour)
+    make bench-lp ARGS="-m long"                      (1000 x 3000 dense beside its rivals: minutes)
 
 Instances come from ``lp_instances``: H types x M workloads, dense or with a tenth of the pairs eligible, the peak at
 0.73 of what the stock can carry. Contenders take turns in one run on one thread; medians of CPU time are compared, from
