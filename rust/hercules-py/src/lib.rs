@@ -10,6 +10,7 @@ mod host;
 mod info;
 mod list;
 mod nmp;
+mod provision;
 mod queueing;
 mod search;
 mod sls;
@@ -27,6 +28,8 @@ mod _core {
     use crate::info::{build_info, capabilities};
     #[pymodule_export]
     use crate::nmp::simulate_nmp;
+    #[pymodule_export]
+    use crate::provision::provision_linear;
     #[pymodule_export]
     use crate::queueing::{
         draw_queries, max_load_system, service_draws, simulate_system, station_capacities, sweep_systems,

@@ -9,6 +9,15 @@
 //! stock      sum of x[r, w] over the rows of type h <= stock[h]    price u[h] >= 0, cost per machine
 //! ```
 //!
-//! [`fleet`] holds the data.
+//! [`fleet`] holds the data, [`solver`] finds the optimum of one interval, [`timeline`] of all: a simplex method
+//! ([`simplex`]) whose basis is a [`forest`], on a small [`pool`] of columns that a [`crash`] start and passes over all
+//! columns ([`pricing`]) choose; these prove the answer, too.
 
+mod crash;
 pub mod fleet;
+mod forest;
+mod pool;
+pub mod pricing;
+mod simplex;
+pub mod solver;
+pub mod timeline;

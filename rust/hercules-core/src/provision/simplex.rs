@@ -1,0 +1,335 @@
+//! Primal and dual simplex steps on a pool of columns, over the basis in [`super::forest`].
+//!
+//! Primal: columns below their price are collected in rounds over the workloads, and the best of those collected
+//! enters until none is left. Dual: after a change of the right-hand side, the variable furthest below zero leaves,
+//! and what keeps all prices in order enters. Both turn to lowest-index choices (which cannot cycle) when steps stop
+//! leading anywhere.
+
+use super::forest::{Forest, Kind, NONE, Variable};
+use super::pool::Pool;
+use crate::control::Control;
+use crate::error::{Error, Result};
+
+/// A reduced cost below this part of its terms is a gain; above, rounding.
+pub const PRICE_TOL: f64 = 1e-11;
+/// A variable below minus this part of its scale breaks its bound; above, rounding.
+const FLOW_TOL: f64 = 1e-12;
+/// Steps after which the flows are computed afresh.
+const REFRESH: usize = 512;
+/// Workloads whose columns are collected together.
+const BLOCK: usize = 256;
+
+/// A program on a pool of columns with a basis, its right-hand side and what it costs to shed.
+#[derive(Clone, Debug)]
+pub struct Simplex {
+    pub forest: Forest,
+    pub pool: Pool,
+    /// Stock, then demand.
+    pub needed: Vec<f64>,
+    /// Cost of a q/s that is shed, by workload.
+    pub penalty: Vec<f64>,
+    /// Largest cost of a machine: the scale of stock prices.
+    pub cost_scale: f64,
+    /// Steps taken so far.
+    pub steps: u64,
+    candidates: Vec<u32>,
+    next_block: usize,
+    ratio: Vec<f64>,
+}
+
+impl Simplex {
+    pub fn new(types: usize, penalty: Vec<f64>, pool: Pool, cost_scale: f64) -> Self {
+        let n = types + penalty.len();
+        Self {
+            forest: Forest::new(types, penalty.len(), &penalty),
+            pool,
+            needed: vec![0.0; n],
+            penalty,
+            cost_scale,
+            steps: 0,
+            candidates: Vec::new(),
+            next_block: 0,
+            ratio: vec![0.0; n],
+        }
+    }
+
+    fn types(&self) -> usize {
+        self.forest.types()
+    }
+
+    /// Size against which the variable owned by node `i` counts as zero.
+    fn flow_scale(&self, i: u32) -> f64 {
+        let needed = self.needed[i as usize];
+        match self.forest.kind(i) {
+            Kind::Pair => 1.0 + self.needed[self.forest.variable(i).a as usize],
+            _ if (i as usize) < self.types() => 1.0 + needed,
+            _ => needed.max(f64::MIN_POSITIVE),
+        }
+    }
+
+    // -- primal -----------------------------------------------------------------------------------------------------
+
+    /// From a basis without negative variables to one that no column of the pool can improve.
+    pub fn primal(&mut self, control: &Control) -> Result<()> {
+        let mut idle = 0_usize;
+        let patience = 2 * self.forest.len() + 100;
+        self.candidates.clear();
+        while let Some(enter) = self.entering(idle > patience) {
+            let gain = self.primal_step(&enter, idle > patience)?;
+            idle = if gain { 0 } else { idle + 1 };
+            self.count_step(control)?;
+        }
+        Ok(())
+    }
+
+    fn count_step(&mut self, control: &Control) -> Result<()> {
+        self.steps += 1;
+        if self.steps % REFRESH as u64 == 0 {
+            self.forest.set_flows(&self.needed);
+            if control.cancelled() {
+                return Err(Error::Cancelled);
+            }
+        }
+        Ok(())
+    }
+
+    /// Bring `enter` in; whether the objective moved.
+    fn primal_step(&mut self, enter: &Variable, lowest_index: bool) -> Result<bool> {
+        self.forest.displace(enter);
+        let (mut leaving, mut step, mut pivot) = (NONE, f64::INFINITY, 0.0);
+        for place in 0..self.forest.moved.len() {
+            let (i, change) = self.forest.moved[place];
+            if change > 0.0 {
+                let flow = self.forest.flow(i);
+                let here = if flow > 0.0 { flow / change } else { 0.0 };
+                let better = here < step
+                    || (here == step
+                        && if lowest_index { self.index(i) < self.index(leaving) } else { change > pivot });
+                if better {
+                    (leaving, step, pivot) = (i, here, change);
+                }
+            }
+        }
+        if leaving == NONE {
+            return Err(Error::Internal("provisioning: a step of the simplex method has no end".into()));
+        }
+        self.forest.advance(step);
+        self.forest.detach(leaving);
+        self.forest.attach(enter, step);
+        Ok(step > FLOW_TOL * (1.0 + self.needed[enter.a as usize]))
+    }
+
+    /// A place in one fixed order of all variables, of the one owned by node `i`.
+    fn index(&self, i: u32) -> (u32, u32, u32) {
+        let variable = self.forest.variable(i);
+        match variable.kind {
+            Kind::Pair => (0, variable.b, variable.row),
+            Kind::Slack => (1, variable.a, 0),
+            Kind::Shed => (2, variable.a, 0),
+        }
+    }
+
+    /// The next variable to enter: of those collected, the one that promises most.
+    fn entering(&mut self, lowest_index: bool) -> Option<Variable> {
+        if lowest_index {
+            return self.first_entering();
+        }
+        loop {
+            let (mut best, mut most) = (None, 0.0);
+            let mut kept = 0;
+            for place in 0..self.candidates.len() {
+                let code = self.candidates[place];
+                let promise = self.promise(code);
+                if promise > 0.0 {
+                    self.candidates[kept] = code;
+                    kept += 1;
+                    if promise > most {
+                        (best, most) = (Some(code), promise);
+                    }
+                }
+            }
+            self.candidates.truncate(kept);
+            if let Some(code) = best {
+                return Some(self.decode(code));
+            }
+            if !self.gather() {
+                return None;
+            }
+        }
+    }
+
+    fn first_entering(&self) -> Option<Variable> {
+        let n = self.pool.columns.len() + 2 * self.forest.len();
+        (0..n as u32).find(|&code| self.promise(code) > 0.0).map(|code| self.decode(code))
+    }
+
+    /// Code of a variable: its place in the pool, or after these its node, slack before shed.
+    fn decode(&self, code: u32) -> Variable {
+        let (pairs, n) = (self.pool.columns.len() as u32, self.forest.len() as u32);
+        if code < pairs {
+            self.pool.columns[code as usize].variable()
+        } else if code < pairs + n {
+            Variable { kind: Kind::Slack, row: NONE, a: code - pairs, b: NONE, qps: 0.0, cost: 0.0 }
+        } else {
+            let a = code - pairs - n;
+            let cost = self.penalty.get((a as usize).wrapping_sub(self.types())).copied().unwrap_or(0.0);
+            Variable { kind: Kind::Shed, row: NONE, a, b: NONE, qps: 0.0, cost }
+        }
+    }
+
+    /// What the objective would gain if the variable took all that its rows ask for; 0 where it does not pay.
+    fn promise(&self, code: u32) -> f64 {
+        let pairs = self.pool.columns.len();
+        let code = code as usize;
+        if code < pairs {
+            return self.promise_of_pair(code);
+        }
+        let (n, types) = (self.forest.len(), self.types());
+        let i = (code - pairs) % n;
+        let price = self.forest.price(i as u32);
+        let (gain, scale) = if i < types {
+            (-price, self.cost_scale)
+        } else {
+            let penalty = self.penalty[i - types];
+            (if code - pairs < n { -price } else { price - penalty }, penalty)
+        };
+        if gain <= PRICE_TOL * scale || (i < types && code - pairs >= n) {
+            return 0.0;
+        }
+        gain * self.needed[i].max(f64::MIN_POSITIVE)
+    }
+
+    #[inline(always)]
+    fn promise_of_pair(&self, place: usize) -> f64 {
+        let column = &self.pool.columns[place];
+        let rent = self.forest.price(column.a);
+        let worth = column.qps * self.forest.price(column.b);
+        let gain = worth - (column.cost + rent);
+        if gain <= PRICE_TOL * (column.cost + rent.abs()) {
+            return 0.0;
+        }
+        let machines = (self.needed[column.b as usize] / column.qps).min(self.needed[column.a as usize]);
+        gain * machines.max(1e-9)
+    }
+
+    /// Collect what pays among the loops and, block by block, the columns; false if nothing does.
+    fn gather(&mut self) -> bool {
+        let (pairs, n) = (self.pool.columns.len(), self.forest.len());
+        for code in pairs..pairs + 2 * n {
+            if self.promise(code as u32) > 0.0 {
+                self.candidates.push(code as u32);
+            }
+        }
+        let workloads = self.penalty.len();
+        let blocks = workloads.div_ceil(BLOCK);
+        for _ in 0..blocks {
+            let first = self.next_block * BLOCK;
+            let last = (first + BLOCK).min(workloads);
+            self.next_block = (self.next_block + 1) % blocks;
+            for code in self.pool.of_workload(first).start..self.pool.of_workload(last - 1).end {
+                if self.promise_of_pair(code) > 0.0 {
+                    self.candidates.push(code as u32);
+                }
+            }
+            if !self.candidates.is_empty() {
+                return true;
+            }
+        }
+        !self.candidates.is_empty()
+    }
+
+    // -- dual -------------------------------------------------------------------------------------------------------
+
+    /// From a basis whose prices no column of the pool undercuts to one that has no negative variables either.
+    pub fn dual(&mut self, control: &Control) -> Result<()> {
+        let mut idle = 0_usize;
+        let patience = 2 * self.forest.len() + 100;
+        while let Some(leaving) = self.leaving(idle > patience) {
+            let step = self.dual_step(leaving, idle > patience)?;
+            idle = if step { 0 } else { idle + 1 };
+            self.count_step(control)?;
+        }
+        Ok(())
+    }
+
+    /// The node whose variable is furthest below zero.
+    fn leaving(&self, lowest_index: bool) -> Option<u32> {
+        let (mut leaving, mut most) = (NONE, 0.0);
+        for i in 0..self.forest.len() as u32 {
+            let flow = self.forest.flow(i);
+            if flow < 0.0 {
+                let lack = -flow / self.flow_scale(i);
+                if lack > FLOW_TOL {
+                    if lowest_index {
+                        if leaving == NONE || self.index(i) < self.index(leaving) {
+                            leaving = i;
+                        }
+                    } else if lack > most {
+                        (leaving, most) = (i, lack);
+                    }
+                }
+            }
+        }
+        (leaving != NONE).then_some(leaving)
+    }
+
+    /// Let the variable of `leaving` go to zero; whether prices moved.
+    fn dual_step(&mut self, leaving: u32, lowest_index: bool) -> Result<bool> {
+        let (gone, flow) = self.forest.detach(leaving);
+        self.forest.price_ratios(&mut self.ratio);
+        let ratio = |i: u32| self.ratio[i as usize];
+        // Prices of the tree move so that the reduced cost of the variable that leaves rises from 0.
+        let up = match gone.kind {
+            Kind::Pair => ratio(gone.a) > gone.qps * ratio(gone.b),
+            Kind::Slack => true,
+            Kind::Shed => false,
+        };
+        let (mut enter, mut step, mut most) = (None, f64::INFINITY, 0.0);
+        let mut offer = |code: usize, reduced: f64, rate: f64| {
+            let here = if reduced > 0.0 { reduced / rate } else { 0.0 };
+            let better = here < step
+                || (here == step && if lowest_index { enter.is_none_or(|best| code < best) } else { rate > most });
+            if better {
+                (enter, step, most) = (Some(code), here, rate);
+            }
+        };
+        let (pairs, n, types) = (self.pool.columns.len(), self.forest.len(), self.types());
+        let price = |i: u32| self.forest.price(i);
+        for &i in &self.forest.tree {
+            let node = i as usize;
+            if up {
+                if node >= types {
+                    for code in self.pool.of_workload(node - types) {
+                        let column = &self.pool.columns[code];
+                        let rate = column.qps * ratio(i) - ratio(column.a);
+                        if rate > 1e-12 * (column.qps * ratio(i)) {
+                            offer(code, column.reduced_cost(price), rate);
+                        }
+                    }
+                    offer(pairs + n + node, self.penalty[node - types] - price(i), ratio(i));
+                }
+            } else {
+                offer(pairs + node, price(i), ratio(i));
+                if node < types {
+                    for &code in self.pool.of_type(node) {
+                        let column = &self.pool.columns[code as usize];
+                        let rate = ratio(i) - column.qps * ratio(column.b);
+                        if rate > 1e-12 * ratio(i) {
+                            offer(code as usize, column.reduced_cost(price), rate);
+                        }
+                    }
+                }
+            }
+        }
+        for place in 0..self.forest.tree.len() {
+            self.ratio[self.forest.tree[place] as usize] = 0.0;
+        }
+        let Some(code) = enter else {
+            return Err(Error::Internal("provisioning: a step of the dual simplex method finds nothing".into()));
+        };
+        let enter = self.decode(code as u32);
+        self.forest.attach(&enter, 0.0);
+        self.forest.make_up(&gone, flow);
+        Ok(step > 0.0)
+    }
+}
