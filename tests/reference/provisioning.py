@@ -21,7 +21,7 @@ def linear_optimum(qps, power_w, demand, stock, weight):
     """
     n_h, n_w = len(stock), len(demand)
     pairs = [(h, w) for h in range(n_h) for w in range(n_w) if qps[h][w] > 0]
-    dear = Fraction(10) ** 15
+    dear = Fraction(10) ** 30
     n = len(pairs)
     # Columns: pairs, shed per workload, surplus per workload, idle machines per type, right-hand side.
     rows = []
