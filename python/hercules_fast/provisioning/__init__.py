@@ -3,6 +3,8 @@
 from hercules_fast.provisioning.assignment import Assignment
 from hercules_fast.provisioning.baselines import Baseline, OrderSpread, greedy, oblivious
 from hercules_fast.provisioning.certificate import price_bound
+from hercules_fast.provisioning.constrained import ConstrainedSolution, solve_constrained
+from hercules_fast.provisioning.constraints import FailureDomains, FairShare, Hysteresis, PowerCap, Switching
 from hercules_fast.provisioning.integer import whole_machines
 from hercules_fast.provisioning.linear import solve_linear
 from hercules_fast.provisioning.plan import Plan, Savings
@@ -15,18 +17,25 @@ from hercules_fast.provisioning.timeline import provision
 __all__ = [
     "Assignment",
     "Baseline",
+    "ConstrainedSolution",
+    "FailureDomains",
+    "FairShare",
+    "Hysteresis",
     "LinearSolution",
     "OrderSpread",
     "Plan",
     "Policy",
+    "PowerCap",
     "Problem",
     "Savings",
+    "Switching",
     "greedy",
     "headroom_from_trace",
     "largest_scale",
     "oblivious",
     "price_bound",
     "provision",
+    "solve_constrained",
     "solve_linear",
     "whole_machines",
 ]

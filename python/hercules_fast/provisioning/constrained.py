@@ -88,8 +88,8 @@ class ConstrainedSolution:
     tied: bool
     """Whether intervals depend on each other."""
     status: tuple[str, ...]
-    """[T] "optimal" (the linear optimum, or whole machines within ``mip_gap`` of the best), "limit" (whole machines at a limit
-    of nodes or time, see ``gap``), "rounded" (no better than the rounding), "kept" (hysteresis)."""
+    """[T] "optimal" (the linear optimum, or whole machines within ``mip_gap`` of the best), "limit" (the search ended
+    at one of nodes or time), "rounded" (and found nothing better than the rounding), "kept" (hysteresis)."""
     binding: tuple[str, ...]
     """What binds, in words."""
 
@@ -328,7 +328,7 @@ class _Run:
         weight = self.weight[window]
         if self.n == 1:  # alone, so that its rows are scaled to its own demand
             model = Master(self.problem.interval(t), _at(self.rules, t), weight=weight)
-            model.place(0)
+            model.place(0, state)
         else:
             model = Master(self.problem, self.rules, self.n, weight=weight)
             model.place(t, state)
