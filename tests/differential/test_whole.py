@@ -107,7 +107,9 @@ def test_a_plan_keeps_every_rule(problem):
         extra = costs_of(problem, up) - costs_of(problem, linear.servers)
         dust = 1e-6 * costs_of(problem, up) + 1e-6
         assert not short[fits].any()
-        assert (costs_of(problem, plan) <= costs_of(problem, linear.servers) + np.maximum(extra, 0.0) + dust)[fits].all()
+        assert (costs_of(problem, plan) <= costs_of(problem, linear.servers) + np.maximum(extra, 0.0) + dust)[
+            fits
+        ].all()
 
 
 @given(fleets())
