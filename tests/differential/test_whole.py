@@ -210,7 +210,7 @@ def test_plans_are_near_their_bound_and_far_below_greedy_repair(size, seeds, wit
 
 
 def test_overload_sheds_what_must_be_shed():
-    """Three tenths more load than the stock carries: whole machines serve nearly as much weighted load as fractional ones."""
+    """With three tenths more load than the stock carries, whole machines serve nearly as much as fractional ones."""
     problem = mixed_fleet(12, 10, 3, share=1.3)
     linear = solve_linear(problem)
     plan = whole_machines(problem, linear).dense()
