@@ -17,8 +17,8 @@ def whole_optimum(qps, power_w, demand, stock, weight, *, caps=(), domain=None, 
     """(least weighted uncovered load, least cost at that) over all plans of all intervals, and the best plan.
 
     ``demand[t][w]``; ``caps``: (types, watts [T]); ``domain[h]`` and ``k``: uncovered load counts once as it is and
-    once after the worst failure of k domains; ``switching``: dict of cost_on[h], ramp[h], min_up[h], initial[h] or None.
-    With ``penalty[w]`` both are one figure: (0, cost + penalty . uncovered).
+    once after the worst failure of k domains; ``switching``: dict of cost_on[h], ramp[h], min_up[h] and initial[h] or
+    None. With ``penalty[w]`` both are one figure: (0, cost + penalty . uncovered).
     """
     n_w = len(demand[0])
     per_type = []

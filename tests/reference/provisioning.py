@@ -21,7 +21,7 @@ def linear_optimum(qps, power_w, demand, stock, weight):
     """
     n_h, n_w = len(stock), len(demand)
     pairs = [(h, w) for h in range(n_h) for w in range(n_w) if qps[h][w] > 0]
-    dear = Fraction(10) ** 15
+    dear = Fraction(10) ** 30
     n = len(pairs)
     # Columns: pairs, shed per workload, surplus per workload, idle machines per type, right-hand side.
     rows = []
@@ -163,3 +163,53 @@ def oblivious(qps, demand, stock, seed, lane, all_types=False):
             short[w] = 0.0
         draw += 1
     return plan
+
+
+def round_and_repair(fractional, qps, power_w, demand, stock, u):
+    """Whole machines ``plan[h][w]``: round down, then one machine at a time, then drop what the surplus covers.
+
+    The workload that misses the largest part of its demand is next; it takes the free type with the least
+    (power + u) per q/s of shortfall covered. Stock is looked at before every step.
+    """
+    n_h, n_w = len(stock), len(demand)
+    plan = [[math.floor(fractional[h][w] + 1e-7) for w in range(n_w)] for h in range(n_h)]
+
+    def missing(w):
+        short = demand[w] - sum(plan[h][w] * qps[h][w] for h in range(n_h))
+        return short if short > COVER_TOL * demand[w] else 0.0
+
+    open_ = set(range(n_w))
+    while waiting := [w for w in open_ if missing(w) > 0]:
+        w = max(waiting, key=lambda w: (missing(w) / demand[w], -w))
+        able = [h for h in range(n_h) if qps[h][w] > 0 and sum(plan[h]) < stock[h]]
+        if able:
+            plan[min(able, key=lambda h: (power_w[h][w] + u[h]) / min(qps[h][w], missing(w)))][w] += 1
+        else:
+            open_.discard(w)
+    for w in range(n_w):
+        for h in sorted(range(n_h), key=lambda h: -power_w[h][w]):
+            while plan[h][w] and not missing(w):
+                plan[h][w] -= 1
+                if missing(w):
+                    plan[h][w] += 1
+                    break
+    return plan
+
+
+def whole_bound(qps, cost, demand, stock, u, penalty, group=None):
+    """Bound on plans in whole machines: the best of all counts for each workload alone, less the worth of the stock.
+
+    ``stock`` counts what is there; a type without any is not used. For demands of few machines only.
+    """
+    total = -sum(a * x for a, x in zip(stock, u, strict=True))
+    for w, asked in enumerate(demand):
+        needed = asked * (1.0 - COVER_TOL)
+        able = [h for h in range(len(stock)) if qps[h][w] > 0 and stock[h] > 0]
+        size = {h: group[h][w] if group else 1 for h in able}
+        counts = [range(0, size[h] * math.ceil(needed / (size[h] * qps[h][w])) + 1, size[h]) for h in able]
+        total += min(
+            sum(n * (cost[h][w] + u[h]) for n, h in zip(c, able, strict=True))
+            + penalty[w] * max(0.0, needed - sum(n * qps[h][w] for n, h in zip(c, able, strict=True)))
+            for c in itertools.product(*counts)
+        )
+    return total

@@ -241,6 +241,15 @@ def try_odd_arguments(table: np.ndarray, lookups: np.ndarray, rows: _core.TableR
             _core.embedding_bag_collection,
             [(table,), lookups, np.array([0, 2]), "sum", np.ones(3, np.float32), False, halves, 1, False, "avx2"],
         ),
+        (
+            _core.provision_whole,
+            [
+                *(np.full((2, 3), 9.0), np.full((2, 3), 5.0), np.array([0, 1]), 2, np.full((1, 3), 20.0)),
+                *(np.array([[5, 5]]), np.ones((1, 3)), np.array([0, 3]), np.array([0, 1, 1], np.int32)),
+                *(np.array([0, 1, 2], np.int32), np.full(3, 20 / 9), np.zeros((1, 2)), np.ones((1, 2))),
+                *(np.ones((1, 2)), np.ones((2, 3), np.int64), True, 1),
+            ],
+        ),
         (_core.read_seconds, [np.ones(640, np.uint8), 64, lookups, 2, 1, "L2", 1]),
         (_core.TableRows.encode, [table, "int4", 1]),
         (_core.TableRows.import_fused, [np.zeros((2, 9), np.uint8), "int2", "first", 19]),

@@ -3,6 +3,8 @@
 from hercules_fast.provisioning.assignment import Assignment
 from hercules_fast.provisioning.baselines import Baseline, OrderSpread, greedy, oblivious
 from hercules_fast.provisioning.certificate import price_bound
+from hercules_fast.provisioning.constrained import ConstrainedSolution, solve_constrained
+from hercules_fast.provisioning.constraints import FailureDomains, FairShare, Hysteresis, PowerCap, Switching
 from hercules_fast.provisioning.evolution import Evolution, workload_evolution
 from hercules_fast.provisioning.integer import whole_bound, whole_machines
 from hercules_fast.provisioning.inverse import (
@@ -33,19 +35,25 @@ from hercules_fast.provisioning.timeline import provision
 __all__ = [
     "Assignment",
     "Baseline",
+    "ConstrainedSolution",
     "Evolution",
+    "FailureDomains",
+    "FairShare",
     "Growth",
+    "Hysteresis",
     "LinearSolution",
     "Maintenance",
     "OneMore",
     "OrderSpread",
     "Plan",
     "Policy",
+    "PowerCap",
     "Prices",
     "Problem",
     "Purchase",
     "Savings",
     "SiteEnergy",
+    "Switching",
     "Window",
     "cheapest_purchase",
     "greedy",
@@ -60,6 +68,7 @@ __all__ = [
     "price_bound",
     "provision",
     "replicas_yaml",
+    "solve_constrained",
     "solve_linear",
     "whole_bound",
     "whole_machines",

@@ -37,10 +37,12 @@ __all__ = ["ConstrainedSolution", "solve_constrained"]
 
 # A fractional count this close below a whole one is that whole one.
 _SNAP = 1e-7
-# Branch and bound ends here: relative gap, and nodes, which end it at the same place on any machine.
-_MIP_GAP, _MIP_NODES = 1e-4, 2_000
-# It sees all columns of the pool up to so many, else so many of the cheapest per workload.
-_MIP_COLUMNS, _MIP_PER_WORKLOAD = 2_000, 5
+# Branch and bound ends after so many nodes: at the same place on any machine, which no time limit does.
+_MIP_NODES = 2_000
+# It sees all columns up to so many, else so many of the cheapest per workload, and of the cheapest with machines to
+# spare. Up to so many, a last window is solved in whole machines as one.
+_MIP_COLUMNS, _MIP_PER_WORKLOAD, _MIP_SPARE = 1_000, 5, 6
+_WINDOW_COLUMNS = 500
 # Constraints hold to this part of their limit: the rounding of sums of watts.
 _HOLDS = 1e-9
 # The fractional answer, which is the solver's own.
@@ -86,8 +88,8 @@ class ConstrainedSolution:
     tied: bool
     """Whether intervals depend on each other."""
     status: tuple[str, ...]
-    """[T] "optimal" (the linear optimum, or whole machines within 1e-4 of the best), "limit" (whole machines at a limit
-    of nodes or time, see ``gap``), "rounded" (no better than the rounding), "kept" (hysteresis)."""
+    """[T] "optimal" (the linear optimum, or whole machines within ``mip_gap`` of the best), "limit" (the search ended
+    at one of nodes or time), "rounded" (and found nothing better than the rounding), "kept" (hysteresis)."""
     binding: tuple[str, ...]
     """What binds, in words."""
 
@@ -111,14 +113,16 @@ def solve_constrained(
     *,
     integer: bool = True,
     penalty: npt.ArrayLike | None = None,
+    mip_gap: float = 1e-3,
     time_limit_s: float = 10.0,
 ) -> ConstrainedSolution:
     """The cheapest machines of every interval under ``constraints``.
 
     Shed load stays a last resort (least weighted shed first, then cost), unless ``penalty`` [W] or [T, W], cost per
-    q/s, is given. With ``integer``, whole machines; their distance to the linear bound is ``gap``. ``time_limit_s``
-    ends the search for them, per interval; below it the same input gives the same bytes. No answer ever breaks a
-    constraint: what cannot be served is shed.
+    q/s, is given. With ``integer``, whole machines; their distance to the linear bound is ``gap``. The search for them
+    ends, per interval, within ``mip_gap`` of the best (relative), after ``time_limit_s``, or after a number of nodes;
+    where the time does not end it, the same input gives the same bytes. No answer ever breaks a constraint: what
+    cannot be served is shed.
 
     Raises :class:`ConfigError` with all faults of the constraints at once, :class:`InputError` for other arguments,
     :class:`SolverError` by interval where rules that were inherited cannot be kept (machines that must stay on and a
@@ -126,8 +130,9 @@ def solve_constrained(
     intervals done.
     """
     rules = resolve(problem, constraints)
-    if not isinstance(time_limit_s, int | float) or not 0.0 < time_limit_s <= 1e6:
-        raise InputError(f"time_limit_s: {time_limit_s!r}; allowed: above 0, up to 1e6 s")
+    for name, value, most in (("mip_gap", mip_gap, 1.0), ("time_limit_s", time_limit_s, 1e6)):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= most:
+            raise InputError(f"{name}: {value!r}; allowed: 0 to {most:g}")
     weight = shed_penalties(problem) if penalty is None else checked_penalty(problem, penalty)
     share = _fair_shares(problem, rules) if rules.fair else np.ones(problem.demand_qps.shape)
     asked = problem
@@ -140,6 +145,7 @@ def solve_constrained(
         weight if parts is None else weight[:, parts.workload],
         fixed=penalty is not None,
         integer=integer,
+        mip_gap=mip_gap,
         time_limit_s=float(time_limit_s),
     )
     try:
@@ -201,9 +207,18 @@ class _Run:
     """One pass through time."""
 
     def __init__(
-        self, problem: Problem, rules: Rules, weight: FloatArray, *, fixed: bool, integer: bool, time_limit_s: float
+        self,
+        problem: Problem,
+        rules: Rules,
+        weight: FloatArray,
+        *,
+        fixed: bool,
+        integer: bool,
+        mip_gap: float,
+        time_limit_s: float,
     ) -> None:
-        self.problem, self.rules, self.integer, self.time_limit_s = problem, rules, integer, time_limit_s
+        self.problem, self.rules, self.integer = problem, rules, integer
+        self.mip_gap, self.time_limit_s = mip_gap, time_limit_s
         self.weight, self.fixed = weight, fixed
         self.n = rules.horizon if rules.switching else 1
         self.stages = TwoStage(problem, rules, self.n, weight, fixed=fixed)
@@ -222,7 +237,8 @@ class _Run:
             if not self.rules.switching:
                 points = [self._certain(t, points[0])]
             # The last window may be the exact plan of all that is left.
-            last = t + self.n >= n_t and (not self.integer or len(self.stages.master.pool_row) * self.n <= _MIP_COLUMNS)
+            small = self.stages.master.n_eligible * self.n <= _WINDOW_COLUMNS
+            last = t + self.n >= n_t and (small or not self.integer)
             keep = n_t - t if last else 1
             if self.rules.switching and t % self.n == 0:
                 self.tiles += [p.duals for p in points[: n_t - t]]
@@ -312,14 +328,14 @@ class _Run:
         weight = self.weight[window]
         if self.n == 1:  # alone, so that its rows are scaled to its own demand
             model = Master(self.problem.interval(t), _at(self.rules, t), weight=weight)
-            model.place(0)
+            model.place(0, state)
         else:
             model = Master(self.problem, self.rules, self.n, weight=weight)
             model.place(t, state)
         model.penalty = self.stages.penalty[window]
         model.begin(row, workload)
         model.solver.make_integer(model.pool_column[:keep].ravel())
-        model.solver.option("mip_rel_gap", _MIP_GAP)
+        model.solver.option("mip_rel_gap", float(self.mip_gap))
         model.solver.option("mip_max_nodes", _MIP_NODES)
         model.solver.option("mip_feasibility_tolerance", 1e-9)
         model.solver.option("time_limit", self.time_limit_s)
@@ -380,19 +396,28 @@ class _Run:
         raise SolverError(f"{what}: no plan was found within the limits of time and nodes")
 
     def _columns(self, t: int, points: list[Point]) -> tuple[IntArray, IntArray]:
-        """The pairs that whole machines may use: those of the linear optimum and the cheapest beside them."""
+        """The pairs that whole machines may use: those of the linear optimum, and the cheapest beside them.
+
+        Sorted by workload, then row.
+        """
         master = self.stages.master
-        if len(master.pool_row) * self.n <= _MIP_COLUMNS:
-            return master.pool_row, master.pool_workload
+        n_r = self.problem.n_rows
+        if master.n_eligible * self.n <= _MIP_COLUMNS:  # then the pool holds them all
+            pairs = np.sort(_keys(self.problem, master.pool_row, master.pool_workload))
+            return pairs % n_r, pairs // n_r
         after = points[1].duals.on if len(points) > 1 else None
         machine, watt = effective_prices(self.rules, points[0].duals, after)
         limit = np.full((master.n_f, self.problem.n_workloads), np.inf)
         skip = np.zeros(self.problem.qps.shape, dtype=bool)
         row, workload = master.pricing.best(t, machine, watt, limit, _MIP_PER_WORKLOAD, skip)
-        row = np.concatenate([row, *(p.row for p in points)])
-        workload = np.concatenate([workload, *(p.workload for p in points)])
-        pairs = np.unique(workload * self.problem.n_rows + row)
-        return pairs % self.problem.n_rows, pairs // self.problem.n_rows
+        # Beside them the cheapest of the types that the linear optimum leaves free: a last resort for every workload.
+        used = np.bincount(self.problem.types[points[0].row], points[0].machines, minlength=self.problem.n_servers)
+        skip[used[self.problem.types] > self.problem.stocks[t][self.problem.types] - 1.0] = True
+        spare_row, spare_workload = master.pricing.best(t, machine, watt, limit, _MIP_SPARE, skip)
+        row = np.concatenate([row, spare_row, *(p.row for p in points)])
+        workload = np.concatenate([workload, spare_workload, *(p.workload for p in points)])
+        pairs = np.unique(_keys(self.problem, row, workload))
+        return pairs % n_r, pairs // n_r
 
     def _score(self, t: int, row: IntArray, workload: IntArray, machines: FloatArray) -> tuple[float, float]:
         """Weighted uncovered load, then cost: the lower the better."""

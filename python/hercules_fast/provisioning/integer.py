@@ -33,7 +33,9 @@ def whole_machines(
     ``progress(done, total)`` counts intervals. Raises ``KeyboardInterrupt`` on Ctrl-C.
     """
     columns = _solve(problem, linear, False, threads, progress)
-    return Assignment(shape=linear.assignment.shape, **{k: columns[k] for k in ("starts", "row", "workload", "machines")})
+    return Assignment(
+        shape=linear.assignment.shape, **{k: columns[k] for k in ("starts", "row", "workload", "machines")}
+    )
 
 
 def whole_bound(problem: Problem, linear: LinearSolution, *, threads: int | None = None) -> FloatArray:
