@@ -241,8 +241,11 @@ def test_one_more_by_hand() -> None:
     assert new.price == pytest.approx([300.0, 0.0])
     assert new.saved == pytest.approx([300.0, 0.0])
     assert not old.saved.any()
-    assert new.explain(0) == (
-        "new: saves 300 W at peak (price 300); saves 300 W summed over the intervals without shed load"
+    assert new.explain(0, 2.0) == (
+        "new: saves 300 W at peak (price 300); saves 0.6 kWh over the intervals without shed load"
+    )
+    assert new.explain(0, 2.0, "EUR") == (
+        "new: saves 300 EUR an interval at peak (price 300); saves 300 EUR over the intervals without shed load"
     )
 
 
@@ -252,7 +255,7 @@ def test_one_more_serves_what_is_shed() -> None:
     assert new.served_qps.tolist() == [[0.0, 100.0]]
     assert not new.saved.any()
     assert not old.served_qps.any()
-    assert new.explain(0).startswith("new: serves 100 q/s at peak that are shed without it; saves 0 W summed")
+    assert new.explain(0, 1.0).startswith("new: serves 100 q/s at peak that are shed without it; saves 0 kWh")
 
 
 @given(problems(max_stock=8))

@@ -187,9 +187,9 @@ def _answer(
         document |= {"fractional": dict(bought.fractional)}
         document |= {"intervals": [f"{plan.times[t]}Z" for t in bought.intervals]}
         return bought.explain(), document
-    unit = "W" if plan.costs is None else plan.costs.currency
+    currency = None if plan.costs is None else plan.costs.currency
     worth = one_more_server(problem, minimum=minimum)
-    document |= {"unit": unit, "peak": f"{plan.times[plan.peak]}Z"}
+    document |= {"unit": currency or "W", "hours": plan.hours, "peak": f"{plan.times[plan.peak]}Z"}
     document["servers"] = {
         more.server: {
             "price_at_peak": more.price[plan.peak],
@@ -200,7 +200,7 @@ def _answer(
         }
         for more in worth
     }
-    return "\n".join(more.explain(plan.peak, unit) for more in worth), document
+    return "\n".join(more.explain(plan.peak, plan.hours, currency) for more in worth), document
 
 
 def _write(plan: Plan, out: Path | None, at: str | None, plot: Path | None) -> None:

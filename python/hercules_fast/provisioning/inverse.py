@@ -410,14 +410,21 @@ class OneMore:
     served_qps: FloatArray
     """[T, W] load that it lets be served."""
 
-    def explain(self, peak: int, unit: str = "W") -> str:
-        """One line of text; ``peak`` is the interval that counts most."""
+    def explain(self, peak: int, hours: float, currency: str | None = None) -> str:
+        """One line of text; ``peak`` is the interval that counts most, ``hours`` the length of one.
+
+        ``currency`` is that of the prices under which was planned; None: watts were minimised.
+        """
+        unit = "W" if currency is None else f"{currency} an interval"
+        total = (
+            f"{self.saved.sum() * hours / 1000:.6g} kWh" if currency is None else f"{self.saved.sum():.6g} {currency}"
+        )
         served = self.served_qps.sum(axis=1)
         if served[peak] > 0:
             words = f"{self.server}: serves {served[peak]:.6g} q/s at peak that are shed without it"
         else:
             words = f"{self.server}: saves {self.saved[peak]:.6g} {unit} at peak (price {self.price[peak]:.6g})"
-        return f"{words}; saves {self.saved.sum():.6g} {unit} summed over the intervals without shed load"
+        return f"{words}; saves {total} over the intervals without shed load"
 
 
 def one_more_server(
