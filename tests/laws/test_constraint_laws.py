@@ -228,6 +228,32 @@ def test_ramp_and_minimum_up_time_hold_over_a_rolling_horizon(seed, integer, hor
     assert answer.objective_w.sum() >= answer.bound_w.sum() * (1 - 1e-9)
 
 
+@given(seeds, st.sampled_from([0.3, 0.8, 1.3]), st.booleans())
+def test_rounding_alone_keeps_every_rule(seed, share, grouped):
+    """Without time for a search the rounding is the answer: within all limits, by hand, and above the bound."""
+    problem = day(seed, n_h=6, n_t=2, share=share, rows=2)
+    rng = np.random.default_rng(seed)
+    if grouped:
+        problem = dataclasses.replace(problem, group=rng.integers(1, 4, problem.qps.shape))
+    limit = rng.uniform(500.0, 5000.0, 2)
+    constraints = [
+        PowerCap(name="rack", servers=("a", "b"), limit_w=limit),
+        FailureDomains(domain_of=DOMAINS, k=1),
+    ]
+    answer = solve_constrained(problem, constraints, time_limit_s=0.0)
+    servers = answer.servers
+    assert (answer.assignment.per_type(problem.types, 6) <= problem.stock).all()
+    under = np.isin(problem.types, [0, 1])
+    assert ((servers * problem.power_w)[:, under].sum(axis=(1, 2)) <= limit * (1 + 1e-9)).all()
+    if grouped:
+        assert not (servers % problem.group).any()
+    assert (answer.objective_w >= answer.bound_w * (1 - 1e-9)).all()
+    searched = solve_constrained(problem, constraints)
+    weight = shed_penalties(problem)
+    ours, best = ((weight * (a.shed_qps + a.exposed_qps)).sum(axis=1) for a in (answer, searched))
+    assert (best <= ours * (1 + 1e-6) + 1e-6).all()
+
+
 def moves(servers):
     """Machines newly given to a pair, over time."""
     return np.maximum(np.diff(servers, axis=0), 0).sum()

@@ -8,6 +8,7 @@ from a rounding; what comes back is checked in the problem's own units, whoever 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
@@ -43,6 +44,8 @@ _MIP_NODES = 2_000
 # spare. Up to so many, a last window is solved in whole machines as one.
 _MIP_COLUMNS, _MIP_PER_WORKLOAD, _MIP_SPARE = 1_000, 5, 6
 _WINDOW_COLUMNS = 500
+# Rounding: passes over the workloads, and moves of one workload in a pass.
+_PASSES, _MOVES = 6, 20
 # Constraints hold to this part of their limit: the rounding of sums of watts.
 _HOLDS = 1e-9
 # The fractional answer, which is the solver's own.
@@ -572,13 +575,14 @@ class _Rounding:
             self.owed = owed_machines(rules, state, 0)
         self.member, self.limit = rules.cap_member[:, self.h], rules.cap_limit_w[t]
 
+        self.ends = np.searchsorted(workload, np.arange(len(self.demand) + 1))
         self.machines = np.zeros(len(row))
         place = np.searchsorted(_keys(problem, row, workload), _keys(problem, point.row, point.workload))
         self.machines[place] = point.machines
         self.machines = np.floor(self.machines / self.group + _SNAP) * self.group
         self._pay_up()
         self._cover()
-        self._drop()
+        self._improve()
 
     def _fits(self) -> npt.NDArray[np.bool_]:
         """[K] columns of which one more group keeps stock, ramp and caps."""
@@ -612,21 +616,65 @@ class _Rounding:
         scale = np.where(self.demand > 0, self.demand, 1.0)
         while True:
             capacity = self._capacity()
-            missing = np.where(given_up, 0.0, self._missing(capacity, self.demand))
-            if not missing.any():
+            missing = self._missing(capacity, self.demand)
+            waiting = np.where(given_up, 0.0, missing / scale)
+            if not waiting.any():
                 return
-            w = int((missing / scale).argmax())
+            w = int(waiting.argmax())
             here = np.flatnonzero((self.workload == w) & self._fits())
             after = np.repeat(capacity[:, w][:, None], len(here), axis=1)
             after[self.domain[here], np.arange(len(here))] += self.qps[here] * self.group[here]
             gain = missing[w] - self._missing(after, self.demand[w])
             useful = gain > 0.0
             if not useful.any():
-                given_up[w] = True
+                given_up[w] = not self._make_room(w, capacity, missing)
                 continue
             here, gain = here[useful], gain[useful]
             best = here[int((self.price[here] * self.group[here] / gain).argmin())]
             self.machines[best] += self.group[best]
+
+    def _make_room(self, w: int, capacity: FloatArray, missing: FloatArray) -> bool:
+        """Free a machine that workload w can use: its user takes one of another type, and misses no more than before.
+
+        ``capacity`` [F, W], ``missing`` [W]. Of all such moves the cheapest; False where there is none.
+        """
+        fits, best, move = self._fits(), np.inf, (-1, -1)
+        for j in range(self.ends[w], self.ends[w + 1]):
+            with_j = capacity[:, w : w + 1].copy()
+            with_j[self.domain[j]] += self.qps[j] * self.group[j]
+            if self._missing(with_j, self.demand[w])[0] >= missing[w]:
+                continue
+            same = (self.h == self.h[j]) & (self.machines > 0) & (self.workload != w) & (self.group >= self.group[j])
+            for k in np.flatnonzero(same).tolist():
+                other = self.workload[k]
+                instead = np.arange(self.ends[other], self.ends[other + 1])
+                instead = instead[fits[instead] & (self.h[instead] != self.h[k])]
+                after = np.repeat(capacity[:, other][:, None], len(instead), axis=1)
+                after[self.domain[k]] -= self.qps[k] * self.group[k]
+                after[self.domain[instead], np.arange(len(instead))] += self.qps[instead] * self.group[instead]
+                instead = instead[self._missing(after, self.demand[other]) <= missing[other]]
+                if len(instead):
+                    cost = (self.price * self.group)[instead] + self.price[j] * self.group[j]
+                    cheapest = int(cost.argmin())
+                    if cost[cheapest] - self.price[k] * self.group[k] < best and self._swap(
+                        k, int(instead[cheapest]), j
+                    ):
+                        best = cost[cheapest] - self.price[k] * self.group[k]
+                        move = k, int(instead[cheapest])
+        if move[0] < 0:
+            return False
+        self.machines[move[0]] -= self.group[move[0]]
+        self.machines[move[1]] += self.group[move[1]]
+        return True
+
+    def _swap(self, k: int, instead: int, j: int) -> bool:
+        """Whether a group of column j fits once one of k has become one of ``instead``; changes nothing."""
+        self.machines[k] -= self.group[k]
+        self.machines[instead] += self.group[instead]
+        fits = bool(self._fits()[j])
+        self.machines[k] += self.group[k]
+        self.machines[instead] -= self.group[instead]
+        return fits
 
     def _missing(self, capacity: FloatArray, demand: FloatArray | np.float64) -> FloatArray:
         """[N] load that is short plus load that is exposed, from capacity [F, N]."""
@@ -634,21 +682,53 @@ class _Rounding:
         missing = shortfall_qps(wanted, capacity.sum(axis=0))
         return missing + shortfall_qps(wanted, surviving_qps(capacity, self.k)) if self.k else missing
 
-    def _drop(self) -> None:
-        """Take out groups that nothing needs, the dearest first."""
-        capacity = self._capacity()
-        missing = self._missing(capacity, self.demand)
+    def _improve(self) -> None:
+        """Drop a group, or replace it by one of another column of its workload, while that saves cost.
+
+        Load that is missing never grows. Workload after workload, until none finds anything.
+        """
+        ends = self.ends
+        step = np.append(self.qps * self.group, 0.0)  # the last column is nothing: a drop
+        price, domain, group = (
+            np.append(self.cost * self.group, 0.0),
+            np.append(self.domain, 0),
+            np.append(self.group, 0),
+        )
         on = np.bincount(self.h, self.machines, minlength=len(self.most))
-        for i in np.argsort(-self.cost * self.group, kind="stable"):
-            w, f, h = self.workload[i], self.domain[i], self.h[i]
-            while self.machines[i] > 0 and on[h] - self.group[i] >= self.owed[h]:
-                less = capacity[:, w].copy()
-                less[f] -= self.qps[i] * self.group[i]
-                if self._missing(less[:, None], self.demand[w])[0] > missing[w]:
+        capacity, fits = self._capacity(), self._fits()
+        waiting = np.diff(ends) > 0
+        for w in itertools.chain.from_iterable(itertools.repeat(range(len(self.demand)), _PASSES)):
+            if not waiting[w]:
+                continue
+            waiting[w] = False
+            columns = np.arange(ends[w], ends[w + 1])
+            for _ in range(_MOVES):
+                leave = columns[
+                    (self.machines[columns] > 0)
+                    & (on[self.h[columns]] - self.group[columns] >= self.owed[self.h[columns]])
+                ]
+                enter = np.append(columns[fits[columns]], len(self.h))
+                if not len(leave):
                     break
-                capacity[:, w] = less
-                self.machines[i] -= self.group[i]
-                on[h] -= self.group[i]
+                saved = price[leave][:, None] - price[enter]
+                case, to = np.nonzero(saved > 1e-12 * price[leave][:, None])
+                case, to = leave[case], enter[to]
+                after = np.repeat(capacity[:, w][:, None], len(case), axis=1)
+                here = np.arange(len(case))
+                after[domain[case], here] -= step[case]
+                after[domain[to], here] += step[to]
+                good = self._missing(after, self.demand[w]) <= self._missing(capacity[:, w : w + 1], self.demand[w])
+                if not good.any():
+                    break
+                best = int(np.where(good, price[case] - price[to], -np.inf).argmax())
+                i, j = case[best], to[best]
+                self.machines[i] -= group[i]
+                if j < len(self.h):
+                    self.machines[j] += group[j]
+                capacity[:, w] = after[:, best]
+                on = np.bincount(self.h, self.machines, minlength=len(self.most))
+                fits = self._fits()
+                waiting[w] = True
 
 
 def _keys(problem: Problem, row: IntArray, workload: IntArray) -> IntArray:
