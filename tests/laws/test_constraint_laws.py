@@ -115,6 +115,19 @@ def test_a_pool_of_columns_is_as_good_as_all(seed, vary, share):
     assert np.abs(pool_tied.gap).max() <= 1e-8
 
 
+@given(seeds, st.integers(1, 2))
+def test_interior_points_at_the_start_end_at_the_same_optimum(seed, k):
+    problem = day(seed, n_h=6, n_t=2, rows=2)
+    rule = FailureDomains(domain_of=DOMAINS, k=k)
+    plain = solve_constrained(problem, [rule], integer=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(master, "ALL_COLUMNS", 0)
+        patch.setattr(master, "_INTERIOR_ROWS", 0)
+        interior = solve_constrained(problem, [rule], integer=False)
+    assert np.abs(interior.gap).max() <= 1e-8
+    assert interior.objective_w == pytest.approx(plain.objective_w, rel=1e-8)
+
+
 @given(seeds)
 def test_prices_that_choose_the_pool_do_not_change_the_optimum(seed):
     problem = day(seed, n_h=6, n_w=4, n_t=2)
