@@ -115,6 +115,19 @@ def test_a_pool_of_columns_is_as_good_as_all(seed, vary, share):
     assert np.abs(pool_tied.gap).max() <= 1e-8
 
 
+@given(seeds, st.integers(1, 2))
+def test_interior_points_at_the_start_end_at_the_same_optimum(seed, k):
+    problem = day(seed, n_h=6, n_t=2, rows=2)
+    rule = FailureDomains(domain_of=DOMAINS, k=k)
+    plain = solve_constrained(problem, [rule], integer=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(master, "ALL_COLUMNS", 0)
+        patch.setattr(master, "_INTERIOR_ROWS", 0)
+        interior = solve_constrained(problem, [rule], integer=False)
+    assert np.abs(interior.gap).max() <= 1e-8
+    assert interior.objective_w == pytest.approx(plain.objective_w, rel=1e-8)
+
+
 @given(seeds)
 def test_prices_that_choose_the_pool_do_not_change_the_optimum(seed):
     problem = day(seed, n_h=6, n_w=4, n_t=2)
@@ -226,6 +239,32 @@ def test_ramp_and_minimum_up_time_hold_over_a_rolling_horizon(seed, integer, hor
             assert switched[max(0, t - min_up[h] + 1) : t + 1, h].sum() <= on[t, h] + slack
     assert (answer.power_w <= 3000.0 * (1 + 1e-6)).all()
     assert answer.objective_w.sum() >= answer.bound_w.sum() * (1 - 1e-9)
+
+
+@given(seeds, st.sampled_from([0.3, 0.8, 1.3]), st.booleans())
+def test_rounding_alone_keeps_every_rule(seed, share, grouped):
+    """Without time for a search the rounding is the answer: within all limits, by hand, and above the bound."""
+    problem = day(seed, n_h=6, n_t=2, share=share, rows=2)
+    rng = np.random.default_rng(seed)
+    if grouped:
+        problem = dataclasses.replace(problem, group=rng.integers(1, 4, problem.qps.shape))
+    limit = rng.uniform(500.0, 5000.0, 2)
+    constraints = [
+        PowerCap(name="rack", servers=("a", "b"), limit_w=limit),
+        FailureDomains(domain_of=DOMAINS, k=1),
+    ]
+    answer = solve_constrained(problem, constraints, time_limit_s=0.0)
+    servers = answer.servers
+    assert (answer.assignment.per_type(problem.types, 6) <= problem.stock).all()
+    under = np.isin(problem.types, [0, 1])
+    assert ((servers * problem.power_w)[:, under].sum(axis=(1, 2)) <= limit * (1 + 1e-9)).all()
+    if grouped:
+        assert not (servers % problem.group).any()
+    assert (answer.objective_w >= answer.bound_w * (1 - 1e-9)).all()
+    searched = solve_constrained(problem, constraints)
+    weight = shed_penalties(problem)
+    ours, best = ((weight * (a.shed_qps + a.exposed_qps)).sum(axis=1) for a in (answer, searched))
+    assert (best <= ours * (1 + 1e-6) + 1e-6).all()
 
 
 def moves(servers):

@@ -28,15 +28,13 @@ from hercules_fast.provisioning.master import (
     TwoStage,
     certificate,
     effective_prices,
-    owed_machines,
 )
 from hercules_fast.provisioning.problem import COVER_TOL, FloatArray, IntArray, Problem, shortfall_qps
 from hercules_fast.provisioning.relaxed import relative_gap, shed_penalties
+from hercules_fast.provisioning.rounding import Rounding, pair_keys
 
 __all__ = ["ConstrainedSolution", "solve_constrained"]
 
-# A fractional count this close below a whole one is that whole one.
-_SNAP = 1e-7
 # Branch and bound ends after so many nodes: at the same place on any machine, which no time limit does.
 _MIP_NODES = 2_000
 # It sees all columns up to so many, else so many of the cheapest per workload, and of the cheapest with machines to
@@ -254,8 +252,12 @@ class _Run:
     def _state(self) -> State | None:
         if not self.rules.switching:
             return None
-        none = np.zeros((0, self.problem.n_servers))
-        return State(self.on[-1] if self.on else None, np.stack(self.switched) if self.switched else none)
+        recent = np.array(self._recent()).reshape(-1, self.problem.n_servers)
+        return State(self.on[-1] if self.on else None, recent)
+
+    def _recent(self) -> list[FloatArray]:
+        """Machines switched on in the intervals that a minimum up-time may still reach back to; the last one last."""
+        return self.switched[max(0, len(self.switched) - int(self.rules.min_up.max()) + 1) :]
 
     def _certain(self, t: int, point: Point) -> Point:
         """``point``, solved again without a warm start where its certificate is not met."""
@@ -304,7 +306,7 @@ class _Run:
             for h in np.flatnonzero(switched > rules.ramp + slack):
                 faults.append(f"the ramp of {problem.servers[h]!r}: {switched[h]:g} of {rules.ramp[h]:g}")
             lately = switched.copy()
-            for back, earlier in enumerate(reversed(self.switched), 1):
+            for back, earlier in enumerate(reversed(self._recent()), 1):
                 lately += np.where(back < rules.min_up, earlier, 0.0)
             for h in np.flatnonzero(lately > on + slack):
                 faults.append(f"the minimum up-time of {problem.servers[h]!r}: {on[h]:g} on, {lately[h]:g} needed")
@@ -323,7 +325,7 @@ class _Run:
         Rows, workloads, machines, and how good they are. The intervals of the window after those stay fractional.
         """
         row, workload = self._columns(t, points)
-        rounded = _Rounding(self, t, state, points[0], row, workload).machines
+        rounded = Rounding(self.problem, self.rules, t, state, points[0], row, workload).machines
         window = list(self.stages.master.windows)
         weight = self.weight[window]
         if self.n == 1:  # alone, so that its rows are scaled to its own demand
@@ -403,7 +405,7 @@ class _Run:
         master = self.stages.master
         n_r = self.problem.n_rows
         if master.n_eligible * self.n <= _MIP_COLUMNS:  # then the pool holds them all
-            pairs = np.sort(_keys(self.problem, master.pool_row, master.pool_workload))
+            pairs = np.sort(pair_keys(self.problem, master.pool_row, master.pool_workload))
             return pairs % n_r, pairs // n_r
         after = points[1].duals.on if len(points) > 1 else None
         machine, watt = effective_prices(self.rules, points[0].duals, after)
@@ -416,7 +418,7 @@ class _Run:
         spare_row, spare_workload = master.pricing.best(t, machine, watt, limit, _MIP_SPARE, skip)
         row = np.concatenate([row, spare_row, *(p.row for p in points)])
         workload = np.concatenate([workload, spare_workload, *(p.workload for p in points)])
-        pairs = np.unique(_keys(self.problem, row, workload))
+        pairs = np.unique(pair_keys(self.problem, row, workload))
         return pairs % n_r, pairs // n_r
 
     def _score(self, t: int, row: IntArray, workload: IntArray, machines: FloatArray) -> tuple[float, float]:
@@ -489,8 +491,8 @@ class _Run:
             switched = switched.astype(np.int64)
         duals = [p.duals for p in points]
         bound, stock_price, load_price = certificate(problem, rules, duals, penalty)
-        if len(self.tiles) >= done and rules.switching:
-            tiled = certificate(problem, rules, self.tiles[:done], penalty)
+        if rules.switching:  # two sets of prices, both good for a bound
+            tiled = certificate(problem, rules, self.tiles[:done] + duals[len(self.tiles) :], penalty)
             if tiled[0].sum() > bound.sum():
                 bound, stock_price, load_price = tiled
         own = _no_failures(rules) if rules.safe_domains else rules
@@ -544,126 +546,6 @@ def _table(problem: Problem, row: IntArray, workload: IntArray, machines: FloatA
         workload=workload.astype(np.int32),
         machines=machines,
     )
-
-
-# -- rounding ---------------------------------------------------------------------------------------------------------
-
-
-class _Rounding:
-    """Whole machines from the fractional ones: round down, then add and drop single groups. Keeps every constraint."""
-
-    def __init__(self, run: _Run, t: int, state: State | None, point: Point, row: IntArray, workload: IntArray) -> None:
-        problem, rules = run.problem, run.rules
-        self.row, self.workload, self.h = row, workload, problem.types[row]
-        self.qps, self.power = problem.qps[row, workload], problem.power_w[row, workload]
-        self.group = np.ones(len(row)) if problem.group is None else problem.group[row, workload].astype(np.float64)
-        self.demand, self.k = problem.demand_qps[t], 0 if rules.safe_domains else rules.k
-        self.domain = np.zeros(len(row), np.int64) if rules.domain is None or not self.k else rules.domain[self.h]
-        self.n_f = rules.n_domains if self.k else 1
-        machine, watt = effective_prices(rules, point.duals, None)
-        self.cost = _unit_cost(problem, t, row, workload)
-        self.price = np.maximum(self.cost + machine[self.h] + watt[self.h] * self.power, 1e-12 * self.cost)
-
-        self.most = problem.stocks[t].astype(np.float64)
-        self.owed = np.zeros(problem.n_servers)
-        if rules.switching and state is not None:
-            if state.on is not None:
-                self.most = np.minimum(self.most, state.on + rules.ramp)
-            self.owed = owed_machines(rules, state, 0)
-        self.member, self.limit = rules.cap_member[:, self.h], rules.cap_limit_w[t]
-
-        self.machines = np.zeros(len(row))
-        place = np.searchsorted(_keys(problem, row, workload), _keys(problem, point.row, point.workload))
-        self.machines[place] = point.machines
-        self.machines = np.floor(self.machines / self.group + _SNAP) * self.group
-        self._pay_up()
-        self._cover()
-        self._drop()
-
-    def _fits(self) -> npt.NDArray[np.bool_]:
-        """[K] columns of which one more group keeps stock, ramp and caps."""
-        on = np.bincount(self.h, self.machines, minlength=len(self.most))
-        good = on[self.h] + self.group <= self.most[self.h]
-        drawn = self.member @ (self.machines * self.power)
-        for member, used, limit in zip(self.member, drawn, self.limit, strict=True):
-            good &= (member == 0) | (used + self.group * self.power <= limit)
-        return np.asarray(good, dtype=np.bool_)
-
-    def _pay_up(self) -> None:
-        """Machines that must stay on and that rounding has lost: cheapest first."""
-        while True:
-            on = np.bincount(self.h, self.machines, minlength=len(self.most))
-            wanted = (on[self.h] < self.owed[self.h]) & self._fits()
-            if not wanted.any():
-                return
-            best = int(np.where(wanted, self.price, np.inf).argmin())
-            self.machines[best] += self.group[best]
-
-    def _capacity(self) -> FloatArray:
-        """[F, W]."""
-        n_w = len(self.demand)
-        place = self.domain * n_w + self.workload
-        rate = np.bincount(place, self.machines * self.qps, minlength=self.n_f * n_w)
-        return np.asarray(rate.reshape(self.n_f, n_w), dtype=np.float64)
-
-    def _cover(self) -> None:
-        """Add groups, to the workload that misses the largest part of its demand, where they cost least per q/s."""
-        given_up = np.zeros(len(self.demand), dtype=bool)
-        scale = np.where(self.demand > 0, self.demand, 1.0)
-        while True:
-            capacity = self._capacity()
-            missing = np.where(given_up, 0.0, self._missing(capacity, self.demand))
-            if not missing.any():
-                return
-            w = int((missing / scale).argmax())
-            here = np.flatnonzero((self.workload == w) & self._fits())
-            after = np.repeat(capacity[:, w][:, None], len(here), axis=1)
-            after[self.domain[here], np.arange(len(here))] += self.qps[here] * self.group[here]
-            gain = missing[w] - self._missing(after, self.demand[w])
-            useful = gain > 0.0
-            if not useful.any():
-                given_up[w] = True
-                continue
-            here, gain = here[useful], gain[useful]
-            best = here[int((self.price[here] * self.group[here] / gain).argmin())]
-            self.machines[best] += self.group[best]
-
-    def _missing(self, capacity: FloatArray, demand: FloatArray | np.float64) -> FloatArray:
-        """[N] load that is short plus load that is exposed, from capacity [F, N]."""
-        wanted = np.broadcast_to(np.asarray(demand), capacity.shape[1:])
-        missing = shortfall_qps(wanted, capacity.sum(axis=0))
-        return missing + shortfall_qps(wanted, surviving_qps(capacity, self.k)) if self.k else missing
-
-    def _drop(self) -> None:
-        """Take out groups that nothing needs, the dearest first."""
-        capacity = self._capacity()
-        missing = self._missing(capacity, self.demand)
-        on = np.bincount(self.h, self.machines, minlength=len(self.most))
-        for i in np.argsort(-self.cost * self.group, kind="stable"):
-            w, f, h = self.workload[i], self.domain[i], self.h[i]
-            while self.machines[i] > 0 and on[h] - self.group[i] >= self.owed[h]:
-                less = capacity[:, w].copy()
-                less[f] -= self.qps[i] * self.group[i]
-                if self._missing(less[:, None], self.demand[w])[0] > missing[w]:
-                    break
-                capacity[:, w] = less
-                self.machines[i] -= self.group[i]
-                on[h] -= self.group[i]
-
-
-def _keys(problem: Problem, row: IntArray, workload: IntArray) -> IntArray:
-    return np.asarray(workload.astype(np.int64) * problem.n_rows + row, dtype=np.int64)
-
-
-def _unit_cost(problem: Problem, t: int, row: IntArray, workload: IntArray) -> FloatArray:
-    """[K] cost of one machine in interval t."""
-    h = problem.types[row]
-    cost = problem.power_w[row, workload]
-    if problem.watt_cost is not None:
-        cost = cost * problem.watt_cost[t, h]
-    if problem.machine_cost is not None:
-        cost = cost + problem.machine_cost[t, h]
-    return cost
 
 
 # -- safe domains -----------------------------------------------------------------------------------------------------

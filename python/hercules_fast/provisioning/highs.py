@@ -110,13 +110,17 @@ class Solver:
         """Where the search of an integer program starts; other columns are completed."""
         self._accept(self.highs.setSolution(len(values), columns.astype(np.int32), values), "setSolution")
 
-    def run(self, what: str, *, primal: bool = False) -> tuple[FloatArray, FloatArray]:
-        """Solve; values of the columns and prices of the rows.
+    def run(self, what: str, *, primal: bool = False, interior: bool = False) -> tuple[FloatArray, FloatArray]:
+        """Solve; values of the columns and prices of the rows, at a vertex.
 
-        ``primal``: columns or costs have changed, not the right-hand side. Raises :class:`SolverError` naming ``what``
-        and the status, :class:`KeyboardInterrupt` on Ctrl-C.
+        ``primal``: columns or costs have changed, not the right-hand side. ``interior``: by interior points first.
+        Raises :class:`SolverError` naming ``what`` and the status, :class:`KeyboardInterrupt` on Ctrl-C.
         """
         self.option("simplex_strategy", 4 if primal else 1)
+        if interior:
+            self.option("solver", "ipx")
+            self._run(self.n_rows >= _LONG_ROWS)
+            self.option("solver", "choose")  # from its vertex on: certain, and nothing to do where that is the optimum
         self._accept(self._run(self.n_rows >= _LONG_ROWS), f"run of {what}")
         status = self.highs.getModelStatus()
         if status != self._highspy.HighsModelStatus.kOptimal:

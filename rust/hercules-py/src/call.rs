@@ -79,6 +79,26 @@ pub fn watched<R: Send>(
     Ok(Watched { result, interrupted })
 }
 
+/// [`watched`], but for `brief` work, of a few milliseconds, without the thread that a look at signals needs.
+pub fn watched_unless<R: Send>(
+    brief: bool,
+    py: Python<'_>,
+    progress: Option<&Py<PyAny>>,
+    total: usize,
+    work: impl FnOnce(&Control) -> R + Send,
+) -> PyResult<Watched<R>> {
+    if !brief {
+        return watched(py, progress, total, work);
+    }
+    let control = Control::new();
+    let outcome = py.detach(|| std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&control))));
+    let result = outcome.map_err(|panic| panicked(panic.as_ref()))?;
+    if let Some(callback) = progress {
+        callback.call1(py, (control.done(), total))?;
+    }
+    Ok(Watched { result, interrupted: false })
+}
+
 /// [`watched`] for work of which no part is worth keeping: Ctrl-C raises `KeyboardInterrupt`.
 pub fn watched_alone<R: Send>(py: Python<'_>, work: impl FnOnce(&Control) -> Result<R> + Send) -> PyResult<R> {
     let watched = watched(py, None, 1, work)?;

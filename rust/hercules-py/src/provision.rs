@@ -1,7 +1,7 @@
 //! Binding of provisioning: matrices of a fleet and a timeline in, sparse machines, prices and bounds out.
 #![allow(clippy::needless_pass_by_value)] // PyO3 hands extracted arguments over by value
 
-use crate::call::watched;
+use crate::call::watched_unless;
 use crate::error::{CoreError, invalid};
 use hercules_core::pool;
 use hercules_core::provision::fleet::Fleet;
@@ -13,6 +13,9 @@ use pyo3::types::PyDict;
 
 /// Most entries of a matrix, and most intervals times types or workloads.
 const MAX_CELLS: usize = 1 << 31;
+
+/// Most pairs of a fleet of which an interval takes no more than a few milliseconds.
+const BRIEF: usize = 1 << 14;
 
 /// Whole numbers of `values` as u32.
 pub fn counts(field: &str, values: &[i64]) -> PyResult<Vec<u32>> {
@@ -35,6 +38,19 @@ pub fn entries<'a, T: numpy::Element, D: numpy::ndarray::Dimension>(
         return Err(invalid(field, format!("has {} entries; at most {MAX_CELLS} are allowed", array.len())));
     }
     array.as_slice().map_err(|_| invalid(field, "must be C-ordered"))
+}
+
+/// The entries of a matrix of that many columns.
+pub fn matrix<'a, T: numpy::Element>(field: &str, array: &'a PyReadonlyArray2<'_, T>, columns: usize) -> PyResult<&'a [T]> {
+    if array.shape()[1] != columns {
+        return Err(invalid(field, format!("has {} columns; must have {columns}", array.shape()[1])));
+    }
+    entries(field, array)
+}
+
+/// Whether one interval of `fleet` is so little work that Ctrl-C may wait for it.
+pub fn is_brief(fleet: &Fleet<'_>, intervals: usize) -> bool {
+    intervals == 1 && fleet.rows() * fleet.workloads() <= BRIEF
 }
 
 /// The optimum of every interval: `(columns of the result, interrupted)`.
@@ -65,17 +81,24 @@ pub fn provision_linear<'py>(
     }
     let fleet = Fleet::new(workloads, types, entries("qps", &qps)?, entries("power_w", &power_w)?, &rows, None)
         .map_err(CoreError)?;
-    let stock = counts("stock", entries("stock", &stock)?)?;
+    let stock = counts("stock", matrix("stock", &stock, types)?)?;
     let [penalty, watt_cost, machine_cost] =
-        [("penalty", &penalty), ("watt_cost", &watt_cost), ("machine_cost", &machine_cost)]
-            .map(|(field, array)| array.as_ref().map(|array| entries(field, array)).transpose());
-    let demand = entries("demand", &demand)?;
-    let timeline =
-        Timeline { demand, stock: &stock, penalty: penalty?, watt_cost: watt_cost?, machine_cost: machine_cost? };
+        [("penalty", &penalty, workloads), ("watt_cost", &watt_cost, types), ("machine_cost", &machine_cost, types)]
+            .map(|(field, array, columns)| array.as_ref().map(|array| matrix(field, array, columns)).transpose());
+    let demand = matrix("demand", &demand, workloads)?;
+    let timeline = Timeline {
+        demand,
+        stock: &stock,
+        penalty: penalty?,
+        watt_cost: watt_cost?,
+        machine_cost: machine_cost?,
+    };
     let threads = pool::resolve_threads(threads).map_err(CoreError)?;
     let intervals = demand.len() / workloads;
-    let watched = watched(py, progress.as_ref(), intervals, |control| {
-        pool::install(threads, || solve(fleet, &timeline, control))
+    let brief = is_brief(&fleet, intervals);
+    let watched = watched_unless(brief, py, progress.as_ref(), intervals, |control| {
+        let work = || solve(fleet, &timeline, control);
+        if brief { Ok(work()) } else { pool::install(threads, work) }
     })?;
     let answers = watched.result.and_then(|answers| answers).map_err(CoreError)?;
     Ok((result(py, &answers, types, workloads)?, watched.interrupted))

@@ -1,9 +1,9 @@
 //! Binding of whole machines: linear answers of a timeline in, counts out.
 #![allow(clippy::needless_pass_by_value)] // PyO3 hands extracted arguments over by value
 
-use crate::call::watched;
+use crate::call::watched_unless;
 use crate::error::{CoreError, invalid};
-use crate::provision::{counts, entries};
+use crate::provision::{counts, entries, is_brief, matrix};
 use hercules_core::pool;
 use hercules_core::provision::fleet::Fleet;
 use hercules_core::provision::timeline::Timeline;
@@ -76,19 +76,14 @@ pub fn provision_whole<'py>(
         stock_price: matrix("stock_price", &stock_price, types)?,
     };
     let threads = pool::resolve_threads(threads).map_err(CoreError)?;
-    let watched = watched(py, progress.as_ref(), demand.len() / workloads, |control| {
-        pool::install(threads, || whole_machines(&fleet, &timeline, &relaxed, bound, control))
+    let intervals = demand.len() / workloads;
+    let brief = is_brief(&fleet, intervals);
+    let watched = watched_unless(brief, py, progress.as_ref(), intervals, |control| {
+        let work = || whole_machines(&fleet, &timeline, &relaxed, bound, control);
+        if brief { Ok(work()) } else { pool::install(threads, work) }
     })?;
     let answers = watched.result.and_then(|answers| answers).map_err(CoreError)?;
     Ok((result(py, &answers)?, watched.interrupted))
-}
-
-/// The entries of a matrix of that many columns.
-fn matrix<'a, T: numpy::Element>(field: &str, array: &'a PyReadonlyArray2<'_, T>, columns: usize) -> PyResult<&'a [T]> {
-    if array.shape()[1] != columns {
-        return Err(invalid(field, format!("has {} columns; must have {columns}", array.shape()[1])));
-    }
-    entries(field, array)
 }
 
 fn indices(field: &str, values: &[i32]) -> PyResult<Vec<u32>> {

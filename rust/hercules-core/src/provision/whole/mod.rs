@@ -156,6 +156,9 @@ pub fn whole_machines(
         Err(Error::Cancelled) => Ok(None),
         Err(error) => Err(error),
     };
+    if tasks.len() == 1 {
+        return tasks.iter().map(answer).collect();
+    }
     tasks.par_iter().with_max_len(1).map(answer).collect()
 }
 
