@@ -70,7 +70,7 @@ impl<'a> Desk<'a> {
         let mut desk = Self { fleet: *fleet, interval: *interval, free, works };
         let rows: Vec<usize> =
             (0..fleet.rows()).filter(|&r| interval.stock[fleet.row_type()[r] as usize] > 0).collect();
-        let mut columns = vec![Vec::with_capacity(rows.len()); BLOCK];
+        let mut columns = vec![Vec::new(); BLOCK];
         for first in (0..fleet.workloads()).step_by(BLOCK) {
             let block = first..(first + BLOCK).min(fleet.workloads());
             for &r in &rows {
