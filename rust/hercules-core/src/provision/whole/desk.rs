@@ -4,7 +4,7 @@ use crate::provision::fleet::{Assignment, Fleet, Interval};
 
 /// A workload counts as covered when it misses no more than this part of its demand: room for the rounding of
 /// `count * qps`, far below what a load forecast knows.
-pub const COVER_TOL: f64 = 1e-9;
+pub(super) const COVER_TOL: f64 = 1e-9;
 
 /// Workloads whose columns are read together: a cache line of each row.
 const BLOCK: usize = 8;
