@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Builds and tests must not depend on a caller's environment.
 unexport PYTHONPATH PYTHONHOME CONDA_PREFIX
 
-.PHONY: plan test test-tiers lint bench bench-sls bench-queue check-queue build clean help
+.PHONY: plan test test-tiers lint bench bench-sls bench-queue bench-lp check-queue check-lp build clean help
 .DELETE_ON_ERROR:
 
 help: ## list the commands
@@ -31,6 +31,9 @@ test-tiers: build $(VENV)/.dev ## the embedding-bag tests once more, under each 
 check-queue: build $(VENV)/.dev ## the queueing simulator against theory at length, and its intervals (minutes)
 	$(BIN)/python -m pytest -m long -q -s tests/oracle/test_queueing_oracle.py tests/oracle/test_queueing_coverage.py $(ARGS)
 
+check-lp: build $(VENV)/.dev ## the solvers of provisioning against HiGHS on 11,000 random fleets (minutes)
+	$(BIN)/python -m pytest -m long -q tests/differential/test_network.py $(ARGS)
+
 lint: build $(VENV)/.dev ## formatting, lints, types
 	cargo fmt --all -- --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
@@ -49,6 +52,9 @@ bench-sls: build $(VENV)/.bench ## embedding bags at every point, with a summary
 
 bench-queue: build $(VENV)/.bench ## the queue simulator beside Numba, cimba, SimPy and Ciw (ARGS="-k 'M/M/16'")
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest benches/bench_queue.py --benchmark-enable --benchmark-quiet -p no:cacheprovider -q -s $(ARGS)
+
+bench-lp: build $(VENV)/.bench ## linear programs of provisioning beside HiGHS, GLOP, SciPy, CVXPY and PuLP (ARGS="-m long" for the largest)
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest benches/bench_lp.py --benchmark-enable --benchmark-quiet -p no:cacheprovider -q -s $(ARGS)
 
 build: $(VENV)/.built ## the extension, in release mode
 

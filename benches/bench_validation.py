@@ -85,3 +85,63 @@ def test_memory_assumption(benchmark, full, change) -> None:
     moved = sorted((r for r in rows if abs(r[0] - 1) > 0.05), key=lambda r: r[0])
     assert all(ratio > 0 for ratio, _ in rows)
     print(f"\n| {change} | " + ("; ".join(f"{ratio:.2f}x {where}" for ratio, where in moved) or "none by 5 %") + " |")
+
+
+# -- provisioning ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def zoo() -> hf.EfficiencyTable:
+    fleet = hf.fleet("zoo10")
+    return hf.profile(fleet.servers, fleet.workloads)
+
+
+def percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+GREEDY = {
+    "as given, by q/s per watt": {},
+    "largest demand first": {"greedy_order": "largest"},
+    "by q/s": {"greedy_rank": "qps"},
+    "from the previous interval": {"greedy_start": "previous"},
+    "last machine in part": {"last_machine": "fractional"},
+}
+OBLIVIOUS = {
+    "at random, eligible types": {},
+    "at random, all types": {"oblivious_types": "all"},
+    "in proportion, eligible types": {"oblivious_draw": "proportional"},
+    "in proportion, all types": {"oblivious_draw": "proportional", "oblivious_types": "all"},
+}
+
+
+@pytest.mark.parametrize(
+    ("who", "words"), [("greedy", name) for name in GREEDY] + [("oblivious", name) for name in OBLIVIOUS]
+)
+def test_savings(zoo, who, words) -> None:
+    """The built-in week: what the plan saves over greedy, and greedy over oblivious, by what the names leave open."""
+    choice = (GREEDY if who == "greedy" else OBLIVIOUS)[words]
+    fleet = hf.fleet("zoo10")
+    plan = hf.plan(fleet, table=zoo, policy=hf.Policy(order_samples=0, **choice)).plan
+    greedy, oblivious = plan.baselines["greedy"], plan.baselines["oblivious"]
+    if who == "greedy":
+        saving = plan.savings()["greedy"]
+        peak, mean = (saving.peak_capacity, saving.peak_power), (saving.mean_capacity, saving.mean_power)
+        short = int((~greedy.covers).sum())
+    else:
+        both = greedy.covers & oblivious.covers
+        pairs = ((greedy.capacity, oblivious.capacity), (greedy.power_w, oblivious.power_w))
+        peak = tuple(1 - a.max() / b.max() for a, b in pairs)
+        mean = tuple(1 - a[both].sum() / b[both].sum() for a, b in pairs)
+        short = int((~oblivious.covers).sum())
+    assert plan.is_covered
+    figures = " | ".join(percent(x) for x in (*peak, *mean))
+    print(f"\n| {who} | {words} | {figures} | {short} |")
+
+
+def test_evolution(zoo) -> None:
+    """From rmc1-3 to mt-wnd, din and dien on the fleet's two plain CPU servers."""
+    stock = {name: hf.fleet("zoo10").stock[name] for name in ("T1", "T2")}
+    change = hf.provisioning.workload_evolution(zoo, stock, ("rmc1", "rmc2", "rmc3"), ("mt-wnd", "din", "dien"))
+    assert change.plan.is_covered
+    print(f"\n{change.explain()}")

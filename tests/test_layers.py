@@ -35,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "serving": {"errors", "_core", "hardware", "models", "traffic", "tables", "memory"},
     # 4 offline and online
     "profiling": {"errors", "_core", "hardware", "models", "traffic", "fleets", "tables", "serving"},
-    "provisioning": {"errors", "_core", "hardware", "models", "traffic", "fleets", "tables"},
+    "provisioning": {"errors", "_core", "descriptors", "hardware", "models", "traffic", "fleets", "tables"},
     # 5 the whole road
     "planning": {
         *("errors", "_core", "hardware", "models", "traffic", "fleets", "tables"),

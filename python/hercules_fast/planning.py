@@ -15,7 +15,7 @@ from hercules_fast.errors import DTypeError, InputError, OutputError, UnknownNam
 from hercules_fast.fleets import Fleet
 from hercules_fast.profiling import Effort, profile
 from hercules_fast.profiling.pairs import Method
-from hercules_fast.provisioning import Plan, Policy, largest_scale, provision
+from hercules_fast.provisioning import Plan, Policy, largest_growth, provision
 from hercules_fast.serving import PowerMode, Terms
 from hercules_fast.tables import EfficiencyTable, write_atomically
 from hercules_fast.traffic import LoadTrace, Sla, Workload, load
@@ -64,7 +64,7 @@ class PlanRun:
             "seed": self.seed,
             "settings": dict(self.settings),
             "inputs": dict(self.inputs),
-            "policy": asdict(self.policy),
+            "policy": _plain(asdict(self.policy)),
             "largest_scale": None if math.isinf(self.largest_scale) else self.largest_scale,
             "fleet": _plain(asdict(self.fleet)),
             "load": {
@@ -193,7 +193,7 @@ def plan(
         },
         inputs=_provenance(fleet, trace, table, result),
         scaled=scaled,
-        largest_scale=largest_scale(result.qps, result.demand_qps, result.stock),
+        largest_scale=largest_growth(result.problem(), minimum=result.minimum).factor,
     )
 
 
@@ -259,7 +259,7 @@ def _provenance(fleet: Fleet, trace: LoadTrace, table: EfficiencyTable, result: 
         "query sizes": ", ".join(sorted({w.sizes.name for w in fleet.workloads})),
         "arrivals": ", ".join(sorted({w.arrivals.name for w in fleet.workloads})),
         "load": trace.origin or trace.name,
-        "provisioning": "; ".join(result.notes) or f"headroom {100 * result.headroom:.3g} % as given",
+        "provisioning": "; ".join(result.notes) or f"headroom {result.headroom_words()} as given",
     }
     if repairs.rows:
         lines["load repairs"] = (

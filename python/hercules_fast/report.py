@@ -197,7 +197,7 @@ def plan_text(run: PlanRun) -> str:
 def provision_text(plan: Plan) -> str:
     """A plan that was made from a table: as :func:`plan_text`, without what only a whole run knows."""
     blocks = [
-        "\n".join([f"Plan for load {plan.load_name}", _scope_line(plan), f"  headroom {_percent(plan.headroom)}"]),
+        "\n".join([f"Plan for load {plan.load_name}", _scope_line(plan), f"  headroom {_headroom(plan)}"]),
         *_plan_blocks(plan),
         f"How it was made\n{mapping_text(_rules(plan) | ({'notes': '; '.join(plan.notes)} if plan.notes else {}))}",
     ]
@@ -210,7 +210,7 @@ def _headline(run: PlanRun) -> str:
     lines = [
         f"Plan for fleet {fleet.name}" + (f" ({fleet.label})" if fleet.label else ""),
         _scope_line(plan),
-        f"  headroom {_percent(plan.headroom)} ({how}), seed {run.seed}",
+        f"  headroom {_headroom(plan)} ({how}), seed {run.seed}",
     ]
     if math.isfinite(run.largest_scale):
         lines.append(f"  the stock can serve {run.largest_scale:.3g} times this load, headroom included")
@@ -243,22 +243,30 @@ def _plan_blocks(plan: Plan) -> list[str]:
         _power_block(plan),
         _savings_block(plan),
         _lines("Stock that binds", plan.binding_stock() or ("none: every type has servers left in every interval",)),
+        _lines("Not to be used", plan.drained),
+        _lines("Minimum footprints that cost something", plan.binding_minimum()),
         _lines("LOAD THAT IS NOT SERVED", plan.shortfall()),
+        _lines("Short if every server did only the lower end of its QPS interval", plan.lower_end()),
     ]
 
 
 def _servers_block(plan: Plan) -> str:
     peak, trough = plan.peak, plan.trough
-    on = plan.servers_on.sum(axis=2)
+    on = plan.per_type
     rows = []
     for h, name in enumerate(plan.servers):
-        stock = int(plan.stock[h])
+        stock = int(plan.stock[:, h].max())
         rows.append((name, f"{stock}", *_share_of(on[peak, h], stock), *_share_of(on[trough, h], stock)))
-    total = int(plan.stock.sum())
+    total = int(plan.stock.sum(axis=1).max())
     rows.append(("all", f"{total}", *_share_of(plan.capacity[peak], total), *_share_of(plan.capacity[trough], total)))
     title = f"Servers on, at the peak ({_moment(plan.times[peak])}) and the trough ({_moment(plan.times[trough])})"
     header = ("type", "in stock", "peak", "share", "trough", "share")
     return f"{title}\n{text_table(header, rows)}"
+
+
+def _headroom(plan: Plan) -> str:
+    low, high = float(plan.headroom.min()), float(plan.headroom.max())
+    return _percent(low) if low == high else f"{_percent(low)} to {_percent(high)} by workload"
 
 
 def _share_of(count: int, stock: int) -> tuple[str, str]:
@@ -277,9 +285,15 @@ def _power_block(plan: Plan) -> str:
         row("power, linear program (kW)", plan.lp_power_w, ",.2f", 1000.0),
     ]
     if plan.is_covered:  # with shed load, bound and gap are of watts plus penalties
-        rows.append(row("lower bound of any plan (kW)", plan.bound_w, ",.2f", 1000.0))
+        if plan.costs is None:
+            rows.append(row("lower bound of any plan (kW)", plan.bound_w, ",.2f", 1000.0))
+        else:
+            rows.append(row(f"cost of an interval ({plan.costs.currency})", plan.cost, ",.4g"))
+            rows.append(row(f"lower bound of any plan ({plan.costs.currency})", plan.bound_w, ",.4g"))
         rows.append(row("gap, (plan - bound) / plan", plan.gap, ".2%"))
-    return f"Capacity and power\n{text_table(('', 'peak', 'trough', 'mean'), rows)}"
+    parts = ["Capacity and power", text_table(("", "peak", "trough", "mean"), rows)]
+    parts.append(_wrapped(f"in all: {plan.cost_words()}"))
+    return "\n".join(parts)
 
 
 def _savings_block(plan: Plan) -> str:
@@ -300,7 +314,8 @@ def _savings_block(plan: Plan) -> str:
     told = (f"{name} {int(on.max())} servers and {watts.max() / 1000:,.2f} kW" for name, on, watts in tops)
     parts.append(_wrapped(f"own peak: the largest of the week for each: {', '.join(told)}"))
     parts += [_wrapped(line) for name in savings for line in _uncovered_lines(plan, name)]
-    parts += [_wrapped(line) for line in _spread_lines(plan.greedy_order_spread)]
+    parts += [_wrapped(line) for line in _spread_lines("greedy", "orders of the workloads", plan.greedy_order_spread)]
+    parts += [_wrapped(line) for line in _spread_lines("oblivious", "draws", plan.oblivious_spread)]
     return "\n".join(parts)
 
 
@@ -319,17 +334,17 @@ def _uncovered_lines(plan: Plan, name: str) -> list[str]:
     ]
 
 
-def _spread_lines(spread: OrderSpread | None) -> list[str]:
+def _spread_lines(name: str, what: str, spread: OrderSpread | None) -> list[str]:
     if spread is None:
         return []
-    text = f"greedy at the peak over {spread.orders} orders of the workloads"
+    text = f"{name} at the peak over {spread.orders} {what}"
     if spread.power_w is None or spread.capacity is None:
         return [f"{text}: none covers the load"]
     least, median, most = (f"{watts / 1000:.2f}" for watts in spread.power_w)
     fewest, middle, largest = (f"{count:.0f}" for count in spread.capacity)
     return [
         f"{text}: {least} kW at best, {median} median, {most} at worst; {fewest}, {middle}, {largest} servers; "
-        f"{_percent(spread.failing_share)} of the orders do not cover the load"
+        f"{_percent(spread.failing_share)} of them do not cover the load"
     ]
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hercules_fast.cli import main
@@ -42,7 +44,7 @@ def test_text_and_json(files, capfd) -> None:
     assert provision(files, "--json", "--headroom", "0.1") == 0
     document = json.loads(capfd.readouterr().out)
     plan = Plan.from_dict(document)
-    assert plan.headroom == 0.1
+    assert plan.headroom.tolist() == [0.1, 0.1]
     assert plan.is_covered
     assert plan.servers_on.tolist() == small_plans.plan().servers_on.tolist()
 
@@ -174,3 +176,245 @@ def test_out_never_replaces_an_input_and_other_files_only_when_told(files, capsy
 def test_headroom_has_one_range(files, text, capsys) -> None:
     assert provision(files, "--headroom", text) == 2
     assert f"is {text!r}; allowed is a number from 0 to 1000" in capsys.readouterr().err
+
+
+# -- what operators decide -------------------------------------------------------------------------------------------
+
+PRICES = """
+schema = "hercules_fast.prices/1"
+name = "two sites"
+currency = "EUR"
+[sites]
+old = "north"
+new = "south"
+gpu = "south"
+[[energy]]
+site = "north"
+price_per_kwh = [0.05]
+carbon_g_per_kwh = [30.0]
+[[energy]]
+site = "south"
+price_per_kwh = [0.3]
+carbon_g_per_kwh = [300.0]
+"""
+MAINTENANCE = """
+schema = "hercules_fast.maintenance/1"
+name = "gpu firmware"
+[[windows]]
+server = "gpu"
+machines = 3
+start = "2026-01-05T10:00"
+end = "2026-01-05T14:00"
+"""
+
+
+def test_wishes_reach_the_plan(files, capsys) -> None:
+    (files / "prices.toml").write_text(PRICES)
+    (files / "out.toml").write_text(MAINTENANCE)
+    more = [
+        "--headroom",
+        "rank=0.2,=feed=0.1",
+        "--estimate",
+        "lower",
+        "--drain",
+        "old:=feed",
+        "--minimum",
+        "new:=feed=2",
+    ]
+    more += ["--maintenance", str(files / "out.toml"), "--prices", str(files / "prices.toml"), "--json"]
+    assert provision(files, *more) == 0
+    plan = Plan.from_dict(json.loads(capsys.readouterr().out))
+    assert plan.headroom.tolist() == [0.2, 0.1]
+    assert plan.estimate == "lower"
+    assert plan.drained == ("old does not run =feed",)
+    assert not plan.servers_on[:, 0, 1].any()
+    assert (plan.servers_on[:, 1, 1] >= 2).all()
+    assert plan.stock[:, 2].tolist() == [0 if 10 <= h < 14 else 3 for h in range(48)]
+    assert plan.costs.currency == "EUR"
+    document = plan.to_dict()
+    assert document["figures"]["carbon_kg"] is not None
+    assert provision(files, *more[:-1]) == 0
+    out = capsys.readouterr().out
+    assert "headroom 10% to 20% by workload" in out
+    assert "Not to be used" in out
+    assert "EUR, " in out
+
+
+def test_headroom_of_the_day_before(files, capsys) -> None:
+    assert provision(files, "--headroom", "day-over-day", "--json") == 0
+    plan = Plan.from_dict(json.loads(capsys.readouterr().out))
+    assert plan.headroom.tolist() == [0.0, 0.0], "the second day is the first again"
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--headroom", "rank=x"], "is 'x'; allowed is a number from 0 to 1000"),
+        (["--headroom", "rank=0.1,rank=0.2"], "each workload once"),
+        (["--headroom", "rnak=0.1"], "did you mean 'rank'"),
+        (["--drain", "odl"], "server to drain 'odl'; did you mean 'old'"),
+        (["--drain", "old:rnak"], "did you mean 'rank'"),
+        (["--minimum", "old=3"], "--minimum: 'old'; allowed is SERVER:WORKLOAD=N"),
+        (["--minimum", "old:rank=-1"], "--minimum: 'old:rank=-1': allowed is NAME=N"),
+        (["--minimum", "old:rank=99"], "minimum: 99 'old' in all; allowed: up to its stock, 40"),
+        (["--minimum", "gpu:=feed=1"], "this server cannot run it"),
+        (["--estimate", "best"], "invalid choice: 'best'"),
+        (["--what-if", "luck"], "invalid choice: 'luck'"),
+        (["--grow", "rank"], "--grow: names what grows in --what-if growth"),
+        (["--machine-price", "old=1"], "--machine-price: is for --what-if purchase"),
+        (["--what-if", "purchase", "--machine-price", "old=x"], "'old=x': allowed is NAME=X with a number X"),
+        (["--what-if", "purchase", "--machine-price", "odl=1"], "did you mean 'old'"),
+        (["--what-if", "purchase", "--machine-price", "old=nan"], "price: 'old' is nan; allowed"),
+        (["--what-if", "growth", "--grow", "rnak"], "did you mean 'rank'"),
+        (["--at", "2026-01-05"], "--at: names the interval of --out REPLICAS.yaml"),
+        (["--prices", "absent.toml"], "absent.toml"),
+        (["--maintenance", "absent.toml"], "absent.toml"),
+    ],
+)
+def test_wishes_that_cannot_be(files, more, says, capsys) -> None:
+    assert provision(files, *more) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert says in err
+
+
+def test_bad_files_of_operators_are_refused_with_all_faults(files, capsys) -> None:
+    (files / "prices.toml").write_text(PRICES.replace("[0.05]", "[]").replace("currency", "curency"))
+    assert provision(files, "--prices", str(files / "prices.toml")) == 2
+    err = capsys.readouterr().err
+    assert "curency: unknown key; did you mean 'currency'?" in err
+    (files / "out.toml").write_text(MAINTENANCE.replace("= 3", "= -3").replace("T14:00", "T09:00"))
+    assert provision(files, "--maintenance", str(files / "out.toml")) == 2
+    err = capsys.readouterr().err
+    assert "windows[0].machines" in err
+    assert "windows[0].end" in err
+    assert main(["check", str(files / "out.toml")]) == 2
+    (files / "out.toml").write_text(MAINTENANCE)
+    assert main(["check", str(files / "out.toml")]) == 0
+
+
+# -- inverse questions -----------------------------------------------------------------------------------------------
+
+
+def test_what_if_growth(files, capsys) -> None:
+    assert provision(files, "--what-if", "growth", "--json", "--headroom", "0") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["schema"] == "hercules_fast.what_if/1"
+    assert document["question"] == "growth"
+    assert document["at"] == "2026-01-05T12:00:00Z"
+    factor = document["factor"]
+    assert factor > 1
+    (files / "much.csv").write_text(csv_of(factor * 1.001))
+    (files / "just.csv").write_text(csv_of(factor * 0.95))
+    assert provision(files, "--headroom", "0", load="much.csv") == 1
+    assert provision(files, "--headroom", "0", load="just.csv") == 0
+    capsys.readouterr()
+    assert provision(files, "--what-if", "growth", "--grow", "rank", "--headroom", "0") == 0
+    assert capsys.readouterr().out.startswith("the load of rank may be ")
+
+
+def test_what_if_purchase(files, capsys) -> None:
+    (files / "much.csv").write_text(csv_of(4.0))
+    more = ["--what-if", "purchase", "--machine-price", "old=10,new=21", "--headroom", "0.1", "--json"]
+    assert provision(files, *more, load="much.csv") == 0, "the question is answered, though the plan is not covered"
+    document = json.loads(capsys.readouterr().out)
+    assert document["bound"] <= document["cost"]
+    assert set(document["machines"]) <= {"old", "new"}
+    stock = {name: count + document["machines"].get(name, 0) for name, count in small_plans.STOCK.items()}
+    bigger = ",".join(f"{name}={count}" for name, count in stock.items())
+    assert provision(files, "--headroom", "0.1", load="much.csv", stock=bigger) == 0
+    capsys.readouterr()
+    assert provision(files, "--what-if", "purchase") == 0
+    assert capsys.readouterr().out == "nothing to buy: the stock covers every interval\n"
+
+
+def test_what_if_one_more(files, capsys) -> None:
+    assert provision(files, "--what-if", "one-more", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["unit"] == "W"
+    gpu = document["servers"]["gpu"]
+    assert 0 < gpu["saved_at_peak"] <= gpu["price_at_peak"] * (1 + 1e-9)
+    assert gpu["saved_sum"] >= gpu["saved_at_peak"]
+    assert document["servers"]["old"]["saved_sum"] == 0.0
+    assert provision(files, "--what-if", "one-more") == 0
+    assert capsys.readouterr().out.splitlines()[2].startswith("gpu: saves ")
+
+
+# -- files for a cluster manager -------------------------------------------------------------------------------------
+
+
+def strict_yaml(text: str) -> list[dict]:
+    """Block mappings of two-space indents with plain keys; values are JSON texts, whole numbers or plain words."""
+    documents = []
+    for part in text.split("---\n")[1:]:
+        root: dict = {}
+        stack = [root]
+        for line in part.splitlines():
+            depth, rest = divmod(len(line) - len(line.lstrip(" ")), 2)
+            assert rest == 0
+            assert depth < len(stack), "deeper than its parent opens"
+            del stack[depth + 1 :]
+            key, colon, value = line.strip().partition(":")
+            assert colon
+            assert re.fullmatch(r"[A-Za-z0-9/_.-]+", key)
+            assert key not in stack[-1]
+            if not value:
+                stack[-1][key] = {}
+                stack.append(stack[-1][key])
+            elif value.startswith(' "'):
+                stack[-1][key] = json.loads(value[1:])
+            elif re.fullmatch(r" \d+", value):
+                stack[-1][key] = int(value)
+            else:
+                assert re.fullmatch(r" [A-Za-z][A-Za-z0-9/]*", value)
+                stack[-1][key] = value[1:]
+        documents.append(root)
+    return documents
+
+
+def test_replicas_for_kubernetes(files, capsys) -> None:
+    target = files / "replicas.yaml"
+    assert provision(files, "--out", str(target), "--at", "2026-01-05T03:30", "--json") == 0
+    plan = Plan.from_dict(json.loads(capsys.readouterr().out))
+    documents = strict_yaml(target.read_text())
+    pairs = {
+        (
+            d["metadata"]["annotations"]["hercules-fast/server"],
+            d["metadata"]["annotations"]["hercules-fast/workload"],
+        ): d
+        for d in documents
+    }
+    used = {(plan.servers[h], plan.workloads[w]) for h, w in np.argwhere(plan.servers_on.any(axis=0)).tolist()}
+    assert set(pairs) == used
+    for (server, workload), document in pairs.items():
+        h, w = plan.servers.index(server), plan.workloads.index(workload)
+        assert document["apiVersion"] == "apps/v1"
+        assert document["kind"] == "Deployment"
+        assert document["spec"]["replicas"] == plan.servers_on[3, h, w]
+        assert document["spec"]["template"]["spec"]["nodeSelector"] == {"hercules-fast/server-type": server}
+        assert document["metadata"]["name"] == f"{workload.strip('=')}-{server}"
+        assert document["metadata"]["annotations"]["hercules-fast/interval"] == "2026-01-05T03:00:00Z"
+    assert any(d["spec"]["replicas"] == 0 for d in documents), "what runs at other times is switched off"
+    assert provision(files, "--out", str(target), "--overwrite", "--json") == 0
+    at_peak = strict_yaml(target.read_text())
+    assert {d["metadata"]["annotations"]["hercules-fast/interval"] for d in at_peak} == {f"{plan.times[plan.peak]}Z"}
+    capsys.readouterr()
+    for time in ("2026-01-04T23:59", "2026-01-07T00:00", "noon"):
+        assert provision(files, "--out", str(target), "--overwrite", "--at", time) == 2
+        assert "at: is" in capsys.readouterr().err
+
+
+def test_names_that_kubernetes_cannot_tell_apart(files, capsys) -> None:
+    table = json.loads((files / "table.json").read_text())
+    text = json.dumps(table).replace('"old"', '"NEW"')
+    (files / "table.json").write_text(text)
+    stock = STOCK.replace("old", "NEW")
+    assert provision(files, "--out", str(files / "r.yaml"), stock=stock) == 2
+    assert "are both called" in capsys.readouterr().err
+
+
+def test_the_plan_is_drawn(files, capsys) -> None:
+    assert provision(files, "--plot", str(files / "week.svg"), "--quiet") == 0
+    assert (files / "week.svg").read_text().startswith("<?xml")
+    assert capsys.readouterr().err == ""
+    assert provision(files, "--plot", str(files / "week.txt")) == 2

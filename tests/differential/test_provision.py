@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hercules_fast.provisioning import Problem, greedy, largest_scale, price_bound, solve_linear, whole_machines
-from hercules_fast.provisioning.baselines import _oblivious_servers, greedy_servers
+from hercules_fast.provisioning.baselines import _Drawn, _greedy_in_turn, _oblivious_servers, greedy_servers
 from hercules_fast.provisioning.relaxed import shed_penalties
 from hercules_fast.provisioning.streams import order, random_bits
 from tests.reference import provisioning as slow
@@ -151,7 +153,7 @@ def test_price_bound_is_the_sum_over_workloads(problem, price):
 @given(problems(max_servers=4, max_workloads=4, max_stock=30), st.sampled_from(["efficiency", "qps"]), st.randoms())
 def test_greedy_is_one_machine_at_a_time(problem, rank, random):
     orders = [random.sample(range(problem.n_workloads), problem.n_workloads) for _ in range(problem.n_intervals)]
-    fast = greedy_servers(problem, problem.demand_qps, np.array(orders), rank)
+    fast = greedy_servers(problem, problem.demand_qps, np.array(orders), rank, problem.stocks)
     for t, demand in enumerate(problem.demand_qps):
         rows = (problem.qps.tolist(), problem.power_w.tolist(), demand.tolist(), problem.stock.tolist())
         assert fast[t].tolist() == slow.greedy(*rows, orders[t], rank)
@@ -163,6 +165,29 @@ def test_oblivious_is_one_draw_at_a_time(problem, seed):
     for t, demand in enumerate(problem.demand_qps):
         assert fast[t].tolist() == slow.oblivious(
             problem.qps.tolist(), demand.tolist(), problem.stock.tolist(), seed, t
+        )
+
+
+@given(problems(max_servers=4, max_workloads=3, max_stock=8, max_intervals=4), st.sampled_from(["efficiency", "qps"]))
+def test_greedy_that_keeps_the_previous_interval_is_one_machine_at_a_time(problem, rank):
+    """With a stock that changes, too."""
+    stock = np.stack([problem.stock - t % 2 * (problem.stock // 2) for t in range(problem.n_intervals)])
+    problem = dataclasses.replace(problem, stock=stock)
+    orders = np.tile(np.arange(problem.n_workloads), (problem.n_intervals, 1))
+    fast = _greedy_in_turn(problem, orders, rank, True)
+    before = None
+    for t, demand in enumerate(problem.demand_qps):
+        rows = (problem.qps.tolist(), problem.power_w.tolist(), demand.tolist(), stock[t].tolist())
+        before = slow.greedy(*rows, orders[t].tolist(), rank, before)
+        assert fast[t].tolist() == before
+
+
+@given(problems(max_servers=4, max_workloads=4, max_stock=30), st.integers(0, 2**64 - 1))
+def test_oblivious_over_all_types_is_one_draw_at_a_time(problem, seed):
+    fast = _oblivious_servers(problem, seed, 1, _Drawn.of(problem, all_types=True, whole=True))
+    for t, demand in enumerate(problem.demand_qps):
+        assert fast[t].tolist() == slow.oblivious(
+            problem.qps.tolist(), demand.tolist(), problem.stock.tolist(), seed, t, all_types=True
         )
 
 

@@ -241,7 +241,8 @@ def test_a_plan_covers_and_accounts_for_every_server():
     assert plan.is_covered
     assert plan.shortfall() == ()
     assert np.array_equal(plan.demand_qps, load.qps * 1.1)
-    assert np.array_equal(plan.free_stock + plan.servers_on.sum(axis=2), np.tile(plan.stock, (24, 1)))
+    assert plan.stock.tolist() == [list(stock.values())] * 24
+    assert np.array_equal(plan.free_stock + plan.servers_on.sum(axis=2), plan.stock)
     carried = (plan.servers_on * plan.qps).sum(axis=1)
     assert carried - plan.demand_qps == pytest.approx(plan.surplus_qps, abs=1e-6)
     assert (plan.lp_power_w <= plan.power_w * (1 + 1e-9)).all()
@@ -305,7 +306,7 @@ def test_plan_survives_its_own_files(tmp_path):
     assert Plan.load(tmp_path / "plan.json").to_json() == text
     plan.save(tmp_path / "plan.csv")
     lines = (tmp_path / "plan.csv").read_text().splitlines()
-    assert lines[0] == "timestamp,server,workload,servers,lp_servers,capacity_qps,power_w"
+    assert lines[0] == "timestamp,server,workload,servers,lp_servers,capacity_qps,power_w,configuration"
     assert sum(int(line.split(",")[3]) for line in lines[1:]) == plan.servers_on.sum()
     assert lines[1].startswith("2024-03-04T00:00:00Z,cpu")
 

@@ -21,7 +21,7 @@ def linear_optimum(qps, power_w, demand, stock, weight):
     """
     n_h, n_w = len(stock), len(demand)
     pairs = [(h, w) for h in range(n_h) for w in range(n_w) if qps[h][w] > 0]
-    dear = Fraction(10) ** 15
+    dear = Fraction(10) ** 30
     n = len(pairs)
     # Columns: pairs, shed per workload, surplus per workload, idle machines per type, right-hand side.
     rows = []
@@ -84,15 +84,37 @@ def bound(qps, power_w, demand, stock, u, penalty):
     return total - sum(a * x for a, x in zip(stock, u, strict=True))
 
 
-def greedy(qps, power_w, demand, stock, order, rank):
-    """Machines ``plan[h][w]``: each workload in turn takes one machine at a time of its best type with stock left."""
+def greedy(qps, power_w, demand, stock, order, rank, before=None):
+    """Machines ``plan[h][w]``: each workload in turn takes one machine at a time of its best type with stock left.
+
+    ``before``: the plan of the interval before; a workload first gives back, worst type first and one at a time, what
+    its demand can spare, and what the stock no longer holds is taken from the last workload first.
+    """
     n_h = len(stock)
-    free = list(stock)
-    plan = [[0] * len(demand) for _ in stock]
+    plan = [[0] * len(demand) for _ in stock] if before is None else [list(row) for row in before]
+    score = {
+        w: [
+            -(q[w] / p[w] if rank == "efficiency" else q[w]) if q[w] else math.inf
+            for q, p in zip(qps, power_w, strict=True)
+        ]
+        for w in order
+    }
+    for w in order:
+        for h in sorted(range(n_h), key=lambda h: score[w][h])[::-1]:
+            while plan[h][w]:
+                left = sum(plan[g][w] * qps[g][w] for g in range(n_h)) - qps[h][w]
+                if left < demand[w] * (1 - COVER_TOL):
+                    break
+                plan[h][w] -= 1
+    for h in range(n_h):
+        for w in list(order)[::-1]:
+            while plan[h][w] and sum(plan[h]) > stock[h]:
+                plan[h][w] -= 1
+    free = [a - sum(row) for a, row in zip(stock, plan, strict=True)]
     for w in order:
         able = [h for h in range(n_h) if qps[h][w] > 0]
-        able.sort(key=lambda h: -(qps[h][w] / power_w[h][w] if rank == "efficiency" else qps[h][w]))
-        short = demand[w]
+        able.sort(key=lambda h: score[w][h])
+        short = demand[w] - sum(plan[h][w] * qps[h][w] for h in range(n_h))
         for h in able:
             while free[h] and short > COVER_TOL * demand[w]:
                 plan[h][w] += 1
@@ -114,8 +136,11 @@ def random_bits(seed, *counters):
     return state
 
 
-def oblivious(qps, demand, stock, seed, lane):
-    """Machines ``plan[h][w]``: round robin over a random order, type drawn in proportion to its free machines."""
+def oblivious(qps, demand, stock, seed, lane, all_types=False):
+    """Machines ``plan[h][w]``: round robin over a random order, type drawn in proportion to its free machines.
+
+    ``all_types``: also such as cannot serve the workload, of those that can serve any, while one that can is free.
+    """
     n_h, n_w = len(stock), len(demand)
     order = sorted(range(n_w), key=lambda i: random_bits(seed, 1, lane, i))
     free, short = list(stock), list(demand)
@@ -125,8 +150,8 @@ def oblivious(qps, demand, stock, seed, lane):
         while short[order[place]] <= 0:
             place = (place + 1) % n_w
         w = order[place]
-        urn = [h for h in range(n_h) if qps[h][w] > 0 for _ in range(free[h])]
-        if urn:
+        urn = [h for h in range(n_h) if (any(qps[h]) if all_types else qps[h][w] > 0) for _ in range(free[h])]
+        if any(qps[h][w] > 0 for h in urn):
             h = urn[((random_bits(seed, 2, lane, draw) >> 32) * len(urn)) >> 32]
             plan[h][w] += 1
             free[h] -= 1

@@ -38,7 +38,7 @@ def test_the_plan_holds_stock_and_load_in_every_interval(run) -> None:
     p = run.plan
     qps, power_w = run.table.matrices(p.servers, p.workloads)
     assert np.array_equal(p.qps, qps) and np.array_equal(p.server_power_w, power_w)
-    assert p.stock.tolist() == [SMALL.stock[name] for name in p.servers]
+    assert p.stock.tolist() == [[SMALL.stock[name] for name in p.servers]] * len(p.times)
     assert p.servers_on.shape == (168, 4, 3) and p.is_covered and run.requirements_met
     assert np.all(p.servers_on.sum(axis=2) <= p.stock)
     served = (p.servers_on * p.qps).sum(axis=1)
@@ -66,7 +66,7 @@ def test_objective_equals_an_independent_highs_solve(run) -> None:
             solver.addConstr(sum(terms[1:], terms[0]) >= float(p.demand_qps[t, w]))
         for h in range(4):
             terms = [n[h, w] for w in range(3) if (h, w) in n]
-            solver.addConstr(sum(terms[1:], terms[0]) <= float(p.stock[h]))
+            solver.addConstr(sum(terms[1:], terms[0]) <= float(p.stock[t, h]))
         solver.minimize()
         assert p.lp_power_w[t] == pytest.approx(solver.getObjectiveValue(), rel=1e-6)
 
@@ -109,9 +109,8 @@ def test_run_directory(run, tmp_path: Path) -> None:
     back = hf.EfficiencyTable.load(tmp_path / "a" / "b" / "efficiency.json")
     load = read_load_csv(tmp_path / "a" / "b" / "load.csv", workloads=["rmc1", "rmc3", "wnd"])
     assert np.array_equal(load.qps, run.load.qps), "the saved load is the load, to the bit"
-    assert plan(SMALL, load, table=back, policy=Policy(headroom=run.plan.headroom)).plan.power_w.tolist() == (
-        run.plan.power_w.tolist()
-    )
+    same = Policy(headroom=dict(zip(run.plan.workloads, run.plan.headroom.tolist(), strict=True)))
+    assert plan(SMALL, load, table=back, policy=same).plan.power_w.tolist() == run.plan.power_w.tolist()
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot make"):
         run.save(tmp_path / "file" / "sub")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from hercules_fast.provisioning import (
     Policy,
     Problem,
     greedy,
+    highs,
     largest_scale,
     linear,
     provision,
@@ -195,13 +197,13 @@ def test_largest_scale_refuses_by_name():
 
 
 def test_a_solver_that_does_not_end_at_an_optimum_is_an_error(monkeypatch):
-    original = linear._Program.run
+    original = highs.Solver.run
 
-    def cut_short(self, what):
+    def cut_short(self, what, **how):
         self.highs.setOptionValue("simplex_iteration_limit", 0)
-        return original(self, what)
+        return original(self, what, **how)
 
-    monkeypatch.setattr(linear._Program, "run", cut_short)
+    monkeypatch.setattr(highs.Solver, "run", cut_short)
     with pytest.raises(SolverError, match=r"interval 0: HiGHS .*(Iteration limit|kWarning)"):
         linear.solve_linear(Problem(**GOOD))
 
@@ -221,24 +223,63 @@ def test_plan_files(tmp_path):
         Plan.load(tmp_path / "none.json")
     with pytest.raises(ConfigError, match="is not JSON"):
         Plan.from_json("{")
-    with pytest.raises(ConfigError, match=r"schema: is None; allowed is 'hercules_fast\.plan/1'"):
+    with pytest.raises(ConfigError, match=r"schema: is None; allowed are 'hercules_fast\.plan/2' and"):
         Plan.from_json("{}")
     data = plan.to_dict()
-    data["power_w"][0] = "much"
-    data["servers_on"][0][0][0] = -1
+    data["bound_w"][0] = "much"
+    data["assignment"]["machines"][0] = -1
     del data["times"]
     with pytest.raises(ConfigError) as caught:
         Plan.from_dict(data)
-    assert {fault.path for fault in caught.value.faults} == {"power_w", "servers_on", "times"}
+    assert {fault.path for fault in caught.value.faults} == {"bound_w", "assignment", "times"}
     data = plan.to_dict()
-    data["gap"] = data["gap"][:1]
-    with pytest.raises(ConfigError, match=r"gap: has shape \(1,\); allowed is \(2,\)"):
+    data["bound_w"] = data["bound_w"][:1]
+    with pytest.raises(ConfigError, match=r"bound_w: has shape \(1,\); allowed is \(2,\)"):
         Plan.from_json(json.dumps(data))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda d: d["assignment"].update(row=[9] * len(d["assignment"]["row"])),
+            r"assignment\.row: allowed are \d+ positions",
+        ),
+        (
+            lambda d: d["assignment"]["starts"].reverse(),
+            r"assignment\.starts: allowed are 3 rising positions from 0 to",
+        ),
+        (lambda d: d["lp_assignment"]["workload"].pop(), r"lp_assignment\.workload: allowed are \d+ positions"),
+        (lambda d: d.update(row_type=[1, 0]), "row_type: allowed are 0 to 1, in order"),
+    ],
+)
+def test_plan_files_whose_parts_do_not_match(change, message):
+    data = provision(table(), trace(), {"cpu": 4, "gpu": 3}).to_dict()
+    change(data)
+    with pytest.raises(ConfigError, match=message):
+        Plan.from_dict(data)
+
+
+def test_plans_of_schema_1_are_still_read():
+    """The file was written by the release before: same counts, same power, same words about what is short."""
+    text = (Path(__file__).parents[1] / "oracle" / "plan-1.json").read_text()
+    old, plan = json.loads(text), Plan.from_json(text)
+    assert plan.servers_on.tolist() == old["servers_on"]
+    assert plan.power_w == pytest.approx(old["power_w"], rel=1e-12)
+    assert plan.gap == pytest.approx(old["gap"], rel=1e-9)
+    assert (plan.shed_qps + plan.headroom_short_qps).tolist() == old["shed_qps"]
+    assert plan.free_stock.tolist() == old["free_stock"]
+    assert plan.headroom.tolist() == [old["headroom"]] * 2
+    assert plan.costs is None
+    assert Plan.from_json(plan.to_json()).to_json() == plan.to_json()
+    del old["servers_on"]
+    with pytest.raises(ConfigError, match="servers_on: is missing"):
+        Plan.from_dict(old)
 
 
 def test_results_cannot_be_written_to():
     plan = provision(table(), trace(), {"cpu": 4, "gpu": 3})
     with pytest.raises(ValueError, match="read-only"):
-        plan.servers_on[0, 0, 0] = 1
+        plan.demand_qps[0, 0] = 1.0
     with pytest.raises(dataclasses.FrozenInstanceError):
         plan.headroom = 0.0

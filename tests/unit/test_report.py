@@ -63,7 +63,7 @@ def test_the_week_on_one_page() -> None:
     on = plan.servers_on.sum(axis=2)
     for h, name in enumerate(plan.servers):
         words = line_with(text, f"  {name} ", "%").split()
-        assert words[:3] == [name, str(plan.stock[h]), str(on[plan.peak, h])]
+        assert words[:3] == [name, str(plan.stock[0, h]), str(on[plan.peak, h])]
         assert words[4] == str(on[plan.trough, h])
     whole = line_with(text, "power, whole servers").split()
     assert whole[-3:] == [f"{w / 1000:.2f}" for w in (*plan.power_w[[plan.peak, plan.trough]], plan.power_w.mean())]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hercules_fast.cli.common import (
     ExitCode,
@@ -21,6 +23,11 @@ from hercules_fast.cli.common import (
 from hercules_fast.cli.inputs import fleet_files, fleet_from
 from hercules_fast.errors import InputError
 
+if TYPE_CHECKING:
+    from hercules_fast.provisioning import Plan, Policy
+
+V = TypeVar("V")
+
 
 def add_parser(verbs: Verbs) -> None:
     """Declare the options of the verb."""
@@ -28,7 +35,7 @@ def add_parser(verbs: Verbs) -> None:
         "provision",
         help="plan from a profiled table, a load and a stock",
         description="Choose how many servers of each type to switch on for each workload in each interval, from a "
-        "table that `profile` saved or one of your own. Exits 1 when load is shed.",
+        "table that `profile` saved or one of your own. Exits 1 when demand is not covered.",
         allow_abbrev=False,
     )
     parser.add_argument("table", metavar="TABLE.json", help="efficiency table")
@@ -36,61 +43,227 @@ def add_parser(verbs: Verbs) -> None:
     stock = parser.add_mutually_exclusive_group(required=True)
     stock.add_argument("--stock", type=name_list, metavar="NAME=N,...", help="machines of each server type")
     stock.add_argument("--fleet", metavar="FILE|NAME", help="take the stock from a fleet")
-    parser.add_argument(
-        "--headroom", type=headroom, metavar="R", help="spare capacity, 0.1 for 10 %% (default: from the load)"
-    )
     add_seed_option(parser)
-    parser.add_argument("--out", metavar="PLAN.json|PLAN.csv", help="save the plan")
+
+    wishes = parser.add_argument_group("what operators decide")
+    wishes.add_argument(
+        "--headroom",
+        type=_headroom,
+        metavar="R|WORKLOAD=R,...|day-over-day",
+        help="spare capacity, 0.1 for 10 %%; by workload (0 for others); or from how far loads are from those of the "
+        "day before (default: the largest growth over one interval)",
+    )
+    wishes.add_argument(
+        "--estimate", choices=("value", "lower"), default="value", help="QPS to plan with, or their lower ends"
+    )
+    wishes.add_argument(
+        "--drain", type=name_list, default=[], metavar="SERVER[:WORKLOAD],...", help="what is not to be used"
+    )
+    wishes.add_argument(
+        "--minimum", type=name_list, metavar="SERVER:WORKLOAD=N,...", help="machines that are on, needed or not"
+    )
+    wishes.add_argument("--maintenance", metavar="FILE", help="windows in which servers are out of use (TOML)")
+    wishes.add_argument("--prices", metavar="FILE", help="energy, carbon and machines: cost instead of watts (TOML)")
+
+    ask = parser.add_argument_group("inverse questions, answered instead of printing the plan")
+    ask.add_argument(
+        "--what-if",
+        choices=("purchase", "growth", "one-more"),
+        help="the cheapest servers to buy for this load; how far load may grow; what one more server is worth",
+    )
+    ask.add_argument(
+        "--machine-price",
+        type=name_list,
+        metavar="NAME=X,...",
+        help="with purchase: price of a machine, types not named are not for sale (default: 1 for every type)",
+    )
+    ask.add_argument("--grow", metavar="WORKLOAD", help="with growth: only this workload grows (default: all alike)")
+
+    files = parser.add_argument_group("files")
+    files.add_argument(
+        "--out",
+        metavar="PLAN.json|PLAN.csv|REPLICAS.yaml",
+        help="save the plan; as YAML, the replicas of one interval for Kubernetes",
+    )
+    files.add_argument("--at", metavar="TIME", help="the interval of --out REPLICAS.yaml (default: the peak)")
+    files.add_argument("--plot", metavar="FILE", help="draw load and servers on (.svg or .png)")
     add_overwrite_option(parser)
     add_output_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Provision, save if asked, print the plan."""
-    from hercules_fast.provisioning import Policy, provision
+    """Provision, save if asked, print the plan or the answer to the inverse question."""
+    from hercules_fast.provisioning import provision
     from hercules_fast.report import provision_text
-    from hercules_fast.tables import EfficiencyTable, write_atomically
+    from hercules_fast.tables import EfficiencyTable
     from hercules_fast.traffic import read_load_csv
 
+    _check_questions(args)
+    inputs = [args.table, args.load, *fleet_files(args.fleet)]
+    inputs += [path for path in (args.maintenance, args.prices) if path is not None]
     out = check_output_file(
-        args.out,
-        suffixes=(".json", ".csv"),
-        inputs=[args.table, args.load, *fleet_files(args.fleet)],
-        overwrite=args.overwrite,
+        args.out, suffixes=(".json", ".csv", ".yaml", ".yml"), inputs=inputs, overwrite=args.overwrite
     )
+    plot = check_output_file(args.plot, suffixes=(".svg", ".png"), inputs=inputs, overwrite=args.overwrite)
+    if plot is not None:
+        from hercules_fast.plotting.style import require_matplotlib
+
+        require_matplotlib()
     table = EfficiencyTable.load(args.table)
-    stock = _stock_of(args.stock) if args.stock else dict(fleet_from(args.fleet).stock)
+    stock = _numbers("--stock", args.stock, _count) if args.stock else dict(fleet_from(args.fleet).stock)
+    policy = _policy(args)
+    prices = None if args.machine_price is None else _numbers("--machine-price", args.machine_price, _price)
     load = read_load_csv(args.load, workloads=table.workloads)
-    plan = provision(table, load, stock, policy=Policy(headroom=args.headroom, seed=args.seed))
-    if out is not None:
-        content = plan.to_csv() if out.suffix == ".csv" else plan.to_json()
-        write_atomically(out, content.encode())
+    plan = provision(table, load, stock, policy=policy)
+    answer = None if args.what_if is None else _answer(plan, args.what_if, args.grow, prices)
+    _write(plan, out, args.at, plot)
     if args.json:
-        emit_json(plan.to_dict())
+        emit_json(plan.to_dict() if answer is None else answer[1])
     else:
-        emit(provision_text(plan))
-    if out is not None and not args.quiet:
-        say(f"written to {out}")
-    return ExitCode.DONE if plan.is_covered else ExitCode.NOT_MET
+        emit(provision_text(plan) if answer is None else answer[0])
+    if not args.quiet:
+        for path in filter(None, (out, plot)):
+            say(f"written to {path}")
+    return ExitCode.DONE if plan.is_covered or answer is not None else ExitCode.NOT_MET
 
 
-def _stock_of(items: list[str]) -> Mapping[str, int]:
+def _check_questions(args: argparse.Namespace) -> None:
+    """Refuse options that would say nothing."""
+    if args.grow is not None and args.what_if != "growth":
+        raise InputError("--grow: names what grows in --what-if growth, which is not asked")
+    if args.machine_price is not None and args.what_if != "purchase":
+        raise InputError("--machine-price: is for --what-if purchase, which is not asked")
+    if args.at is not None and not (args.out or "").endswith((".yaml", ".yml")):
+        raise InputError("--at: names the interval of --out REPLICAS.yaml, which is not asked")
+
+
+def _policy(args: argparse.Namespace) -> Policy:
+    from hercules_fast.provisioning import Policy, load_maintenance, load_prices
+
+    drain = [_pair(item) if ":" in item else item for item in args.drain]
+    minimum = {}
+    for name, count in _numbers("--minimum", args.minimum or [], _count).items():
+        if ":" not in name:
+            raise InputError(f"--minimum: {name!r}; allowed is SERVER:WORKLOAD=N")
+        minimum[_pair(name)] = count
+    return Policy(
+        headroom=args.headroom,
+        estimate=args.estimate,
+        drain=drain,
+        minimum=minimum,
+        maintenance=None if args.maintenance is None else load_maintenance(args.maintenance),
+        prices=None if args.prices is None else load_prices(args.prices),
+        seed=args.seed,
+    )
+
+
+def _answer(
+    plan: Plan, question: str, grow: str | None, prices: Mapping[str, float] | None
+) -> tuple[str, dict[str, Any]]:
+    """The answer as text and as one JSON document."""
+    from hercules_fast.provisioning import cheapest_purchase, largest_growth, one_more_server
+
+    problem, minimum = plan.problem(), plan.minimum
+    document: dict[str, Any] = {"schema": "hercules_fast.what_if/1", "question": question}
+    if question == "growth":
+        growth = largest_growth(problem, grow, minimum)
+        at = None if growth.interval < 0 else f"{plan.times[growth.interval]}Z"
+        document |= {"workload": growth.workload, "factor": growth.factor, "rest_fits": growth.rest_fits}
+        document |= {"at": at, "binding": list(growth.binding)}
+        return growth.explain([str(t) for t in plan.times]), document
+    if question == "purchase":
+        bought = cheapest_purchase(problem, prices, minimum)
+        document |= {"machines": dict(bought.machines), "cost": bought.cost, "bound": bought.bound}
+        document |= {"fractional": dict(bought.fractional)}
+        document |= {"intervals": [f"{plan.times[t]}Z" for t in bought.intervals]}
+        return bought.explain(), document
+    unit = "W" if plan.costs is None else plan.costs.currency
+    worth = one_more_server(problem, minimum=minimum)
+    document |= {"unit": unit, "peak": f"{plan.times[plan.peak]}Z"}
+    document["servers"] = {
+        more.server: {
+            "price_at_peak": more.price[plan.peak],
+            "saved_at_peak": more.saved[plan.peak],
+            "price_sum": more.price.sum(),
+            "saved_sum": more.saved.sum(),
+            "served_qps_most": more.served_qps.sum(axis=1).max(),
+        }
+        for more in worth
+    }
+    return "\n".join(more.explain(plan.peak, unit) for more in worth), document
+
+
+def _write(plan: Plan, out: Path | None, at: str | None, plot: Path | None) -> None:
+    from hercules_fast.provisioning.replicas import interval_at, replicas_yaml
+    from hercules_fast.tables import write_atomically
+
+    if out is not None:
+        if out.suffix == ".csv":
+            content = plan.to_csv()
+        elif out.suffix == ".json":
+            content = plan.to_json()
+        else:
+            content = replicas_yaml(plan, plan.peak if at is None else interval_at(plan, at))
+        write_atomically(out, content.encode())
+    if plot is not None:
+        from hercules_fast.plotting import plot_week
+
+        plot_week(plan, plot)
+
+
+# -- arguments -------------------------------------------------------------------------------------------------------
+
+
+def _headroom(text: str) -> float | str | dict[str, float]:
+    """Argument type: one headroom, "day-over-day", or WORKLOAD=R,..."""
+    if text == "day-over-day":
+        return text
+    if "=" not in text:
+        return headroom(text)
+    found: dict[str, float] = {}
+    for item in name_list(text):
+        name, _, value = item.rpartition("=")
+        if not name or name in found:
+            raise argparse.ArgumentTypeError(f"is {item!r}; allowed is WORKLOAD=R, each workload once")
+        found[name] = headroom(value)
+    return found
+
+
+def _pair(text: str) -> tuple[str, str]:
+    server, _, workload = text.partition(":")
+    return server, workload
+
+
+def _count(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdecimal() and int(text) < 2**31 else None
+
+
+def _price(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _numbers(option: str, items: list[str], read: Callable[[str], V | None]) -> dict[str, V]:
     """``["T1=100", "T2=50"]`` as a mapping.
 
     Raises:
         InputError: naming every item that is not of that form.
     """
-    stock: dict[str, int] = {}
+    numbers: dict[str, V] = {}
     faults = []
+    allowed = "NAME=N with a whole N from 0 to 2**31 - 1" if read is _count else "NAME=X with a number X"
     for item in items:
-        name, _, count = item.rpartition("=")
-        if not name or not (count.isascii() and count.isdecimal()) or int(count) >= 2**31:
-            faults.append(f"{item!r}: allowed is NAME=N with a whole N from 0 to 2**31 - 1")
-        elif name in stock:
+        name, _, text = item.rpartition("=")
+        value = read(text) if name else None
+        if value is None:
+            faults.append(f"{item!r}: allowed is {allowed}")
+        elif name in numbers:
             faults.append(f"{item!r}: {name} is given twice")
         else:
-            stock[name] = int(count)
+            numbers[name] = value
     if faults:
-        raise InputError("--stock: " + "; ".join(faults))
-    return stock
+        raise InputError(f"{option}: " + "; ".join(faults))
+    return numbers

@@ -28,6 +28,7 @@ _DECLARED_IN = (
     "hercules_fast.fleets",
     "hercules_fast.memory.standards",
     "hercules_fast.queueing.files",
+    "hercules_fast.provisioning.operations",
 )
 
 

@@ -59,7 +59,7 @@ def _draw_load(axes: Axes, plan: Plan) -> None:
 
 def _draw_servers(axes: Axes, plan: Plan) -> None:
     bounds = edges(plan)
-    on = plan.servers_on.sum(axis=2)  # [T, H]
+    on = plan.per_type
     base = np.zeros(len(plan.times))
     used = [h for h in range(len(plan.servers)) if on[:, h].any()]
     for h in used:
@@ -73,7 +73,7 @@ def _draw_servers(axes: Axes, plan: Plan) -> None:
             hatch="///" if h >= len(COLOURS) else None,
             edgecolor="white",
             linewidth=0.25,
-            label=f"{plan.servers[h]} (stock {plan.stock[h]})",
+            label=f"{plan.servers[h]} (stock {plan.stock[:, h].max()})",
         )
         base = top
     axes.set_ylim(bottom=0)

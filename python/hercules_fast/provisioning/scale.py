@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hercules_fast.errors import InputError, UnknownNameError
-from hercules_fast.provisioning.linear import largest_scales
+from hercules_fast.provisioning.inverse import largest_growth
 from hercules_fast.provisioning.problem import FloatArray, IntArray, Problem
 from hercules_fast.traffic import LoadTrace
 
@@ -19,28 +19,14 @@ __all__ = ["largest_scale", "scale_load"]
 def largest_scale(qps: npt.ArrayLike, demand_qps: npt.ArrayLike, stock: npt.ArrayLike) -> float:
     """The largest f such that fractional machines within ``stock`` cover ``f * demand_qps`` of every interval.
 
-    ``qps``: float64 [H, W], 0 = not eligible; ``demand_qps``: float64 [W] or [T, W]; ``stock``: int64 [H].
+    ``qps``: float64 [H, W], 0 = not eligible; ``demand_qps``: float64 [W] or [T, W]; ``stock``: int64 [H] or [T, H].
     0 when a workload that asks for load has no eligible type in stock, infinite when none asks for any.
     Raises :class:`InputError` and :class:`SolverError`.
     """
     rates = np.asarray(qps)
     demand = np.atleast_2d(np.asarray(demand_qps))
     problem = Problem(qps=rates, power_w=np.ones(rates.shape), demand_qps=demand, stock=np.asarray(stock))
-    return fleet_scale(problem)
-
-
-def fleet_scale(problem: Problem) -> float:
-    """:func:`largest_scale` of a problem: only intervals that no other one exceeds everywhere need solving."""
-    demand = np.unique(problem.demand_qps, axis=0)
-    demand = demand[np.argsort(-demand.sum(axis=1), kind="stable")]
-    kept = np.empty_like(demand)
-    n_kept = 0
-    for row in demand:
-        if not (kept[:n_kept] >= row).all(axis=1).any():
-            kept[n_kept] = row
-            n_kept += 1
-    top = dataclasses.replace(problem, demand_qps=kept[:n_kept])
-    return float(largest_scales(top, range(n_kept)).min())
+    return largest_growth(problem).factor
 
 
 def scale_load(
@@ -49,16 +35,16 @@ def scale_load(
     stock: IntArray,
     servers: tuple[str, ...],
     share: float,
-    headroom: float,
+    headroom: float | FloatArray,
     reference_server: str | None = None,
 ) -> tuple[LoadTrace, str]:
     """Give a relative load its q/s: equal shapes ask for equally many reference servers, the peak for ``share`` of all.
 
     Column w of ``load.qps`` counts in units of what one ``reference_server`` serves of workload w (its best server
     where the reference cannot serve it; no load where none can). All is then scaled so that the load with
-    ``headroom`` is ``share`` times the largest that fractional machines within ``stock`` can serve. ``qps`` [H, W],
-    ``stock`` [H], in the order of ``servers`` and ``load.workloads``. Without a reference, the type in stock that can
-    run most workloads is taken; among those the one with most machines, then the first.
+    ``headroom`` (one, or [W]) is ``share`` times the largest that fractional machines within ``stock`` can serve.
+    ``qps`` [H, W], ``stock`` [H], in the order of ``servers`` and ``load.workloads``. Without a reference, the type in
+    stock that can run most workloads is taken; among those the one with most machines, then the first.
 
     Returns the absolute load and what was done, in words. Raises :class:`InputError` where there is nothing to scale,
     :class:`UnknownNameError` for the reference.

@@ -1,22 +1,29 @@
-"""From an efficiency table, a load trace and a stock to a plan."""
+"""From an efficiency table, a load trace, a stock and an operator's policy to a plan."""
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from hercules_fast.errors import DTypeError, InputError, InternalError, UnknownNameError
-from hercules_fast.provisioning.baselines import greedy, greedy_order_spread, oblivious
+from hercules_fast.provisioning.assignment import Assignment
+from hercules_fast.provisioning.baselines import greedy, greedy_order_spread, oblivious, oblivious_spread
+from hercules_fast.provisioning.footprint import footprint_cost, with_footprint, without_footprint
 from hercules_fast.provisioning.integer import whole_machines
+from hercules_fast.provisioning.inverse import largest_growth, relaxations
 from hercules_fast.provisioning.linear import solve_linear
+from hercules_fast.provisioning.operations import Costs
 from hercules_fast.provisioning.plan import Plan
-from hercules_fast.provisioning.policy import MOST_HEADROOM, Policy, steepest_growth
-from hercules_fast.provisioning.problem import FloatArray, IntArray, Problem
-from hercules_fast.provisioning.relaxed import LinearSolution, relative_gap
-from hercules_fast.provisioning.scale import fleet_scale, scale_load
+from hercules_fast.provisioning.policy import DEFAULT_HEADROOM, MOST_HEADROOM, Policy, day_over_day, steepest_growth
+from hercules_fast.provisioning.problem import FloatArray, IntArray, Problem, shortfall_qps
+from hercules_fast.provisioning.relaxed import LinearSolution
+from hercules_fast.provisioning.scale import scale_load
+from hercules_fast.tables import Choices, Estimate
 from hercules_fast.traffic import LoadTrace
 
 __all__ = ["EfficiencySource", "provision"]
@@ -33,10 +40,13 @@ class EfficiencySource(Protocol):
     def workloads(self) -> tuple[str, ...]:
         """Names of the workloads."""
 
-    def matrices(
-        self, servers: Sequence[str] | None = None, workloads: Sequence[str] | None = None
-    ) -> tuple[FloatArray, FloatArray]:
-        """QPS and power, float64 [H, W]; 0 QPS = not eligible."""
+    def choices(
+        self,
+        servers: Sequence[str] | None = None,
+        workloads: Sequence[str] | None = None,
+        estimate: Estimate = "value",
+    ) -> Choices:
+        """QPS, power and groups of the ways to use each server; 0 QPS = not eligible."""
 
 
 def provision(table: EfficiencySource, load: LoadTrace, stock: Mapping[str, int], policy: Policy | None = None) -> Plan:
@@ -46,18 +56,20 @@ def provision(table: EfficiencySource, load: LoadTrace, stock: Mapping[str, int]
     The answer is checked apart from the solver before it is returned: stock and coverage in the original units.
 
     Args:
-        table: QPS and power of each (server type, workload).
+        table: QPS and power of each (server type, workload); pairs that do not fit a server's memory are not eligible
+            in it. Several rows of a pair are choices; rows of a group are used in multiples of it.
         load: q/s of each workload in each interval; a relative trace is scaled first, see ``policy.peak_share``.
         stock: server type -> machines that may be switched on. Types of the table that are not named here stay off.
-        policy: headroom and the rules of the baselines; None: the defaults of :class:`Policy`.
+        policy: headroom, what is drained, what must be on, maintenance, prices and the rules of the baselines; None:
+            the defaults of :class:`Policy`.
 
     Returns:
-        A :class:`Plan`, also when the stock cannot cover the load: then ``plan.is_covered`` is false and
-        ``plan.shortfall()`` names what is short. The same arguments give the same bytes.
+        A :class:`Plan`, also when the stock cannot cover the demand: then ``plan.is_covered`` is false and
+        ``plan.shortfall()`` names what is short and what would help. The same arguments give the same bytes.
 
     Raises:
-        UnknownNameError: a workload of the load or a server of the stock that the table has no row for.
-        InputError: a count, load or table entry that is out of range; the message names it.
+        UnknownNameError: a workload of the load, or a server or workload of stock or policy, that is not known.
+        InputError: a count, load, price or table entry that is out of range; the message names it.
         SolverError: the linear-programming solver ended without an answer.
     """
     policy = policy or Policy()
@@ -67,98 +79,218 @@ def provision(table: EfficiencySource, load: LoadTrace, stock: Mapping[str, int]
             raise UnknownNameError.of(
                 f"workload of load {load.name!r}, without any row in the efficiency table:", name, table.workloads
             )
-    qps, power_w = table.matrices(servers, load.workloads)
-    notes = []
     _check_load(load)
-    headroom = policy.headroom
-    if headroom is None:
-        headroom, words = _headroom_of(load)
-        notes.append(words)
+    choices = table.choices(servers, load.workloads, policy.estimate)
+    choices, drained = _drained(choices, policy, servers, load.workloads)
+    notes = ["QPS are the lower ends of their intervals"] if policy.estimate == "lower" else []
+    headroom, words = _headroom_of(load, policy)
+    notes += words
     if load.relative:
-        load, words = scale_load(load, qps, counts, servers, policy.peak_share, headroom, policy.reference_server)
-        notes.append(words)
-    load_qps = np.array(load.qps, dtype=np.float64)
-    problem = Problem(
-        qps=qps,
-        power_w=power_w,
-        demand_qps=load_qps * (1.0 + headroom),
-        stock=counts,
-        servers=servers,
-        workloads=load.workloads,
-    )
-
-    linear = solve_linear(problem)
-    servers_on = whole_machines(problem, linear).dense()
+        best = choices.qps[: len(servers)]
+        load, scaling = scale_load(load, best, counts, servers, policy.peak_share, headroom, policy.reference_server)
+        notes.append(scaling)
+    case = _Case.of(choices, load, servers, counts, headroom, policy)
+    linear = solve_linear(case.rest)
+    whole = whole_machines(case.rest, linear)
     if linear.resolved:
         worst = float(np.abs(linear.gap).max())
         notes.append(f"{len(linear.resolved)} intervals were solved without a warm start; worst gap left {worst:.1e}")
-    _verify(problem, linear, servers_on)
-    return _plan(problem, linear, servers_on, load, load_qps, headroom, policy, tuple(notes))
+    if case.costs is not None:
+        notes.append("cost is minimised, so that the plan may take more watts than a baseline")
+    fractional, whole = with_footprint(linear.assignment, case.minimum), with_footprint(whole, case.minimum)
+    _verify(case.problem, fractional, whole)
+    _verify_bound(linear)
+    plan = _plan(case, linear, fractional, whole, drained, tuple(notes))
+    return _with_baselines(plan, case, policy)
 
 
-def _headroom_of(load: LoadTrace) -> tuple[float, str]:
-    """Headroom from the load's own growth, and where it comes from. A growth that no fleet would buy is an error."""
-    headroom, t, w = steepest_growth(load.qps)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Case:
+    """What is solved, and what it was made from."""
+
+    problem: Problem
+    rest: Problem
+    """``problem`` without the machines that are on in any case."""
+    minimum: IntArray
+    """[R, W] those machines."""
+    choices: Choices
+    load: LoadTrace
+    headroom: FloatArray
+    """[W]."""
+    costs: Costs | None
+    estimate: str
+
+    @classmethod
+    def of(
+        cls,
+        choices: Choices,
+        load: LoadTrace,
+        servers: tuple[str, ...],
+        counts: IntArray,
+        headroom: FloatArray,
+        policy: Policy,
+    ) -> _Case:
+        hours = load.interval_s / 3600.0
+        costs = None if policy.prices is None else policy.prices.over(servers, load.times, load.interval_s)
+        stock = counts
+        if policy.maintenance is not None:
+            stock = policy.maintenance.stock_over(counts, servers, load.times, load.interval_s)
+        problem = Problem(
+            qps=choices.qps,
+            power_w=choices.power_w,
+            demand_qps=np.asarray(load.qps, dtype=np.float64) * (1.0 + headroom),
+            stock=stock,
+            row_type=choices.row_type if len(choices.row_type) > len(servers) else None,
+            watt_cost=None if costs is None else costs.watt_cost(hours),
+            machine_cost=None if costs is None else costs.machine_cost(hours),
+            group=choices.group if (choices.group > 1).any() else None,
+            servers=servers,
+            workloads=load.workloads,
+        )
+        minimum = _minimum_of(policy, problem)
+        rest = without_footprint(problem, minimum)
+        return cls(problem, rest, minimum, choices, load, headroom, costs, policy.estimate)
+
+
+def _drained(
+    choices: Choices, policy: Policy, servers: tuple[str, ...], workloads: tuple[str, ...]
+) -> tuple[Choices, tuple[str, ...]]:
+    """``choices`` without what is drained, and that in words."""
+    if not policy.drain:
+        return choices, ()
+    qps, words = choices.qps.copy(), []
+    for item in policy.drain:
+        server, workload = (item, None) if isinstance(item, str) else item
+        if server not in servers:
+            raise UnknownNameError.of("server to drain", server, servers)
+        if workload is not None and workload not in workloads:
+            raise UnknownNameError.of("workload to drain a server of:", workload, workloads)
+        rows = np.flatnonzero(choices.row_type == servers.index(server))
+        qps[rows, slice(None) if workload is None else workloads.index(workload)] = 0.0
+        words.append(f"{server} runs nothing" if workload is None else f"{server} does not run {workload}")
+    return dataclasses.replace(choices, qps=qps), tuple(dict.fromkeys(words))
+
+
+def _minimum_of(policy: Policy, problem: Problem) -> IntArray:
+    """[R, W] machines that must be on; of several rows of a pair, on the one with most QPS."""
+    minimum = np.zeros((problem.n_rows, problem.n_workloads), dtype=np.int64)
+    for (server, workload), count in policy.minimum.items():
+        if server not in problem.servers:
+            raise UnknownNameError.of("server with a minimum", server, problem.servers)
+        if workload not in problem.workloads:
+            raise UnknownNameError.of("workload with a minimum", workload, problem.workloads)
+        minimum[problem.servers.index(server), problem.workloads.index(workload)] = count
+    return minimum
+
+
+def _headroom_of(load: LoadTrace, policy: Policy) -> tuple[FloatArray, list[str]]:
+    """Headroom [W], and where it comes from if that was not said. One that no fleet would buy is an error."""
+    asked, n_w = policy.headroom, len(load.workloads)
+    if isinstance(asked, Mapping):
+        for name in asked:
+            if name not in load.workloads:
+                raise UnknownNameError.of("workload with a headroom", name, load.workloads)
+        return np.array([float(asked.get(name, 0.0)) for name in load.workloads]), []
+    if isinstance(asked, str):
+        return _headroom_of_errors(load, policy.headroom_z)
+    if asked is not None:
+        return np.full(n_w, float(asked)), []
+    growth, t, w = steepest_growth(load.qps)
     if t < 0:
-        return headroom, f"headroom {100 * headroom:.3g} %, the default: the load has no two intervals to compare"
+        return np.full(n_w, growth), [
+            f"headroom {100 * growth:.3g} %, the default: the load has no two intervals to compare"
+        ]
     where = f"{load.workloads[w]} from {load.times[t - 1]} to {load.times[t]}"
-    if headroom > MOST_HEADROOM:
+    if growth > MOST_HEADROOM:
         raise InputError(
-            f"load {load.name!r}: its largest growth over one interval is {100 * headroom:.3g} % ({where}), too much "
+            f"load {load.name!r}: its largest growth over one interval is {100 * growth:.3g} % ({where}), too much "
             f"for a headroom (allowed without asking: {100 * MOST_HEADROOM:g} %); give one, such as headroom 0.1"
         )
-    return headroom, f"headroom {100 * headroom:.3g} % = the largest growth over one interval of the load ({where})"
+    return np.full(n_w, growth), [
+        f"headroom {100 * growth:.3g} % = the largest growth over one interval of the load ({where})"
+    ]
+
+
+def _headroom_of_errors(load: LoadTrace, z: float) -> tuple[FloatArray, list[str]]:
+    headroom = day_over_day(np.asarray(load.qps, dtype=np.float64), load.interval_s, z)
+    if headroom is None:
+        words = f"headroom {100 * DEFAULT_HEADROOM:.3g} %, the default: the load has no two days to compare"
+        return np.full(len(load.workloads), DEFAULT_HEADROOM), [words]
+    worst = int(headroom.argmax())
+    if headroom[worst] > MOST_HEADROOM:
+        raise InputError(
+            f"load {load.name!r}: {load.workloads[worst]} differs so much from the day before that it asks for "
+            f"{100 * headroom[worst]:.3g} % headroom (allowed without asking: {100 * MOST_HEADROOM:g} %); give one"
+        )
+    each = ", ".join(f"{name} {100 * x:.3g} %" for name, x in zip(load.workloads, headroom, strict=True))
+    words = f"headroom = mean + {z:g} standard deviations of the load over that of the day before, less 1: {each}"
+    return headroom, [words]
 
 
 def _plan(
-    problem: Problem,
+    case: _Case,
     linear: LinearSolution,
-    servers_on: IntArray,
-    load: LoadTrace,
-    load_qps: FloatArray,
-    headroom: float,
-    policy: Policy,
+    fractional: Assignment,
+    whole: Assignment,
+    drained: tuple[str, ...],
     notes: tuple[str, ...],
 ) -> Plan:
-    power_w = problem.total_power_w(servers_on)
-    shed_qps = problem.shortfall_qps(servers_on)
-    objective_w = power_w + (linear.penalty_w_per_qps * shed_qps).sum(axis=1)
-    spread = None
-    if policy.order_samples:
-        peak = int(linear.bound_w.argmax())
-        spread = greedy_order_spread(problem, peak, policy.greedy_rank, policy.order_samples, policy.seed)
+    """The plan without baselines."""
+    problem, minimum = case.problem, case.minimum
+    short = shortfall_qps(problem.demand_qps, whole.per_workload(problem.qps)).any()
     return Plan(
-        load_name=load.name,
-        times=np.array(load.times, dtype="datetime64[s]"),
-        interval_s=float(load.interval_s),
+        load_name=case.load.name,
+        times=np.array(case.load.times, dtype="datetime64[s]"),
+        interval_s=float(case.load.interval_s),
         servers=problem.servers,
         workloads=problem.workloads,
-        load_qps=load_qps,
+        load_qps=np.array(case.load.qps, dtype=np.float64),
         demand_qps=problem.demand_qps,
-        headroom=float(headroom),
+        headroom=case.headroom,
+        estimate=case.estimate,
         qps=problem.qps,
+        qps_lo=np.where(problem.qps > 0, case.choices.qps_lo, 0.0),
         server_power_w=problem.power_w,
-        stock=problem.stock,
-        servers_on=servers_on,
-        lp_servers=linear.servers,
-        power_w=power_w,
-        lp_power_w=linear.power_w,
-        bound_w=linear.bound_w,
-        gap=relative_gap(objective_w, linear.bound_w),
-        shed_qps=shed_qps,
-        lp_shed_qps=linear.shed_qps,
-        surplus_qps=np.maximum(problem.capacity_qps(servers_on) - problem.demand_qps, 0.0),
-        free_stock=problem.stock - servers_on.sum(axis=2),
+        row_type=problem.types.copy(),
+        group=np.ones(problem.qps.shape, dtype=np.int64) if problem.group is None else problem.group,
+        stock=problem.stocks.copy(),
+        minimum=minimum,
+        drained=drained,
+        costs=case.costs,
+        assignment=whole,
+        lp_assignment=fractional,
+        bound_w=linear.bound_w + footprint_cost(problem, minimum),
         stock_price_w=linear.stock_price_w,
         load_price_w=linear.load_price_w,
         penalty_w_per_qps=linear.penalty_w_per_qps,
-        fit_scale=fleet_scale(problem) if shed_qps.any() else None,
-        baselines={
-            "greedy": greedy(problem, policy.greedy_order, policy.greedy_rank),
-            "oblivious": oblivious(problem, policy.seed),
-        },
-        greedy_order_spread=spread,
+        fit_scale=largest_growth(problem, minimum=minimum).factor if short else None,
+        relaxations=relaxations(problem, minimum) if short else (),
+        baselines={},
+        greedy_order_spread=None,
+        oblivious_spread=None,
         notes=notes,
+    )
+
+
+def _with_baselines(plan: Plan, case: _Case, policy: Policy) -> Plan:
+    """``plan`` beside what other schedulers do with the same stock, the same demand and the same minimum footprint."""
+    rest, last = case.rest, policy.last_machine
+    bases = (
+        greedy(rest, policy.greedy_order, policy.greedy_rank, start=policy.greedy_start, last=last),
+        oblivious(rest, policy.seed, draw=policy.oblivious_draw, types=policy.oblivious_types, last=last),
+    )
+    by_order = by_draw = None
+    samples = policy.order_samples
+    if samples:
+        by_order = greedy_order_spread(rest, plan.peak, policy.greedy_rank, samples, policy.seed, last)
+    if samples and policy.oblivious_draw == "random":
+        by_draw = oblivious_spread(rest, plan.peak, samples, policy.seed, types=policy.oblivious_types, last=last)
+    machines, watts = int(case.minimum.sum()), float((case.minimum * case.problem.power_w).sum())
+    return dataclasses.replace(
+        plan,
+        baselines={base.name: base.beside(machines, watts) for base in bases},
+        greedy_order_spread=by_order and by_order.beside(machines, watts),
+        oblivious_spread=by_draw and by_draw.beside(machines, watts),
     )
 
 
@@ -199,25 +331,25 @@ def _check_load(load: LoadTrace) -> None:
         raise InputError(f"load {load.name!r}: {place} is {values[t, w]}; allowed: finite, 0 or more q/s")
 
 
-def _verify(problem: Problem, linear: LinearSolution, servers_on: IntArray) -> None:
+def _verify(problem: Problem, fractional: Assignment, whole: Assignment) -> None:
     """Check the answer against the inputs, in their own units; what fails here is a fault of this library."""
-    for name, counts in (("whole", servers_on), ("fractional", linear.servers)):
-        if (counts < 0).any() or counts[:, problem.qps <= 0].any():
+    for name, part in (("whole", whole), ("fractional", fractional)):
+        if (part.machines < 0).any() or (problem.qps[part.row, part.workload] <= 0).any():
             raise InternalError(f"{name} plan: a negative count, or servers on a pair that is not eligible")
-        over = counts.sum(axis=2) - problem.stock * (1.0 + 1e-7)
+        over = part.per_type(problem.types, problem.n_servers) - problem.stocks * (1.0 + 1e-7)
         if (over > 1e-9).any():
             t, h = np.argwhere(over > 1e-9)[0].tolist()
             raise InternalError(
-                f"{name} plan, interval {t}: more {problem.servers[h]!r} than its stock of {problem.stock[h]}"
+                f"{name} plan, interval {t}: more {problem.servers[h]!r} than its stock of {problem.stocks[t, h]}"
             )
-    capacity = np.einsum("thw,hw->tw", servers_on.astype(np.float64), problem.qps)
-    missing = problem.demand_qps - capacity - problem.shortfall_qps(servers_on)
-    if (missing > 1e-7 * problem.demand_qps).any():
-        t, w = np.argwhere(missing > 1e-7 * problem.demand_qps)[0].tolist()
-        raise InternalError(f"interval {t}: workload {problem.workloads[w]!r} is short and the plan does not say so")
+    if problem.group is not None and (whole.machines % problem.group[whole.row, whole.workload]).any():
+        raise InternalError("whole plan: a count that is no multiple of its group")
+
+
+def _verify_bound(linear: LinearSolution) -> None:
     below = linear.bound_w - linear.objective_w
     if (below > 1e-5 * linear.objective_w + 1e-6).any():
         t = int(below.argmax())
         raise InternalError(
-            f"interval {t}: objective {linear.objective_w[t]} W lies below its own bound {linear.bound_w[t]} W"
+            f"interval {t}: objective {linear.objective_w[t]} lies below its own bound {linear.bound_w[t]}"
         )

@@ -1,13 +1,15 @@
 """The plain data between rooms: service tables, efficiency tables, scheduling configurations."""
 
 from hercules_fast.tables.config import SchedulingConfig
-from hercules_fast.tables.efficiency import EfficiencyRow, EfficiencyTable
+from hercules_fast.tables.efficiency import Choices, EfficiencyRow, EfficiencyTable, Estimate
 from hercules_fast.tables.files import read_arrays, write_atomically
 from hercules_fast.tables.service import ServiceTable, TableGroupSpec, TableStage, TableVariant
 
 __all__ = [
+    "Choices",
     "EfficiencyRow",
     "EfficiencyTable",
+    "Estimate",
     "SchedulingConfig",
     "ServiceTable",
     "TableGroupSpec",

@@ -19,7 +19,7 @@ from hercules_fast.errors import ConfigError, DTypeError, Fault, InputError, Mis
 from hercules_fast.tables.config import SchedulingConfig
 from hercules_fast.tables.files import write_atomically
 
-__all__ = ["SCHEMA", "EfficiencyRow", "EfficiencyTable"]
+__all__ = ["SCHEMA", "Choices", "EfficiencyRow", "EfficiencyTable", "Estimate"]
 
 SCHEMA = "hercules_fast.efficiency_table/1"
 MAX_DEPTH = 64
@@ -27,7 +27,11 @@ MAX_DEPTH = 64
 MAX_QPS = 1e12
 MAX_POWER_W = 1e9
 
+MAX_GROUP = 100_000
+
 Origin = Literal["measured", "modelled", "published"]
+Estimate = Literal["value", "lower"]
+"""Which end of a row's QPS counts: ``qps`` or ``qps_lo``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,11 +65,33 @@ class EfficiencyRow:
     source_digest: str
     evaluations: int = 0
     """Configurations that the search evaluated for this row."""
+    group: int = 1
+    """Servers over which one copy of the model is spread; QPS and power stay those of one of them."""
 
     @property
     def qps_per_watt(self) -> float:
         """Energy efficiency; 0 where infeasible."""
         return self.qps / self.power_w if self.status == "ok" and self.power_w > 0 else 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Choices:
+    """The ways to use each server type, as arrays for planning. Row r belongs to type ``row_type[r]``.
+
+    Rows 0..H-1 are the types, each pair with its row of most QPS; rows beyond hold further rows of a pair, as long as
+    they are worth having. R rows, W workloads; 0 QPS = not eligible.
+    """
+
+    qps: npt.NDArray[np.float64]
+    """[R, W], of the estimate asked for."""
+    qps_lo: npt.NDArray[np.float64]
+    """[R, W], lower end of its 95 % interval."""
+    power_w: npt.NDArray[np.float64]
+    """[R, W]."""
+    row_type: npt.NDArray[np.int64]
+    """[R]."""
+    group: npt.NDArray[np.int64]
+    """[R, W] servers over which one copy of the model is spread."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -106,15 +132,7 @@ class EfficiencyTable:
         Raises:
             UnknownNameError: a name without any row in this table; the nearest known one is offered.
         """
-        servers = self.servers if servers is None else servers
-        workloads = self.workloads if workloads is None else workloads
-        for what, names, known in (
-            ("server", servers, self.servers),
-            ("workload", workloads, self.workloads),
-        ):
-            for name in names:
-                if name not in known:
-                    raise UnknownNameError.of(f"{what} in the efficiency table", name, known)
+        servers, workloads = self._known_names(servers, workloads)
         qps = np.zeros((len(servers), len(workloads)))
         power = np.zeros_like(qps)
         for h, server in enumerate(servers):
@@ -123,6 +141,59 @@ class EfficiencyTable:
                 if row is not None:
                     qps[h, w], power[h, w] = row.qps, row.power_w
         return qps, power
+
+    def choices(
+        self,
+        servers: Sequence[str] | None = None,
+        workloads: Sequence[str] | None = None,
+        estimate: Estimate = "value",
+    ) -> Choices:
+        """All rows of the named servers and workloads that a plan may want, as arrays.
+
+        A row is left out where another of its pair has no less QPS, no less QPS per watt, and no larger group.
+        Raises :class:`UnknownNameError` as :meth:`matrices`, :class:`InputError` for another ``estimate``.
+        """
+        if estimate not in get_args(Estimate):
+            raise InputError(f"estimate: is {estimate!r}; allowed are {_choices(get_args(Estimate))}")
+        servers, workloads = self._known_names(servers, workloads)
+        column = {name: w for w, name in enumerate(workloads)}
+        kept: dict[tuple[str, int], list[tuple[float, EfficiencyRow]]] = {}
+        wanted = set(servers)
+        for row in self.rows:
+            rate = row.qps if estimate == "value" else row.qps_lo
+            if row.server in wanted and row.workload in column and rate > 0:
+                kept.setdefault((row.server, column[row.workload]), []).append((rate, row))
+        pairs = {pair: _undominated(rows) for pair, rows in kept.items()}
+        depth = [max([1, *(len(pairs.get((name, w), ())) for w in range(len(workloads)))]) for name in servers]
+        place = [(h, 0) for h in range(len(servers))]
+        place += [(h, k) for h in range(len(servers)) for k in range(1, depth[h])]
+        figures = np.zeros((3, len(place), len(workloads)))
+        group = np.ones((len(place), len(workloads)), dtype=np.int64)
+        for r, (h, k) in enumerate(place):
+            for w in range(len(workloads)):
+                rows = pairs.get((servers[h], w), [])
+                if k < len(rows):
+                    rate, row = rows[k]
+                    figures[:, r, w] = rate, row.qps_lo, row.power_w
+                    group[r, w] = row.group
+        return Choices(
+            qps=figures[0],
+            qps_lo=figures[1],
+            power_w=figures[2],
+            row_type=np.array([h for h, _ in place], dtype=np.int64),
+            group=group,
+        )
+
+    def _known_names(
+        self, servers: Sequence[str] | None, workloads: Sequence[str] | None
+    ) -> tuple[Sequence[str], Sequence[str]]:
+        servers = self.servers if servers is None else servers
+        workloads = self.workloads if workloads is None else workloads
+        for what, names, known in (("server", servers, self.servers), ("workload", workloads, self.workloads)):
+            for name in names:
+                if name not in known:
+                    raise UnknownNameError.of(f"{what} in the efficiency table", name, known)
+        return servers, workloads
 
     def ranking(self, workload: str) -> list[EfficiencyRow]:
         """The servers that can serve ``workload``, best QPS per watt first (the workload classification)."""
@@ -304,6 +375,16 @@ class EfficiencyTable:
         return cls(rows=tuple(rows), servers=tuple(servers), workloads=tuple(workloads))
 
 
+def _undominated(rows: list[tuple[float, EfficiencyRow]]) -> list[tuple[float, EfficiencyRow]]:
+    """The rows of one pair that no other one makes useless, by falling QPS; the first of equals stays."""
+    kept: list[tuple[float, EfficiencyRow]] = []
+    for rate, row in sorted(rows, key=lambda item: (-item[0], item[1].power_w)):
+        watts = row.power_w / rate
+        if not any(other.power_w / r <= watts and row.group % other.group == 0 for r, other in kept):
+            kept.append((rate, row))
+    return kept
+
+
 _ROW_KEYS = frozenset(f.name for f in fields(EfficiencyRow))
 _CONFIG_KEYS = frozenset(f.name for f in fields(SchedulingConfig))
 _TEXTS = ("power_mode", "reason", "source_digest")
@@ -364,7 +445,7 @@ def _form_faults(where: str, raw: Any) -> Iterator[Fault]:
     if not isinstance(raw, dict):
         yield Fault(where, f"is {_shown(raw)}; allowed is an object")
         return
-    yield from _key_faults(where, raw, _ROW_KEYS - {"evaluations"}, {"evaluations"})
+    yield from _key_faults(where, raw, _ROW_KEYS - {"evaluations", "group"}, {"evaluations", "group"})
     sla = raw.get("sla", [])
     if not isinstance(sla, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in sla):
         yield Fault(f"{where}.sla", f"is {_shown(sla)}; allowed is a list of [percentile, latency in ms]")
@@ -441,6 +522,8 @@ def _detail_faults(where: str, row: EfficiencyRow) -> Iterator[Fault]:
         value = getattr(row, name)
         if type(value) is not int or not 0 <= value < 2**64:
             yield Fault(f"{where}.{name}", f"is {_shown(value)}; allowed is a whole number from 0")
+    if type(row.group) is not int or not 1 <= row.group <= MAX_GROUP:
+        yield Fault(f"{where}.group", f"is {_shown(row.group)}; allowed is a whole number from 1 to {MAX_GROUP}")
     for name in _TEXTS:
         if not isinstance(getattr(row, name), str):
             yield Fault(f"{where}.{name}", f"is {_shown(getattr(row, name))}; allowed is text")

@@ -53,15 +53,15 @@ pub struct Node {
     kind: Kind,
     qps: f64,
     cost: f64,
-    /// Value of the owned variable: machines, or q/s for a loop of a workload.
-    pub flow: f64,
-    pub price: f64,
 }
 
 #[derive(Clone, Debug)]
 pub struct Forest {
     types: u32,
     nodes: Vec<Node>,
+    /// Value of the variable that each node owns: machines, or q/s for a loop of a workload.
+    flow: Vec<f64>,
+    price: Vec<f64>,
     /// Nodes that the last [`Forest::direction`] went through, and how much their variables move per unit.
     pub moved: Vec<(u32, f64)>,
     mark: Vec<u32>,
@@ -85,8 +85,6 @@ impl Forest {
             kind,
             qps: 0.0,
             cost,
-            flow: 0.0,
-            price: cost,
         };
         let mut nodes = vec![loop_at(Kind::Slack, 0.0); types];
         nodes.extend(penalty.iter().map(|&penalty| loop_at(Kind::Shed, penalty)));
@@ -94,6 +92,8 @@ impl Forest {
         let n = nodes.len();
         Self {
             types: types as u32,
+            flow: vec![0.0; n],
+            price: nodes.iter().map(|node| node.cost).collect(),
             nodes,
             moved: Vec::new(),
             mark: vec![0; n],
@@ -113,11 +113,16 @@ impl Forest {
     }
 
     pub fn price(&self, i: u32) -> f64 {
-        self.nodes[i as usize].price
+        self.price[i as usize]
     }
 
     pub fn flow(&self, i: u32) -> f64 {
-        self.nodes[i as usize].flow
+        self.flow[i as usize]
+    }
+
+    /// The value of every node's variable.
+    pub fn flows(&self) -> &[f64] {
+        &self.flow
     }
 
     pub fn kind(&self, i: u32) -> Kind {
@@ -249,14 +254,14 @@ impl Forest {
     pub fn make_up(&mut self, variable: &Variable, amount: f64) {
         self.direction(self.column(variable, amount));
         for &(i, change) in &self.moved {
-            self.nodes[i as usize].flow += change;
+            self.flow[i as usize] += change;
         }
     }
 
     /// Take `step` times the last direction off the basic variables.
     pub fn advance(&mut self, step: f64) {
         for &(i, change) in &self.moved {
-            self.nodes[i as usize].flow -= step * change;
+            self.flow[i as usize] -= step * change;
         }
     }
 
@@ -275,12 +280,12 @@ impl Forest {
         for place in (0..self.tree.len()).rev() {
             let i = self.tree[place];
             let (own, other) = self.coefficients(i);
-            let node = &mut self.nodes[i as usize];
+            let node = &self.nodes[i as usize];
             let amount = self.change[i as usize];
             if node.parent == NONE && node.kind == Kind::Pair {
                 continue;
             }
-            node.flow = amount / own;
+            self.flow[i as usize] = amount / own;
             let parent = node.parent;
             if parent != NONE {
                 self.change[parent as usize] -= other * (amount / own);
@@ -289,13 +294,13 @@ impl Forest {
         // Roots with a cycle: what their rows still lack goes around it.
         for place in 0..self.tree.len() {
             let root = self.tree[place];
-            let node = &mut self.nodes[root as usize];
+            let node = &self.nodes[root as usize];
             if node.parent == NONE && node.kind == Kind::Pair {
-                node.flow = 0.0;
+                self.flow[root as usize] = 0.0;
                 let amount = self.change[root as usize];
                 self.direction_of_root(root, amount);
                 for &(i, change) in &self.moved {
-                    self.nodes[i as usize].flow += change;
+                    self.flow[i as usize] += change;
                 }
             }
         }
@@ -351,11 +356,11 @@ impl Forest {
         let root = self.tree[0];
         let parent = self.nodes[root as usize].parent;
         let price = if parent == NONE { self.root_price(root) } else { self.price_below(root, self.price(parent)) };
-        self.nodes[root as usize].price = price;
+        self.price[root as usize] = price;
         for place in 1..self.tree.len() {
             let i = self.tree[place];
-            let above = self.nodes[self.nodes[i as usize].parent as usize].price;
-            self.nodes[i as usize].price = self.price_below(i, above);
+            let above = self.price[self.nodes[i as usize].parent as usize];
+            self.price[i as usize] = self.price_below(i, above);
         }
     }
 
@@ -369,12 +374,8 @@ impl Forest {
         for place in 0..self.tree.len() {
             let i = self.tree[place];
             let parent = self.nodes[i as usize].parent;
-            let price = if parent == NONE {
-                self.root_price(i)
-            } else {
-                self.price_below(i, self.nodes[parent as usize].price)
-            };
-            self.nodes[i as usize].price = price;
+            let price = if parent == NONE { self.root_price(i) } else { self.price_below(i, self.price(parent)) };
+            self.price[i as usize] = price;
         }
     }
 
@@ -432,22 +433,22 @@ impl Forest {
 
     /// Make `i` the root of its tree: the arcs on the way up change owners. What the old root owned is dropped.
     fn make_root(&mut self, i: u32) {
-        let (mut below, mut carried) = (NONE, self.nodes[i as usize]);
+        let (mut below, mut carried, mut amount) = (NONE, self.nodes[i as usize], 0.0);
         let mut here = i;
         loop {
-            let node = self.nodes[here as usize];
+            let (node, flow) = (self.nodes[here as usize], self.flow(here));
             self.unlink(here);
             if below != NONE {
                 // `here` now hangs on `below`, by the arc that `below` owned.
                 let own = &mut self.nodes[here as usize];
-                (own.kind, own.row, own.qps, own.cost, own.flow) =
-                    (Kind::Pair, carried.row, carried.qps, carried.cost, carried.flow);
+                (own.kind, own.row, own.qps, own.cost) = (Kind::Pair, carried.row, carried.qps, carried.cost);
+                self.flow[here as usize] = amount;
                 self.link(here, below);
             }
             if node.parent == NONE {
                 return;
             }
-            (below, carried, here) = (here, node, node.parent);
+            (below, carried, amount, here) = (here, node, flow, node.parent);
         }
     }
 
@@ -473,16 +474,16 @@ impl Forest {
     /// Take the variable of node `i` out of the basis: leaves a tree without anything extra, its nodes in `tree`.
     /// The variable and its value.
     pub fn detach(&mut self, i: u32) -> (Variable, f64) {
-        let (variable, flow) = (self.variable(i), self.nodes[i as usize].flow);
+        let (variable, flow) = (self.variable(i), self.flow(i));
         let root = match self.cycle_root(i) {
             Some(root) => {
                 // The arc that closed the cycle ties the part below `i` to the root instead.
-                let closing = self.nodes[root as usize];
+                let (closing, amount) = (self.nodes[root as usize], self.flow(root));
                 self.unlink(i);
                 self.make_root(closing.mate);
                 let tied = &mut self.nodes[closing.mate as usize];
-                (tied.kind, tied.row, tied.qps, tied.cost, tied.flow) =
-                    (Kind::Pair, closing.row, closing.qps, closing.cost, closing.flow);
+                (tied.kind, tied.row, tied.qps, tied.cost) = (Kind::Pair, closing.row, closing.qps, closing.cost);
+                self.flow[closing.mate as usize] = amount;
                 self.link(closing.mate, root);
                 root
             }
@@ -527,11 +528,11 @@ impl Forest {
         };
         self.make_root(near);
         let node = &mut self.nodes[near as usize];
-        (node.kind, node.row, node.qps, node.cost, node.flow) =
-            (variable.kind, variable.row, variable.qps, variable.cost, flow);
+        (node.kind, node.row, node.qps, node.cost) = (variable.kind, variable.row, variable.qps, variable.cost);
         node.mate = NONE;
+        self.flow[near as usize] = flow;
         if closes {
-            node.mate = far;
+            self.nodes[near as usize].mate = far;
         } else if far != NONE {
             self.link(near, far);
         }

@@ -10,6 +10,9 @@ use crate::error::Result;
 /// Below this share of eligible pairs the columns are kept as lists.
 const SPARSE_BELOW: f64 = 0.4;
 
+/// Up to one in this many workloads, single columns are read faster than all of them.
+const FEW: usize = 64;
+
 /// The eligible pairs of a fleet, as the matrices that they lie in or as lists, whichever is read faster.
 #[derive(Debug)]
 pub struct Columns<'a> {
@@ -125,6 +128,25 @@ impl<'a> Columns<'a> {
                 let (qps, power_w) = self.fleet.row(r);
                 // SAFETY: the tier of the kernels is one that this CPU has.
                 unsafe { (self.kernels.collect)(r as u32, qps, power_w, watt, add, best) }
+            }
+        }
+    }
+
+    /// [`Columns::collect`] for some workloads only, `which`; for a few of them, only their columns are read.
+    pub fn collect_for(&self, which: &[u32], costs: &Costs<'_>, u: &[f64], best: &mut Best) {
+        if self.sparse.is_some() || which.len() * FEW > self.fleet.workloads() {
+            return self.collect(costs, u, best);
+        }
+        for (r, &h) in self.fleet.row_type().iter().enumerate() {
+            let (watt, machine) = costs.rates(h as usize);
+            let add = machine + u[h as usize];
+            let (qps, power_w) = self.fleet.row(r);
+            for &w in which {
+                let w = w as usize;
+                let cost = watt * power_w[w] + add;
+                if cost < best.limit[w] * qps[w] {
+                    best.offer(w, r as u32, cost / qps[w]);
+                }
             }
         }
     }

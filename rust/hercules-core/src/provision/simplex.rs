@@ -254,19 +254,17 @@ impl Simplex {
 
     /// The node whose variable is furthest below zero.
     fn leaving(&self, lowest_index: bool) -> Option<u32> {
-        let (mut leaving, mut most) = (NONE, 0.0);
-        for i in 0..self.forest.len() as u32 {
-            let flow = self.forest.flow(i);
-            if flow < 0.0 {
-                let lack = -flow / self.flow_scale(i);
-                if lack > FLOW_TOL {
-                    if lowest_index {
-                        if leaving == NONE || self.index(i) < self.index(leaving) {
-                            leaving = i;
-                        }
-                    } else if lack > most {
-                        (leaving, most) = (i, lack);
-                    }
+        let (mut leaving, mut most) = (NONE, FLOW_TOL);
+        for (i, &flow) in (0..).zip(self.forest.flows()) {
+            if flow >= 0.0 {
+                continue;
+            }
+            let lack = -flow / self.flow_scale(i);
+            if lack > most {
+                if !lowest_index {
+                    (leaving, most) = (i, lack);
+                } else if leaving == NONE || self.index(i) < self.index(leaving) {
+                    leaving = i;
                 }
             }
         }
@@ -286,10 +284,13 @@ impl Simplex {
         };
         let (mut enter, mut step, mut most) = (None, f64::INFINITY, 0.0);
         let mut offer = |code: usize, reduced: f64, rate: f64| {
-            let here = if reduced > 0.0 { reduced / rate } else { 0.0 };
-            let better = here < step
-                || (here == step && if lowest_index { enter.is_none_or(|best| code < best) } else { rate > most });
-            if better {
+            let reduced = reduced.max(0.0);
+            if reduced > step * rate {
+                return; // most end here, without a division
+            }
+            let here = reduced / rate;
+            let tie = here == step && if lowest_index { enter.is_none_or(|best| code < best) } else { rate > most };
+            if here < step || tie {
                 (enter, step, most) = (Some(code), here, rate);
             }
         };

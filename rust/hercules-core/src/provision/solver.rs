@@ -10,7 +10,7 @@ use crate::control::Control;
 use crate::error::{Error, Result};
 
 /// Columns per workload in the first pool, and added at most at once.
-const FIRST: usize = 12;
+const FIRST: usize = 6;
 const MORE: usize = 4;
 /// Times that prices are guessed before the first basis.
 const GUESSES: usize = 3;
@@ -68,11 +68,11 @@ impl<'a> Solver<'a> {
         control: &Control,
     ) -> Result<Answer> {
         let costs = Costs::of(interval);
+        let before = self.simplex.as_ref().map_or(0, |simplex| simplex.steps);
         let mut simplex = match self.simplex.take() {
             None => self.cold(interval, &costs, control)?,
             Some(simplex) => self.warm(simplex, interval, &costs, costs_changed, control)?,
         };
-        let steps = simplex.steps;
         let mut prices = self.optimise(&mut simplex, &costs, control)?;
         for _ in 0..MOST_RAISES {
             if fixed_penalty || self.sheds_least(&mut simplex, interval) {
@@ -84,7 +84,7 @@ impl<'a> Solver<'a> {
             reprice(&mut simplex);
             prices = self.optimise(&mut simplex, &costs, control)?;
         }
-        let answer = self.read(&simplex, interval, &costs, prices, steps);
+        let answer = self.read(&simplex, interval, &costs, prices, before);
         self.simplex = Some(simplex);
         Ok(answer)
     }
@@ -159,8 +159,10 @@ impl<'a> Solver<'a> {
             let mut v = simplex.penalty.clone();
             self.columns.lower_to_prices(costs, &u, &mut v);
             let basis_price = |w: usize| simplex.forest.price((types + w) as u32);
-            let undercut = (0..v.len()).any(|w| v[w] < basis_price(w) * (1.0 - 2.0 * PRICE_TOL));
-            if !undercut {
+            let undercut: Vec<u32> = (0..v.len() as u32)
+                .filter(|&w| v[w as usize] < basis_price(w as usize) * (1.0 - 2.0 * PRICE_TOL))
+                .collect();
+            if undercut.is_empty() {
                 return Ok((u, v));
             }
             if control.cancelled() {
@@ -168,7 +170,7 @@ impl<'a> Solver<'a> {
             }
             let limit: Vec<f64> = (0..v.len()).map(|w| basis_price(w) * (1.0 - PRICE_TOL)).collect();
             let mut best = Best::new(MORE, limit);
-            self.columns.collect(costs, &u, &mut best);
+            self.columns.collect_for(&undercut, costs, &u, &mut best);
             let forest = &simplex.forest;
             simplex.pool.merge(self.fleet(), costs, &best, |column| {
                 let worth = column.qps * forest.price(column.b);

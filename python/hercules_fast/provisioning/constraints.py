@@ -1,0 +1,291 @@
+"""What operators ask beyond load and stock: caps on power, failure domains, switching over time, fair shortage."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hercules_fast.errors import ConfigError, Fault
+from hercules_fast.provisioning.problem import STOCK_MAX, FloatArray, IntArray, Problem
+
+__all__ = ["Constraint", "FailureDomains", "FairShare", "Hysteresis", "PowerCap", "Rules", "Switching", "resolve"]
+
+_COST_MAX = 1e12
+_HORIZON_MAX = 1_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class PowerCap:
+    """The provisioned power of some server types (a rack, a row, a site) stays below a limit in every interval."""
+
+    name: str
+    servers: Sequence[str]
+    """Types under the cap. Machines of one type in two racks are two types."""
+    limit_w: float | Sequence[float] | FloatArray
+    """W, one figure or one per interval."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class FailureDomains:
+    """The demand is still covered when any ``k`` domains (racks, rooms, sites) have failed at once: N+k.
+
+    ``mode="exact"``: each workload's loss is the sum of its k largest domains, as in Bertsimas and Sim, "The price of
+    robustness" (2004), for any k. ``mode="safe"``: each of the F domains that can run a workload covers
+    ``demand / (F - k)`` of it, so the plan holds the demand and k times the largest loss. Dearer, and still a
+    transportation problem.
+    """
+
+    domain_of: Mapping[str, str]
+    """The domain of each server type, by name."""
+    k: int = 1
+    mode: str = "exact"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Switching:
+    """Machines are switched on at a cost, at a pace, and for a while; planned over a rolling horizon.
+
+    What is counted is machines on *per server type*: giving a machine that is on to another workload loads a model,
+    which takes seconds, where switching one on takes minutes and the wear of a cold start. One figure holds for all
+    types; a sequence has one per type, in the problem's order.
+    """
+
+    cost_on: float | Sequence[float] | FloatArray = 0.0
+    """Cost of switching a machine on, in the unit of the objective (W for one interval, where there are no costs)."""
+    ramp: int | Sequence[int] | None = None
+    """Most machines of a type that are switched on from one interval to the next; None: any number."""
+    min_up_intervals: int | Sequence[int] = 1
+    """A machine stays on for at least so many intervals."""
+    horizon: int = 12
+    """Intervals planned at once; the first of them is kept, then the horizon moves on. At least the longest
+    ``min_up_intervals``, so that no plan is begun that cannot be kept. As long as the day: one exact plan."""
+    initial: Mapping[str, int] | None = None
+    """Machines on before the first interval, by type (0 where not named); None: the first interval is free."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Hysteresis:
+    """Keep the previous plan, mended, while its cost is within ``tolerance`` of the bound of the interval.
+
+    Or while it costs no more than a new one: small fleets in whole machines may never come so near to the bound.
+    """
+
+    tolerance: float = 0.02
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class FairShare:
+    """Under overload the smallest served share is as large as possible, then the next smallest, and so on.
+
+    Without it shed is weighted by penalty, which may starve one workload.
+    """
+
+
+Constraint = PowerCap | FailureDomains | Switching | Hysteresis | FairShare
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Rules:
+    """The constraints as arrays over a problem's H types and T intervals."""
+
+    cap_names: tuple[str, ...]
+    cap_member: FloatArray
+    """[G, H], 1 where the type is under the cap."""
+    cap_limit_w: FloatArray
+    """[T, G]."""
+    domain_names: tuple[str, ...] = ()
+    domain: IntArray | None = None
+    """int64 [H]."""
+    k: int = 0
+    """Domains that may fail at once; 0 = no such rule."""
+    safe_domains: bool = False
+    switching: bool = False
+    cost_on: FloatArray
+    """[H]."""
+    ramp: FloatArray
+    """[H], infinite = no limit."""
+    min_up: IntArray
+    """int64 [H], intervals."""
+    horizon: int = 1
+    initial: IntArray | None = None
+    """int64 [H]."""
+    hysteresis: float | None = None
+    fair: bool = False
+
+    @classmethod
+    def none(cls, problem: Problem) -> Rules:
+        """No constraint beyond demand and stock."""
+        n_h = problem.n_servers
+        return cls(
+            cap_names=(),
+            cap_member=np.zeros((0, n_h)),
+            cap_limit_w=np.zeros((problem.n_intervals, 0)),
+            cost_on=np.zeros(n_h),
+            ramp=np.full(n_h, np.inf),
+            min_up=np.ones(n_h, np.int64),
+        )
+
+    @property
+    def n_domains(self) -> int:
+        """F; 1 without failure domains."""
+        return max(1, len(self.domain_names))
+
+
+def resolve(problem: Problem, constraints: Sequence[Constraint]) -> Rules:
+    """The constraints as arrays. Raises :class:`ConfigError` with all faults at once."""
+    checks = _Checks(problem)
+    seen: dict[str, int] = {}
+    values: dict[str, object] = {}
+    caps: list[PowerCap] = []
+    for i, constraint in enumerate(constraints):
+        kind = type(constraint).__name__
+        place = f"constraints[{i}] {kind}"
+        if isinstance(constraint, PowerCap):
+            caps.append(constraint)
+            place = f"constraints[{i}] PowerCap {constraint.name!r}"
+            checks.servers(f"{place}.servers", constraint.servers)
+            if sum(c.name == constraint.name for c in caps) > 1:
+                checks.fault(f"{place}.name", "stands there twice; names must differ")
+            continue
+        if not isinstance(constraint, FailureDomains | Switching | Hysteresis | FairShare):
+            allowed = "PowerCap, FailureDomains, Switching, Hysteresis, FairShare"
+            checks.fault(f"constraints[{i}]", f"is a {kind}; allowed: {allowed}")
+            continue
+        if kind in seen:
+            checks.fault(place, f"is the second of its kind, after constraints[{seen[kind]}]; allowed: one")
+        seen[kind] = i
+        if isinstance(constraint, FailureDomains):
+            values |= checks.failure_domains(place, constraint)
+        elif isinstance(constraint, Switching):
+            values |= checks.switching(place, constraint)
+        elif isinstance(constraint, Hysteresis):
+            values["hysteresis"] = checks.number(f"{place}.tolerance", constraint.tolerance, 0.0, 10.0)
+        else:
+            values["fair"] = True
+    if "Switching" in seen and "Hysteresis" in seen:
+        checks.fault("constraints", "Switching and Hysteresis are two answers to one question; allowed: one of them")
+    limits = [checks.limits(f"PowerCap {cap.name!r}.limit_w", cap.limit_w) for cap in caps]
+    if checks.faults:
+        raise ConfigError("constraints", checks.faults)
+    member = np.array([[float(s in set(cap.servers)) for s in problem.servers] for cap in caps])
+    values |= {
+        "cap_names": tuple(cap.name for cap in caps),
+        "cap_member": member.reshape(len(caps), problem.n_servers),
+        "cap_limit_w": np.stack(limits, axis=1) if caps else np.zeros((problem.n_intervals, 0)),
+    }
+    free = Rules.none(problem)
+    values = {"cost_on": free.cost_on, "ramp": free.ramp, "min_up": free.min_up} | values
+    return Rules(**values)  # type: ignore[arg-type]
+
+
+class _Checks:
+    """Collects what is wrong."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.faults: list[Fault] = []
+
+    def fault(self, path: str, message: str) -> None:
+        self.faults.append(Fault(path, message))
+
+    def number(self, path: str, value: object, low: float, high: float) -> float:
+        good = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+        if not good or not math.isfinite(value) or not low <= value <= high:  # type: ignore[arg-type,operator]
+            self.fault(path, f"is {value!r}; allowed: {low:g} to {high:g}")
+            return low
+        return float(value)  # type: ignore[arg-type]
+
+    def whole(self, path: str, value: object, low: int, high: int) -> int:
+        if not isinstance(value, int | np.integer) or isinstance(value, bool) or not low <= value <= high:
+            self.fault(path, f"is {value!r}; allowed: whole numbers from {low} to {high}")
+            return low
+        return int(value)
+
+    def servers(self, path: str, names: object) -> None:
+        if isinstance(names, str) or not isinstance(names, Sequence) or not len(names):
+            self.fault(path, f"is {names!r}; needed: a sequence with at least one server type")
+            return
+        for name in names:
+            if name not in self.problem.servers:
+                self.fault(path, f"unknown server {name!r} (known: {', '.join(self.problem.servers)})")
+
+    def limits(self, path: str, value: object) -> FloatArray:
+        """[T] watts."""
+        n_t = self.problem.n_intervals
+        return self._each(path, value, n_t, "intervals", lambda p, x: self.number(p, x, 1e-6, 1e15))
+
+    def per_type(self, path: str, value: object, check: Callable[[str, object], float]) -> FloatArray:
+        """[H] from one figure or H of them."""
+        return self._each(path, value, self.problem.n_servers, "server types", check)
+
+    def _each(
+        self, path: str, value: object, n: int, meaning: str, check: Callable[[str, object], float]
+    ) -> FloatArray:
+        if isinstance(value, np.ndarray) and value.ndim == 1:
+            value = value.tolist()
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            return np.full(n, check(path, value))
+        if len(value) != n:
+            self.fault(path, f"has {len(value)} figures; needed: one, or {n} = {meaning}")
+            return np.zeros(n)
+        return np.array([check(f"{path}[{i}]", x) for i, x in enumerate(value)], dtype=np.float64)
+
+    def failure_domains(self, place: str, given: FailureDomains) -> dict[str, object]:
+        servers = self.problem.servers
+        if not isinstance(given.domain_of, Mapping):
+            self.fault(f"{place}.domain_of", f"is a {type(given.domain_of).__name__}; needed: a mapping by server type")
+            return {}
+        for name in servers:
+            if name not in given.domain_of:
+                self.fault(f"{place}.domain_of", f"server {name!r} has no domain; needed: one for every type")
+        for name in given.domain_of:
+            if name not in servers:
+                self.fault(f"{place}.domain_of", f"unknown server {name!r} (known: {', '.join(servers)})")
+        names = tuple(dict.fromkeys(given.domain_of[s] for s in servers if s in given.domain_of))
+        k = self.whole(f"{place}.k", given.k, 1, max(1, len(names) - 1))
+        if given.mode not in ("exact", "safe"):
+            self.fault(f"{place}.mode", f"is {given.mode!r}; allowed: 'exact', 'safe'")
+        domain = np.array([names.index(given.domain_of[s]) if s in given.domain_of else 0 for s in servers])
+        return {"domain_names": names, "domain": domain, "k": k, "safe_domains": given.mode == "safe"}
+
+    def switching(self, place: str, given: Switching) -> dict[str, object]:
+        ramp = np.full(self.problem.n_servers, np.inf)
+        if given.ramp is not None:
+            ramp = self.per_type(f"{place}.ramp", given.ramp, lambda p, x: self.whole(p, x, 0, STOCK_MAX))
+        min_up = self.per_type(
+            f"{place}.min_up_intervals", given.min_up_intervals, lambda p, x: self.whole(p, x, 1, _HORIZON_MAX)
+        ).astype(np.int64)
+        cost_on = self.per_type(f"{place}.cost_on", given.cost_on, lambda p, x: self.number(p, x, 0.0, _COST_MAX))
+        horizon = self.whole(f"{place}.horizon", given.horizon, 1, _HORIZON_MAX)
+        if horizon < min_up.max():
+            self.fault(
+                f"{place}.horizon",
+                f"is {horizon} intervals; allowed: at least the longest min_up_intervals, {min_up.max()}",
+            )
+        initial = None
+        if given.initial is not None:
+            initial = np.zeros(self.problem.n_servers, np.int64)
+            for name, count in given.initial.items():
+                if name not in self.problem.servers:
+                    known = ", ".join(self.problem.servers)
+                    self.fault(f"{place}.initial", f"unknown server {name!r} (known: {known})")
+                else:
+                    count = self.whole(f"{place}.initial[{name!r}]", count, 0, STOCK_MAX)
+                    initial[self.problem.servers.index(name)] = count
+        return {
+            "switching": True,
+            "cost_on": cost_on,
+            "ramp": ramp,
+            "min_up": min_up,
+            "horizon": min(horizon, self.problem.n_intervals),
+            "initial": initial,
+        }
+
+
+def surviving_qps(capacity_qps: FloatArray, k: int) -> FloatArray:
+    """[..., W] capacity that is left of ``capacity_qps`` [..., F, W] when the k largest domains of a workload fail."""
+    kept = np.sort(capacity_qps, axis=-2)[..., : max(0, capacity_qps.shape[-2] - k), :]
+    return np.asarray(kept.sum(axis=-2), dtype=np.float64)

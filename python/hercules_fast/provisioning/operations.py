@@ -1,0 +1,341 @@
+"""What operators say beside the load: servers out for maintenance, what energy costs and emits at each site.
+
+Both are files of their own (TOML, ``maintenance`` and ``prices``) or objects made in Python; times are UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from hercules_fast.descriptors import FILE_RULES, Bound, FileKind, load, validate
+from hercules_fast.errors import Fault, InputError, UnknownNameError
+from hercules_fast.provisioning.problem import FloatArray, IntArray
+
+__all__ = [
+    "KINDS",
+    "Costs",
+    "Maintenance",
+    "Prices",
+    "SiteEnergy",
+    "Window",
+    "load_maintenance",
+    "load_prices",
+]
+
+_GRAMS_PER_KG = 1000.0
+_WATTS_PER_KW = 1000.0
+_SECONDS_PER_HOUR = 3600.0
+
+Times = npt.NDArray[np.datetime64]
+
+
+# -- maintenance -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Window:
+    """``machines`` servers of a type that are out of use from ``start`` until ``end`` (ISO 8601; UTC)."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = FILE_RULES
+
+    server: str
+    machines: int
+    start: str
+    end: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Maintenance:
+    """Windows in which part of the stock is out of use; windows of one type add up.
+
+    Raises :class:`ConfigError` with every fault.
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = FILE_RULES
+
+    windows: tuple[Window, ...]
+    name: str = "maintenance"
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    def stock_over(self, stock: IntArray, servers: Sequence[str], times: Times, interval_s: float) -> IntArray:
+        """[T, H] machines that are there in each whole interval, of ``stock`` [H] in the order of ``servers``.
+
+        An interval loses the machines of every window that touches it.
+
+        Raises:
+            UnknownNameError: a window's server is not in ``servers``.
+            InputError: the windows take more machines of a type than there are.
+        """
+        validate(MAINTENANCE, self)
+        starts, length = times.astype("datetime64[s]"), np.timedelta64(round(interval_s), "s")
+        left = np.repeat(stock[None, :], len(times), axis=0)
+        for window in self.windows:
+            if window.server not in servers:
+                raise UnknownNameError.of(f"server of {self.name!r}", window.server, servers)
+            begin, end = _moment(window.start), _moment(window.end)
+            left[(starts < end) & (starts + length > begin), servers.index(window.server)] -= window.machines
+        if (left < 0).any():
+            t, h = np.argwhere(left < 0)[0].tolist()
+            raise InputError(
+                f"{self.name!r}: interval {times[t]} takes {stock[h] - left[t, h]} {servers[h]}; "
+                f"allowed: up to its stock of {stock[h]}"
+            )
+        return left
+
+
+def _moment(text: str) -> np.datetime64:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is not None:
+        moment = moment.astimezone(UTC).replace(tzinfo=None)
+    return np.datetime64(moment, "s")
+
+
+def _time_fault(path: str, text: str) -> Iterator[Fault]:
+    try:
+        _moment(text)
+    except (ValueError, OverflowError):
+        yield Fault(path, f"is {text!r}; allowed is a time such as '2026-01-05T00:00' (UTC) or with an offset")
+
+
+def _window_faults(form: Maintenance) -> Iterator[Fault]:
+    for i, window in enumerate(form.windows):
+        faults = [f for name in ("start", "end") for f in _time_fault(f"windows[{i}].{name}", getattr(window, name))]
+        yield from faults
+        if not faults and not _moment(window.start) < _moment(window.end):
+            yield Fault(f"windows[{i}].end", f"is {window.end!r}; allowed is a time after start, {window.start!r}")
+
+
+MAINTENANCE: FileKind[Maintenance] = FileKind(
+    name="maintenance",
+    form=Maintenance,
+    catalog=Path(__file__).parent / "catalog" / "maintenance",
+    build=lambda form, _: form,
+    bounds={"windows[].machines": Bound(1, 10_000_000)},
+    rules=_window_faults,
+    unsourced=frozenset({"windows"}),
+    filled=("windows",),
+)
+
+
+def load_maintenance(path: str | Path) -> Maintenance:
+    """Read maintenance windows from a TOML file. Raises :class:`ConfigError`, :class:`MissingFileError`."""
+    return load(path, MAINTENANCE)
+
+
+# -- prices ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SiteEnergy:
+    """Price and carbon intensity of energy at one site, in steps of ``interval_s`` from ``start`` on.
+
+    Without ``start`` the first step begins with the load. One step holds always; more steps must reach to the end of
+    the load unless ``repeat`` lets them start over.
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = FILE_RULES
+
+    site: str
+    price_per_kwh: tuple[float, ...]
+    carbon_g_per_kwh: tuple[float, ...] = ()
+    """Grams of CO2 equivalent; as many as prices, or none."""
+    interval_s: float = 3600.0
+    start: str = ""
+    repeat: bool = False
+
+    def means(self, times: Times, interval_s: float, what: str) -> FloatArray:
+        """[2, T] price and carbon intensity, each the mean over the interval."""
+        price = np.array(self.price_per_kwh, dtype=np.float64)
+        carbon = np.array(self.carbon_g_per_kwh or np.zeros(len(price)), dtype=np.float64)
+        first = _moment(self.start) if self.start else times[0].astype("datetime64[s]")
+        begin = (times.astype("datetime64[s]") - first).astype(np.float64) / self.interval_s
+        end = begin + interval_s / self.interval_s
+        steps = len(price)
+        if steps == 1:
+            return np.repeat([price, carbon], len(times), axis=1)
+        if not self.repeat and (begin.min() < 0 or end.max() > steps * (1 + 1e-12)):
+            last = first + np.timedelta64(round(steps * self.interval_s), "s")
+            raise InputError(
+                f"{what}: its {steps} steps last from {first} to {last}, the load from {times[0]} to "
+                f"{times[-1] + np.timedelta64(round(interval_s), 's')}; allowed: steps for all of the load, or repeat"
+            )
+        return np.stack([_mean_of_steps(values, begin, end) for values in (price, carbon)])
+
+
+def _mean_of_steps(values: FloatArray, begin: FloatArray, end: FloatArray) -> FloatArray:
+    """Mean over ``begin``..``end`` (in steps) of a step function that starts over after its last step."""
+    total = np.concatenate([[0.0], np.cumsum(values)])
+
+    def integral(at: FloatArray) -> FloatArray:
+        lap, rest = np.divmod(at, len(values))
+        return np.asarray(lap * total[-1] + np.interp(rest, np.arange(len(total)), total))
+
+    return (integral(end) - integral(begin)) / (end - begin)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prices:
+    """What is minimised in place of watts: money for energy, machines and carbon.
+
+    Cost of an interval of dt hours: ``sum machines * dt * (power_kw * (price + lambda * carbon) + machine + lambda *
+    embodied)``, with lambda = ``carbon_price_per_kg`` and the site's price and carbon intensity of the interval.
+    Raises :class:`ConfigError` with every fault.
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = FILE_RULES
+
+    energy: tuple[SiteEnergy, ...]
+    sites: Mapping[str, str] = field(default_factory=dict)
+    """Server type -> site; may be left out where there is one site."""
+    currency: str = "EUR"
+    carbon_price_per_kg: float = 0.0
+    machine_cost_per_hour: Mapping[str, float] = field(default_factory=dict)
+    """Server type -> amortised cost of a machine that is on, beside its energy."""
+    embodied_carbon_g_per_hour: Mapping[str, float] = field(default_factory=dict)
+    """Server type -> carbon of making a machine, amortised over the hours it is on."""
+    name: str = "prices"
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    def over(self, servers: Sequence[str], times: Times, interval_s: float) -> Costs:
+        """The prices of every server type in every interval of ``interval_s`` seconds from ``times`` [T] on.
+
+        Raises:
+            UnknownNameError: a server type without site, a site without energy, or a name that is no server type.
+            InputError: a series that does not last as long as the load, or energy that costs nothing or less in some
+                interval (then no plan would be the cheapest).
+        """
+        validate(PRICES, self)
+        sites = [series.site for series in self.energy]
+        for what, named in (
+            ("sites", self.sites),
+            ("machine_cost_per_hour", self.machine_cost_per_hour),
+            ("embodied_carbon_g_per_hour", self.embodied_carbon_g_per_hour),
+        ):
+            for server in named:
+                if server not in servers:
+                    raise UnknownNameError.of(f"server in {what} of {self.name!r}", server, servers)
+        series = [s.means(times, interval_s, f"{self.name!r}, energy of site {s.site!r}") for s in self.energy]
+        place = []
+        for server in servers:
+            site = self.sites.get(server, sites[0] if len(sites) == 1 else None)
+            if site is None:
+                raise UnknownNameError.of(f"site in {self.name!r} of server", server, self.sites)
+            if site not in sites:
+                raise UnknownNameError.of(f"site in {self.name!r} of server {server!r}:", site, sites)
+            place.append(sites.index(site))
+        price, carbon = np.stack([series[k] for k in place], axis=2)
+        costs = Costs(
+            currency=self.currency,
+            carbon_price_per_kg=float(self.carbon_price_per_kg),
+            price_per_kwh=price,
+            carbon_g_per_kwh=carbon,
+            machine_per_hour=np.array([self.machine_cost_per_hour.get(s, 0.0) for s in servers], dtype=np.float64),
+            embodied_g_per_hour=np.array(
+                [self.embodied_carbon_g_per_hour.get(s, 0.0) for s in servers], dtype=np.float64
+            ),
+        )
+        worth = costs.watt_cost(1.0)
+        if (worth <= 0).any():
+            t, h = np.argwhere(worth <= 0)[0].tolist()
+            raise InputError(
+                f"{self.name!r}: energy for {servers[h]} costs {_WATTS_PER_KW * worth[t, h]:g} {self.currency} "
+                f"per kWh, carbon included, at {times[t]}; allowed: more than 0"
+            )
+        return costs
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Costs:
+    """Prices of H server types over T intervals; read-only."""
+
+    currency: str
+    carbon_price_per_kg: float
+    price_per_kwh: FloatArray
+    """[T, H]."""
+    carbon_g_per_kwh: FloatArray
+    """[T, H]."""
+    machine_per_hour: FloatArray
+    """[H]."""
+    embodied_g_per_hour: FloatArray
+    """[H]."""
+
+    def watt_cost(self, hours: float) -> FloatArray:
+        """[T, H] cost of a watt for ``hours``, its carbon included."""
+        per_kwh = self.price_per_kwh + self.carbon_price_per_kg * self.carbon_g_per_kwh / _GRAMS_PER_KG
+        return hours / _WATTS_PER_KW * per_kwh
+
+    def machine_cost(self, hours: float) -> FloatArray:
+        """[T, H] cost of a machine that is on for ``hours``, beside its energy."""
+        per_hour = self.machine_per_hour + self.carbon_price_per_kg * self.embodied_g_per_hour / _GRAMS_PER_KG
+        return np.broadcast_to(hours * per_hour, self.price_per_kwh.shape).copy()
+
+    def money(self, watts: FloatArray, machines: npt.NDArray[Any], hours: float) -> FloatArray:
+        """[T] money for ``watts`` and ``machines`` [T, H] over ``hours``; the price of carbon is not in it."""
+        spent = watts / _WATTS_PER_KW * self.price_per_kwh + machines * self.machine_per_hour
+        return np.asarray(hours * spent.sum(axis=1))
+
+    def carbon_kg(self, watts: FloatArray, machines: npt.NDArray[Any], hours: float) -> FloatArray:
+        """[T] carbon, of energy and of the making of machines."""
+        grams = watts / _WATTS_PER_KW * self.carbon_g_per_kwh + machines * self.embodied_g_per_hour
+        return np.asarray(hours * grams.sum(axis=1) / _GRAMS_PER_KG)
+
+    def at(self, intervals: npt.NDArray[np.int64]) -> Costs:
+        """Some of the intervals."""
+        return replace(
+            self, price_per_kwh=self.price_per_kwh[intervals], carbon_g_per_kwh=self.carbon_g_per_kwh[intervals]
+        )
+
+
+def _price_faults(form: Prices) -> Iterator[Fault]:
+    for i, series in enumerate(form.energy):
+        at = f"energy[{i}]"
+        if not series.price_per_kwh:
+            yield Fault(f"{at}.price_per_kwh", "is empty; allowed is at least one price")
+        if series.carbon_g_per_kwh and len(series.carbon_g_per_kwh) != len(series.price_per_kwh):
+            yield Fault(
+                f"{at}.carbon_g_per_kwh",
+                f"has {len(series.carbon_g_per_kwh)} entries; allowed are as many as prices, "
+                f"{len(series.price_per_kwh)}, or none",
+            )
+        if series.start:
+            yield from _time_fault(f"{at}.start", series.start)
+    names = [series.site for series in form.energy]
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            yield Fault(f"energy[{i}].site", f"repeats {name!r}")
+
+
+PRICES: FileKind[Prices] = FileKind(
+    name="prices",
+    form=Prices,
+    catalog=Path(__file__).parent / "catalog" / "prices",
+    build=lambda form, _: form,
+    bounds={
+        "energy[].price_per_kwh[]": Bound(-1e6, 1e6),
+        "energy[].carbon_g_per_kwh[]": Bound(0.0, 1e6),
+        "energy[].interval_s": Bound(1.0, 1e9),
+        "carbon_price_per_kg": Bound(0.0, 1e6),
+        "machine_cost_per_hour{}": Bound(0.0, 1e6),
+        "embodied_carbon_g_per_hour{}": Bound(0.0, 1e9),
+    },
+    rules=_price_faults,
+    unsourced=frozenset(
+        {"energy", "sites", "carbon_price_per_kg", "machine_cost_per_hour", "embodied_carbon_g_per_hour"}
+    ),
+    filled=("energy",),
+)
+
+
+def load_prices(path: str | Path) -> Prices:
+    """Read prices from a TOML file. Raises :class:`ConfigError`, :class:`MissingFileError`."""
+    return load(path, PRICES)
+
+
+KINDS: tuple[FileKind[Any], ...] = (MAINTENANCE, PRICES)
