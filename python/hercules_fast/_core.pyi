@@ -20,6 +20,7 @@ __all__ = [
     "embedding_bag",
     "embedding_bag_collection",
     "max_load_system",
+    "provision_linear",
     "provision_whole",
     "read_seconds",
     "search",
@@ -297,6 +298,19 @@ def draw_queries(
     segment: int = 0,
     segments: int = 1,
 ) -> tuple[_F64, _I64]: ...
+def provision_linear(
+    qps: _F64,
+    power_w: _F64,
+    row_type: _I64,
+    types: int,
+    demand: _F64,
+    stock: _I64,
+    penalty: _F64 | None = None,
+    watt_cost: _F64 | None = None,
+    machine_cost: _F64 | None = None,
+    threads: int | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> tuple[dict[str, Any], bool]: ...
 def provision_whole(
     qps: _F64,
     power_w: _F64,

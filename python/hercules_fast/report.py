@@ -245,7 +245,10 @@ def _plan_blocks(plan: Plan) -> list[str]:
         _lines("Stock that binds", plan.binding_stock() or ("none: every type has servers left in every interval",)),
         _lines("Not to be used", plan.drained),
         _lines("Minimum footprints that cost something", plan.binding_minimum()),
-        _lines("LOAD THAT IS NOT SERVED", plan.shortfall()),
+        _lines(
+            "LOAD THAT IS NOT SERVED" if plan.shed_qps.any() else "HEADROOM THAT IS NOT THERE (all load is served)",
+            plan.shortfall(),
+        ),
         _lines("Short if every server did only the lower end of its QPS interval", plan.lower_end()),
     ]
 

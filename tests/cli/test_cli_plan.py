@@ -76,7 +76,7 @@ def test_json_is_one_document_and_figures_are_written(fleet_file, profiled, tmp_
     assert err == ""
     assert document["requirements_met"] is True
     assert document["run"]["seed"] == 3
-    assert document["plan"]["headroom"] == 0.2
+    assert document["plan"]["headroom"] == [0.2, 0.2]
     assert document["directory"] == str(tmp_path / "a" / "b")
     assert names(tmp_path / "a" / "b") == FILES | FIGURES
 
@@ -112,7 +112,7 @@ def test_load_beyond_the_stock_is_1_and_says_who_is_short(fleet_file, profiled, 
     load = load_file(tmp_path, wnd=10.0, rmc2=1e6)
     assert plan(fleet_file, "--load", str(load), "--out", str(tmp_path / "run"), "--no-plots") == 1
     text = " ".join(capsys.readouterr().out.split())
-    assert "LOAD THAT IS NOT SERVED rmc2: short in 6 of 6 intervals" in text
+    assert "LOAD THAT IS NOT SERVED rmc2: load is shed in 6 of 6 intervals" in text
     saved = Plan.load(tmp_path / "run" / "plan.json")
     assert np.all(saved.shed_qps[:, 1] > 0)
     assert np.all(saved.shed_qps[:, 0] == 0)

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from hercules_fast.cli import main
-from hercules_fast.provisioning import Plan
+from hercules_fast.errors import InterruptedRun
+from hercules_fast.provisioning import Plan, timeline
+from hercules_fast.provisioning.inverse import some_intervals
 from tests import small_plans
 
 STOCK = ",".join(f"{name}={count}" for name, count in small_plans.STOCK.items())
@@ -238,6 +240,36 @@ def test_wishes_reach_the_plan(files, capsys) -> None:
     assert "headroom 10% to 20% by workload" in out
     assert "Not to be used" in out
     assert "EUR, " in out
+
+
+def test_without_baselines(files, capsys) -> None:
+    assert provision(files, "--no-baselines", "--json") == 0
+    plan = Plan.from_dict(json.loads(capsys.readouterr().out))
+    assert plan.baselines == {}
+    assert plan.greedy_order_spread is plan.oblivious_spread is None
+    assert provision(files, "--no-baselines") == 0
+    assert "against" not in capsys.readouterr().out
+
+
+def test_ctrl_c_saves_the_intervals_done(files, monkeypatch, capsys) -> None:
+    """The solver is stopped after ten intervals."""
+    original = timeline.solve_linear
+
+    def stopped(problem):
+        part = original(some_intervals(problem, np.arange(10)))
+        raise InterruptedRun("stopped after 10 of 48 intervals", part)
+
+    monkeypatch.setattr(timeline, "solve_linear", stopped)
+    assert provision(files, "--out", str(files / "plan.json"), "--minimum", "old:rank=1") == 130
+    assert not (files / "plan.json").exists()
+    plan = Plan.load(files / "plan.partial.json")
+    assert len(plan.times) == 10
+    assert plan.is_covered
+    assert any("stopped after 10 of 48 intervals" in note for note in plan.notes)
+    monkeypatch.setattr(timeline, "solve_linear", original)
+    assert provision(files, "--out", str(files / "plan.json"), "--minimum", "old:rank=1", "--quiet") == 0
+    whole = Plan.load(files / "plan.json")
+    assert plan.servers_on.tolist() == whole.servers_on[:10].tolist()
 
 
 def test_headroom_of_the_day_before(files, capsys) -> None:

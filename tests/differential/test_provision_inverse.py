@@ -161,6 +161,40 @@ def test_purchase_refuses_by_name() -> None:
         cheapest_purchase(none, {"old": 1.0})
 
 
+def plain_purchase(problem: Problem, price) -> float:
+    """Cost of the cheapest fractional purchase: every interval, every pair, no scaling, straight to HiGHS."""
+    import highspy
+
+    highs = highspy.Highs()
+    highs.setOptionValue("output_flag", False)
+    n_h, n_w, n_t = problem.n_servers, problem.n_workloads, problem.n_intervals
+    for cost in price:
+        highs.addVar(0.0, highspy.kHighsInf)
+        highs.changeColCost(highs.numVariables - 1, cost)
+    for t in range(n_t):
+        first = highs.numVariables
+        highs.addVars(n_h * n_w, np.zeros(n_h * n_w), np.where(problem.qps > 0, highspy.kHighsInf, 0.0).ravel())
+        for w in range(n_w):
+            at = (first + np.arange(n_h) * n_w + w).astype(np.int32)
+            highs.addRow(problem.demand_qps[t, w], highspy.kHighsInf, n_h, at, problem.qps[:, w].copy())
+        for h in range(n_h):
+            at = np.append(first + h * n_w + np.arange(n_w), h).astype(np.int32)
+            values = np.append(np.ones(n_w), -1.0)
+            highs.addRow(-highspy.kHighsInf, float(problem.stocks[t, h]), n_w + 1, at, values)
+    highs.run()
+    assert highs.getModelStatus() == highspy.HighsModelStatus.kOptimal
+    return highs.getInfo().objective_function_value
+
+
+@given(problems(max_intervals=5), st.integers(0, 2**32))
+def test_the_bound_of_a_purchase_is_the_linear_optimum_over_all_intervals(problem, seed) -> None:
+    if not coverable(problem):
+        return
+    price = np.random.default_rng(seed).uniform(1, 9, problem.n_servers)
+    bought = cheapest_purchase(problem, dict(zip(problem.servers, price.tolist(), strict=True)))
+    assert bought.bound == pytest.approx(plain_purchase(problem, price), rel=1e-6, abs=1e-6)
+
+
 def enumerated(problem: Problem, price, most: int) -> float:
     """Cost of the cheapest whole purchase by trying all of up to ``most`` machines per type, exactly covered or not."""
     best = math.inf
@@ -241,8 +275,11 @@ def test_one_more_by_hand() -> None:
     assert new.price == pytest.approx([300.0, 0.0])
     assert new.saved == pytest.approx([300.0, 0.0])
     assert not old.saved.any()
-    assert new.explain(0) == (
-        "new: saves 300 W at peak (price 300); saves 300 W summed over the intervals without shed load"
+    assert new.explain(0, 2.0) == (
+        "new: saves 300 W at peak (price 300); saves 0.6 kWh over the intervals without shed load"
+    )
+    assert new.explain(0, 2.0, "EUR") == (
+        "new: saves 300 EUR an interval at peak (price 300); saves 300 EUR over the intervals without shed load"
     )
 
 
@@ -252,7 +289,7 @@ def test_one_more_serves_what_is_shed() -> None:
     assert new.served_qps.tolist() == [[0.0, 100.0]]
     assert not new.saved.any()
     assert not old.served_qps.any()
-    assert new.explain(0).startswith("new: serves 100 q/s at peak that are shed without it; saves 0 W summed")
+    assert new.explain(0, 1.0).startswith("new: serves 100 q/s at peak that are shed without it; saves 0 kWh")
 
 
 @given(problems(max_stock=8))

@@ -96,6 +96,8 @@ def test_spread_over_draws() -> None:
         (lambda: oblivious(TWO, draw="all"), "draw: 'all'; allowed: 'random', 'proportional'"),
         (lambda: oblivious(TWO, types="some"), "types: 'some'; allowed: 'eligible', 'all'"),
         (lambda: Policy(greedy_start="later"), "policy.greedy_start: 'later'; allowed: 'scratch', 'previous'"),
+        (lambda: Policy(baselines="greedy"), "policy.baselines: 'greedy'; allowed: any of 'greedy', 'oblivious'"),
+        (lambda: Policy(baselines=("random",)), "allowed: any of 'greedy', 'oblivious'"),
         (lambda: Policy(oblivious_draw=3), "policy.oblivious_draw: 3; allowed: 'random', 'proportional'"),
     ],
 )

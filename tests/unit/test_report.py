@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from hercules_fast.provisioning import Policy, provision
 from hercules_fast.report import (
     WIDTH,
     mapping_text,
@@ -93,6 +94,16 @@ def test_shed_load_and_uncovered_baselines_are_named() -> None:
     for name, baseline in run.plan.baselines.items():
         assert f"{name} does not cover the load in {int((~baseline.covers).sum())} of 48 intervals" in text
     assert "LOAD THAT IS NOT SERVED" not in plan_text(small_plans.run())
+
+
+def test_missing_headroom_is_not_called_missing_load() -> None:
+    """88 % more load than in the small plan eats headroom only."""
+    plan = provision(small_plans.table(), small_plans.load(1.88), small_plans.STOCK, Policy(headroom=0.1))
+    assert plan.headroom_short_qps.any()
+    assert not plan.shed_qps.any()
+    text = provision_text(plan)
+    assert "HEADROOM THAT IS NOT THERE (all load is served)" in text
+    assert "NOT SERVED" not in text
 
 
 def test_workloads_out_of_reach_are_named() -> None:

@@ -18,10 +18,11 @@ from hercules_fast.cli.common import (
     emit_json,
     headroom,
     name_list,
+    save_partial,
     say,
 )
 from hercules_fast.cli.inputs import fleet_files, fleet_from
-from hercules_fast.errors import InputError
+from hercules_fast.errors import InputError, InterruptedRun
 
 if TYPE_CHECKING:
     from hercules_fast.provisioning import Plan, Policy
@@ -63,6 +64,7 @@ def add_parser(verbs: Verbs) -> None:
         "--minimum", type=name_list, metavar="SERVER:WORKLOAD=N,...", help="machines that are on, needed or not"
     )
     wishes.add_argument("--maintenance", metavar="FILE", help="windows in which servers are out of use (TOML)")
+    wishes.add_argument("--no-baselines", action="store_true", help="compare with nothing: quicker for large fleets")
     wishes.add_argument("--prices", metavar="FILE", help="energy, carbon and machines: cost instead of watts (TOML)")
 
     ask = parser.add_argument_group("inverse questions, answered instead of printing the plan")
@@ -115,7 +117,12 @@ def run(args: argparse.Namespace) -> int:
     policy = _policy(args)
     prices = None if args.machine_price is None else _numbers("--machine-price", args.machine_price, _price)
     load = read_load_csv(args.load, workloads=table.workloads)
-    plan = provision(table, load, stock, policy=policy)
+    try:
+        plan = provision(table, load, stock, policy=policy)
+    except InterruptedRun as stop:
+        if out is not None and out.suffix in (".json", ".csv"):
+            save_partial(stop.partial, out.with_name(f"{out.stem}.partial{out.suffix}"))
+        raise
     answer = None if args.what_if is None else _answer(plan, args.what_if, args.grow, prices)
     _write(plan, out, args.at, plot)
     if args.json:
@@ -140,6 +147,7 @@ def _check_questions(args: argparse.Namespace) -> None:
 
 def _policy(args: argparse.Namespace) -> Policy:
     from hercules_fast.provisioning import Policy, load_maintenance, load_prices
+    from hercules_fast.provisioning.policy import BASELINES
 
     drain = [_pair(item) if ":" in item else item for item in args.drain]
     minimum = {}
@@ -154,6 +162,7 @@ def _policy(args: argparse.Namespace) -> Policy:
         minimum=minimum,
         maintenance=None if args.maintenance is None else load_maintenance(args.maintenance),
         prices=None if args.prices is None else load_prices(args.prices),
+        baselines=() if args.no_baselines else BASELINES,
         seed=args.seed,
     )
 
@@ -178,9 +187,9 @@ def _answer(
         document |= {"fractional": dict(bought.fractional)}
         document |= {"intervals": [f"{plan.times[t]}Z" for t in bought.intervals]}
         return bought.explain(), document
-    unit = "W" if plan.costs is None else plan.costs.currency
+    currency = None if plan.costs is None else plan.costs.currency
     worth = one_more_server(problem, minimum=minimum)
-    document |= {"unit": unit, "peak": f"{plan.times[plan.peak]}Z"}
+    document |= {"unit": currency or "W", "hours": plan.hours, "peak": f"{plan.times[plan.peak]}Z"}
     document["servers"] = {
         more.server: {
             "price_at_peak": more.price[plan.peak],
@@ -191,7 +200,7 @@ def _answer(
         }
         for more in worth
     }
-    return "\n".join(more.explain(plan.peak, unit) for more in worth), document
+    return "\n".join(more.explain(plan.peak, plan.hours, currency) for more in worth), document
 
 
 def _write(plan: Plan, out: Path | None, at: str | None, plot: Path | None) -> None:

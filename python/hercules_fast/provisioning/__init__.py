@@ -16,6 +16,7 @@ from hercules_fast.provisioning.inverse import (
     one_more_server,
 )
 from hercules_fast.provisioning.linear import solve_linear
+from hercules_fast.provisioning.network import solve_network
 from hercules_fast.provisioning.operations import (
     Maintenance,
     Prices,
@@ -30,12 +31,15 @@ from hercules_fast.provisioning.problem import Problem
 from hercules_fast.provisioning.relaxed import LinearSolution
 from hercules_fast.provisioning.replicas import replicas_yaml
 from hercules_fast.provisioning.scale import largest_scale
+from hercules_fast.provisioning.solvers import CrossCheck, solve_program
+from hercules_fast.provisioning.solving import Solution, solve
 from hercules_fast.provisioning.timeline import provision
 
 __all__ = [
     "Assignment",
     "Baseline",
     "ConstrainedSolution",
+    "CrossCheck",
     "Evolution",
     "FailureDomains",
     "FairShare",
@@ -53,6 +57,7 @@ __all__ = [
     "Purchase",
     "Savings",
     "SiteEnergy",
+    "Solution",
     "Switching",
     "Window",
     "cheapest_purchase",
@@ -68,8 +73,11 @@ __all__ = [
     "price_bound",
     "provision",
     "replicas_yaml",
+    "solve",
     "solve_constrained",
     "solve_linear",
+    "solve_network",
+    "solve_program",
     "whole_bound",
     "whole_machines",
     "workload_evolution",

@@ -34,6 +34,8 @@ _MOST_COLUMNS_UNASKED = 200_000
 # Plans tried to make a whole purchase cheaper.
 _MOST_TRIALS = 400
 _TRIALS_UNASKED = 24
+# Server types named in a line of text.
+_NAMED = 6
 # A factor this near 1 is feasible: the solver's own tolerance.
 _FEASIBLE = 1.0 - 1e-9
 
@@ -64,7 +66,10 @@ class Growth:
         when = f"interval {self.interval}" if times is None else str(times[self.interval])
         if not self.rest_fits:
             return f"{whose} cannot be made small enough: the rest alone is not covered at {when}"
-        ends = f", where {', '.join(self.binding)} end{'s' if len(self.binding) == 1 else ''}" if self.binding else ""
+        names = ", ".join(self.binding[:_NAMED]) + (
+            f" and {n - _NAMED} more" if (n := len(self.binding)) > _NAMED else ""
+        )
+        ends = f", where {names} end{'s' if n == 1 else ''}" if self.binding else ""
         return f"{whose} may be {self.factor:.4g} times what it is; the limit is reached at {when}{ends}"
 
 
@@ -369,7 +374,7 @@ def _group_of(problem: Problem, h: int, w: int) -> int:
 
 def _first_short(problem: Problem, machines: IntArray, intervals: Sequence[int]) -> tuple[int, float] | None:
     """The workload that misses most of its demand in whole machines, as a part of it, and how many q/s; None: none."""
-    part = _part(problem, np.asarray(intervals, dtype=np.int64), machines)
+    part = some_intervals(problem, np.asarray(intervals, dtype=np.int64), machines)
     short = shortfall_qps(part.demand_qps, whole_machines(part, solve_linear(part)).per_workload(part.qps))
     if not short.any():
         return None
@@ -378,7 +383,7 @@ def _first_short(problem: Problem, machines: IntArray, intervals: Sequence[int])
     return int(w), float(short[t, w])
 
 
-def _part(problem: Problem, intervals: npt.NDArray[np.int64], more: IntArray | None = None) -> Problem:
+def some_intervals(problem: Problem, intervals: npt.NDArray[np.int64], more: IntArray | None = None) -> Problem:
     """Some intervals, with ``more`` [H] machines of each type."""
     stock = problem.stock if problem.stock.ndim == 1 else problem.stock[intervals]
     return dataclasses.replace(
@@ -405,14 +410,21 @@ class OneMore:
     served_qps: FloatArray
     """[T, W] load that it lets be served."""
 
-    def explain(self, peak: int, unit: str = "W") -> str:
-        """One line of text; ``peak`` is the interval that counts most."""
+    def explain(self, peak: int, hours: float, currency: str | None = None) -> str:
+        """One line of text; ``peak`` is the interval that counts most, ``hours`` the length of one.
+
+        ``currency`` is that of the prices under which was planned; None: watts were minimised.
+        """
+        unit = "W" if currency is None else f"{currency} an interval"
+        total = (
+            f"{self.saved.sum() * hours / 1000:.6g} kWh" if currency is None else f"{self.saved.sum():.6g} {currency}"
+        )
         served = self.served_qps.sum(axis=1)
         if served[peak] > 0:
             words = f"{self.server}: serves {served[peak]:.6g} q/s at peak that are shed without it"
         else:
             words = f"{self.server}: saves {self.saved[peak]:.6g} {unit} at peak (price {self.price[peak]:.6g})"
-        return f"{words}; saves {self.saved.sum():.6g} {unit} summed over the intervals without shed load"
+        return f"{words}; saves {total} over the intervals without shed load"
 
 
 def one_more_server(
@@ -432,7 +444,7 @@ def one_more_server(
         saved, served = np.zeros(rest.n_intervals), np.zeros(rest.demand_qps.shape)
         at = np.flatnonzero(u > 0)
         if len(at):
-            more = solve_linear(_part(rest, at, (np.arange(rest.n_servers) == h).astype(np.int64)))
+            more = solve_linear(some_intervals(rest, at, (np.arange(rest.n_servers) == h).astype(np.int64)))
             both = np.asarray(~linear.shed_qps[at].any(axis=1) & ~more.shed_qps.any(axis=1))
             saved[at] = np.where(both, np.maximum(linear.objective_w[at] - more.objective_w, 0.0), 0.0)
             served[at] = np.where(both[:, None], 0.0, linear.shed_qps[at] - more.shed_qps)

@@ -23,6 +23,7 @@ LEAST_BASE = 0.05
 """Share of a workload's peak below which its growth or forecast error is not taken for headroom."""
 MOST_HEADROOM = 1.0
 """Largest headroom that is taken from a load without asking."""
+BASELINES = ("greedy", "oblivious")
 RANKS = ("efficiency", "qps")
 NAMED_ORDERS = ("given", "largest")
 STARTS = ("scratch", "previous")
@@ -54,6 +55,8 @@ class Policy:
     maintenance: Maintenance | None = None
     prices: Prices | None = None
     """What is minimised in place of watts."""
+    baselines: Sequence[str] = BASELINES
+    """What the plan is compared with; () for nothing, which saves time on large fleets."""
     seed: int = 0
     """Of the oblivious baseline and of the sampled workload orders."""
     greedy_rank: str = "efficiency"
@@ -99,6 +102,10 @@ class Policy:
                 raise InputError(f"policy.greedy_order: {self.greedy_order!r}; allowed: {words}")
         else:
             object.__setattr__(self, "greedy_order", tuple(self.greedy_order))
+        if isinstance(self.baselines, str) or not set(self.baselines) <= set(BASELINES):
+            words = ", ".join(map(repr, BASELINES))
+            raise InputError(f"policy.baselines: {self.baselines!r}; allowed: any of {words}")
+        object.__setattr__(self, "baselines", tuple(dict.fromkeys(self.baselines)))
         _whole("order_samples", self.order_samples, 100_000)
         self._check_drain()
         self._check_minimum()

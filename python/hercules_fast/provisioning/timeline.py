@@ -10,12 +10,12 @@ from typing import Protocol
 
 import numpy as np
 
-from hercules_fast.errors import DTypeError, InputError, InternalError, UnknownNameError
+from hercules_fast.errors import DTypeError, InputError, InternalError, InterruptedRun, UnknownNameError
 from hercules_fast.provisioning.assignment import Assignment
 from hercules_fast.provisioning.baselines import greedy, greedy_order_spread, oblivious, oblivious_spread
 from hercules_fast.provisioning.footprint import footprint_cost, with_footprint, without_footprint
 from hercules_fast.provisioning.integer import whole_machines
-from hercules_fast.provisioning.inverse import largest_growth, relaxations
+from hercules_fast.provisioning.inverse import largest_growth, relaxations, some_intervals
 from hercules_fast.provisioning.linear import solve_linear
 from hercules_fast.provisioning.operations import Costs
 from hercules_fast.provisioning.plan import Plan
@@ -71,6 +71,7 @@ def provision(table: EfficiencySource, load: LoadTrace, stock: Mapping[str, int]
         UnknownNameError: a workload of the load, or a server or workload of stock or policy, that is not known.
         InputError: a count, load, price or table entry that is out of range; the message names it.
         SolverError: the linear-programming solver ended without an answer.
+        InterruptedRun: Ctrl-C; ``partial`` is the plan of the intervals done, without baselines.
     """
     policy = policy or Policy()
     servers, counts = _checked_stock(stock, table.servers)
@@ -90,7 +91,15 @@ def provision(table: EfficiencySource, load: LoadTrace, stock: Mapping[str, int]
         load, scaling = scale_load(load, best, counts, servers, policy.peak_share, headroom, policy.reference_server)
         notes.append(scaling)
     case = _Case.of(choices, load, servers, counts, headroom, policy)
-    linear = solve_linear(case.rest)
+    stopped = None
+    try:
+        linear = solve_linear(case.rest)
+    except InterruptedRun as stop:
+        if stop.partial is None:
+            raise
+        stopped, linear = stop, stop.partial
+        case = case.first(len(linear.bound_w))
+        notes.append(f"{stop}: the intervals after that are not planned")
     whole = whole_machines(case.rest, linear)
     if linear.resolved:
         worst = float(np.abs(linear.gap).max())
@@ -101,6 +110,8 @@ def provision(table: EfficiencySource, load: LoadTrace, stock: Mapping[str, int]
     _verify(case.problem, fractional, whole)
     _verify_bound(linear)
     plan = _plan(case, linear, fractional, whole, drained, tuple(notes))
+    if stopped is not None:
+        raise InterruptedRun(str(stopped), plan)
     return _with_baselines(plan, case, policy)
 
 
@@ -150,6 +161,17 @@ class _Case:
         minimum = _minimum_of(policy, problem)
         rest = without_footprint(problem, minimum)
         return cls(problem, rest, minimum, choices, load, headroom, costs, policy.estimate)
+
+    def first(self, n: int) -> _Case:
+        """The first ``n`` intervals."""
+        part = np.arange(n)
+        return dataclasses.replace(
+            self,
+            problem=some_intervals(self.problem, part),
+            rest=some_intervals(self.rest, part),
+            load=dataclasses.replace(self.load, times=self.load.times[:n], qps=np.asarray(self.load.qps)[:n]),
+            costs=None if self.costs is None else self.costs.at(part),
+        )
 
 
 def _drained(
@@ -274,17 +296,17 @@ def _plan(
 
 def _with_baselines(plan: Plan, case: _Case, policy: Policy) -> Plan:
     """``plan`` beside what other schedulers do with the same stock, the same demand and the same minimum footprint."""
-    rest, last = case.rest, policy.last_machine
-    bases = (
-        greedy(rest, policy.greedy_order, policy.greedy_rank, start=policy.greedy_start, last=last),
-        oblivious(rest, policy.seed, draw=policy.oblivious_draw, types=policy.oblivious_types, last=last),
-    )
-    by_order = by_draw = None
-    samples = policy.order_samples
-    if samples:
-        by_order = greedy_order_spread(rest, plan.peak, policy.greedy_rank, samples, policy.seed, last)
-    if samples and policy.oblivious_draw == "random":
-        by_draw = oblivious_spread(rest, plan.peak, samples, policy.seed, types=policy.oblivious_types, last=last)
+    rest, last, samples = case.rest, policy.last_machine, policy.order_samples
+    bases, by_order, by_draw = [], None, None
+    if "greedy" in policy.baselines:
+        bases.append(greedy(rest, policy.greedy_order, policy.greedy_rank, start=policy.greedy_start, last=last))
+        if samples:
+            by_order = greedy_order_spread(rest, plan.peak, policy.greedy_rank, samples, policy.seed, last)
+    if "oblivious" in policy.baselines:
+        types = policy.oblivious_types
+        bases.append(oblivious(rest, policy.seed, draw=policy.oblivious_draw, types=types, last=last))
+        if samples and policy.oblivious_draw == "random":
+            by_draw = oblivious_spread(rest, plan.peak, samples, policy.seed, types=types, last=last)
     machines, watts = int(case.minimum.sum()), float((case.minimum * case.problem.power_w).sum())
     return dataclasses.replace(
         plan,

@@ -111,7 +111,7 @@ pub fn serve(simplex: &mut Simplex, u: &[f64]) {
             short -= taken * column.qps;
         }
     }
-    simplex.forest.set_flows(&simplex.needed);
+    simplex.refresh();
 }
 
 fn replace(simplex: &mut Simplex, leaving: u32, enter: &Variable, flow: f64) {

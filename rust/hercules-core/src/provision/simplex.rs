@@ -32,6 +32,8 @@ pub struct Simplex {
     pub cost_scale: f64,
     /// Steps taken so far.
     pub steps: u64,
+    /// Whether no step has been taken since the flows were computed afresh.
+    fresh: bool,
     candidates: Vec<u32>,
     next_block: usize,
     ratio: Vec<f64>,
@@ -47,6 +49,7 @@ impl Simplex {
             penalty,
             cost_scale,
             steps: 0,
+            fresh: false,
             candidates: Vec::new(),
             next_block: 0,
             ratio: vec![0.0; n],
@@ -82,10 +85,16 @@ impl Simplex {
         Ok(())
     }
 
+    /// All flows afresh from stock and demand.
+    pub fn refresh(&mut self) {
+        self.forest.set_flows(&self.needed);
+        self.fresh = true;
+    }
+
     fn count_step(&mut self, control: &Control) -> Result<()> {
         self.steps += 1;
         if self.steps % REFRESH as u64 == 0 {
-            self.forest.set_flows(&self.needed);
+            self.refresh();
             if control.cancelled() {
                 return Err(Error::Cancelled);
             }
@@ -114,6 +123,7 @@ impl Simplex {
             return Err(Error::Internal("provisioning: a step of the simplex method has no end".into()));
         }
         self.forest.advance(step);
+        self.fresh = false;
         self.forest.detach(leaving);
         self.forest.attach(enter, step);
         Ok(step > FLOW_TOL * (1.0 + self.needed[enter.a as usize]))
@@ -326,8 +336,15 @@ impl Simplex {
             self.ratio[self.forest.tree[place] as usize] = 0.0;
         }
         let Some(code) = enter else {
-            return Err(Error::Internal("provisioning: a step of the dual simplex method finds nothing".into()));
+            // Nothing can: the variable is below zero by what rounding has gathered. Once the flows are fresh, it is not.
+            self.forest.attach(&gone, flow);
+            if self.fresh {
+                return Err(Error::Internal("provisioning: a step of the dual simplex method finds nothing".into()));
+            }
+            self.refresh();
+            return Ok(false);
         };
+        self.fresh = false;
         let enter = self.decode(code as u32);
         self.forest.attach(&enter, 0.0);
         self.forest.make_up(&gone, flow);

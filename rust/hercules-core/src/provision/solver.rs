@@ -2,7 +2,7 @@
 
 use super::crash;
 use super::fleet::{Assignment, Fleet, Interval};
-use super::forest::Kind;
+use super::forest::{Kind, Variable};
 use super::pool::Pool;
 use super::pricing::{Best, Columns, Costs};
 use super::simplex::{PRICE_TOL, Simplex};
@@ -19,6 +19,8 @@ const KEEP_WITHIN: f64 = 0.15;
 /// Times that the penalties are raised by [`RAISE`] while less load could be shed.
 const MOST_RAISES: usize = 6;
 const RAISE: f64 = 16.0;
+/// Parts of a stock or a demand that are its rounding.
+const DUST: f64 = 1e-14;
 /// A unit of load that is shed costs this many times the worst cost of serving it.
 const SHED_FACTOR: f64 = 20.0;
 
@@ -143,9 +145,7 @@ impl<'a> Solver<'a> {
             *needed = f64::from(stock);
         }
         simplex.needed[types..].copy_from_slice(interval.demand);
-        let needed = std::mem::take(&mut simplex.needed);
-        simplex.forest.set_flows(&needed);
-        simplex.needed = needed;
+        simplex.refresh();
         simplex.dual(control)?;
         Ok(simplex)
     }
@@ -204,7 +204,7 @@ impl<'a> Solver<'a> {
         let u: Vec<f64> = (0..types as u32).map(|h| shed_only.price(h).max(0.0)).collect();
         let mut v = interval.penalty.to_vec();
         self.columns.lower_to_prices(&Costs::none(), &u, &mut v);
-        (0..v.len()).all(|w| v[w] >= shed_only.price((types + w) as u32) * (1.0 - 1e-9) - 1e-12 * interval.penalty[w])
+        (0..v.len()).all(|w| v[w] >= shed_only.price((types + w) as u32) * (1.0 - 1e-9) - 1e-15 * interval.penalty[w])
     }
 
     fn read(
@@ -218,11 +218,16 @@ impl<'a> Solver<'a> {
         let fleet = self.fleet();
         let types = fleet.types();
         let mut pairs: Vec<(u32, u32, f64)> = Vec::new();
+        // What rounding leaves of nothing is neither part of a load nor of a stock.
+        let counts = |variable: &Variable, flow: f64| {
+            let [stock, demand] = [variable.a, variable.b].map(|i| simplex.needed[i as usize]);
+            stock > 0.0 && (flow > DUST * stock || flow * variable.qps > DUST * demand)
+        };
         let mut shed = vec![0.0; fleet.workloads()];
         for i in 0..simplex.forest.len() as u32 {
             let (variable, flow) = (simplex.forest.variable(i), simplex.forest.flow(i).max(0.0));
             match variable.kind {
-                Kind::Pair if flow > 0.0 => pairs.push((variable.row, variable.b - types as u32, flow)),
+                Kind::Pair if counts(&variable, flow) => pairs.push((variable.row, variable.b - types as u32, flow)),
                 Kind::Shed => shed[variable.a as usize - types] = flow,
                 Kind::Pair | Kind::Slack => {}
             }

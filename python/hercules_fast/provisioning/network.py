@@ -1,0 +1,78 @@
+"""The linear program of provisioning, solved by the network simplex method of the Rust core (``provision``)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hercules_fast import _core
+from hercules_fast.errors import InterruptedRun
+from hercules_fast.provisioning.assignment import Assignment
+from hercules_fast.provisioning.linear import checked_penalty, first_intervals
+from hercules_fast.provisioning.problem import Problem
+from hercules_fast.provisioning.relaxed import LinearSolution
+
+__all__ = ["solve_network"]
+
+
+def solve_network(
+    problem: Problem,
+    penalty: npt.ArrayLike | None = None,
+    *,
+    threads: int | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> LinearSolution:
+    """Solve every interval of ``problem`` as what it is: a generalised transportation problem.
+
+    ``penalty``: float64 [W] or [T, W], cost per q/s of shed load; left out: least weighted shed goes before cost.
+    ``progress(done, total)`` counts intervals. The same problem gives the same bytes for any ``threads``.
+
+    Raises :class:`InputError` for a penalty, :class:`InterruptedRun` on Ctrl-C with the solution of the intervals that
+    were done one after the other from the first.
+    """
+    given = None if penalty is None else np.ascontiguousarray(checked_penalty(problem, penalty))
+    columns, interrupted = _core.provision_linear(
+        problem.qps,
+        problem.power_w,
+        problem.types,
+        problem.n_servers,
+        problem.demand_qps,
+        np.atleast_2d(problem.stock),
+        given,
+        problem.watt_cost,
+        problem.machine_cost,
+        threads,
+        progress,
+    )
+    if not interrupted:
+        return _solution(problem, columns, problem.n_intervals)
+    solved = columns["solved"]
+    done = int((solved == np.arange(len(solved))).sum())
+    partial = _solution(first_intervals(problem, done), columns, done) if done else None
+    raise InterruptedRun(f"stopped after {done} of {problem.n_intervals} intervals", partial)
+
+
+def _solution(problem: Problem, columns: dict[str, Any], n: int) -> LinearSolution:
+    starts = columns["starts"][: n + 1]
+    places = slice(int(starts[-1]))
+    assignment = Assignment(
+        shape=(n, problem.n_rows, problem.n_workloads),
+        starts=starts,
+        row=columns["row"][places],
+        workload=columns["workload"][places],
+        machines=columns["machines"][places],
+    )
+    return LinearSolution(
+        assignment=assignment,
+        power_w=assignment.total(problem.power_w),
+        shed_qps=columns["shed"][:n],
+        objective_w=columns["objective"][:n],
+        penalty_w_per_qps=columns["penalty"][:n],
+        stock_price_w=columns["stock_price"][:n],
+        load_price_w=columns["load_price"][:n],
+        bound_w=columns["bound"][:n],
+        solver=("network",) * n,
+    )

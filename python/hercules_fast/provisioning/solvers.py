@@ -1,0 +1,118 @@
+"""Which solver answers, and what is done before its answer is believed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from hercules_fast.errors import InputError, InternalError
+from hercules_fast.provisioning.assignment import Assignment
+from hercules_fast.provisioning.linear import solve_linear
+from hercules_fast.provisioning.network import solve_network
+from hercules_fast.provisioning.problem import Problem
+from hercules_fast.provisioning.relaxed import LinearSolution
+
+__all__ = ["CrossCheck", "SolverName", "solve_program"]
+
+SolverName = Literal["auto", "highs", "network"]
+
+# Relative gap of objective and certificate that is left to rounding.
+GAP_TOL = 1e-9
+# Two solvers' optima may differ by this part; HiGHS' own tolerances are wider than ours.
+_AGREE = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CrossCheck:
+    """HiGHS' answer to the dearest interval, beside the network simplex method's."""
+
+    interval: int
+    objective_w: float
+    """HiGHS' objective."""
+    difference: float
+    """(ours - HiGHS') / HiGHS'; 0 where both are 0."""
+
+
+def solve_program(
+    problem: Problem,
+    *,
+    solver: SolverName = "auto",
+    penalty: npt.ArrayLike | None = None,
+    threads: int | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> tuple[LinearSolution, CrossCheck | None]:
+    """The linear optimum of every interval, and with ``solver="auto"`` what the referee says.
+
+    "network": the Rust core. "highs": HiGHS, on a pool of columns where the fleet is large. "auto": the core; intervals
+    whose certificate is more than 1e-9 (relative) off are solved again without a warm start, and by HiGHS if that does
+    not help (they are listed in ``resolved``); then HiGHS solves the dearest interval again as a cross-check.
+
+    Raises :class:`InputError` for an unknown solver or a penalty, :class:`SolverError`, :class:`InternalError` where
+    both optima are certified and yet differ, :class:`InterruptedRun` on Ctrl-C with the intervals done.
+    """
+    if solver not in get_args(SolverName):
+        raise InputError(f"solver: {solver!r}; allowed: {', '.join(map(repr, get_args(SolverName)))}")
+    if solver == "highs":
+        return solve_linear(problem, penalty), None
+    solution = solve_network(problem, penalty, threads=threads, progress=progress)
+    if solver == "network":
+        return solution, None
+    doubtful = tuple(np.flatnonzero(np.abs(solution.gap) > GAP_TOL).tolist())
+    for t in doubtful:
+        alone = problem.interval(t)
+        again = solve_network(alone, _at(penalty, t, problem), threads=1)
+        if abs(again.gap[0]) > GAP_TOL:
+            again = min((again, solve_linear(alone, _at(penalty, t, problem))), key=lambda one: abs(one.gap[0]))
+        solution = _with_interval(solution, t, again)
+    solution = dataclasses.replace(solution, resolved=doubtful)
+    return solution, _cross_check(problem, solution, penalty)
+
+
+def _cross_check(problem: Problem, solution: LinearSolution, penalty: npt.ArrayLike | None) -> CrossCheck:
+    t = int(solution.bound_w.argmax())
+    # Under one set of penalties both answers are one program's optimum.
+    same = solution.penalty_w_per_qps[t]
+    referee = solve_linear(problem.interval(t), same, prices=solution.stock_price_w[t])
+    ours, theirs = float(solution.objective_w[t]), float(referee.objective_w[0])
+    difference = (ours - theirs) / theirs if theirs else ours
+    if abs(difference) > _AGREE and max(abs(solution.gap[t]), abs(referee.gap[0])) <= GAP_TOL:
+        raise InternalError(
+            f"interval {t}: the network simplex method finds an optimum of {ours!r}, HiGHS one of {theirs!r}, and each "
+            "is certified"
+        )
+    return CrossCheck(interval=t, objective_w=theirs, difference=difference)
+
+
+def _at(penalty: npt.ArrayLike | None, t: int, problem: Problem) -> npt.ArrayLike | None:
+    if penalty is None or np.ndim(penalty) == 1:
+        return penalty
+    row: npt.NDArray[np.float64] = np.asarray(penalty)[t]
+    return row
+
+
+def _with_interval(solution: LinearSolution, t: int, one: LinearSolution) -> LinearSolution:
+    """``solution`` with the answer of ``one``, a solution of a single interval, as interval t."""
+    old, new = solution.assignment, one.assignment
+    before, after = slice(old.starts[t]), slice(old.starts[t + 1], None)
+    shift = len(new.row) - int(old.starts[t + 1] - old.starts[t])
+    assignment = Assignment(
+        shape=old.shape,
+        starts=np.concatenate([old.starts[: t + 1], old.starts[t + 1 :] + shift]),
+        row=np.concatenate([old.row[before], new.row, old.row[after]]),
+        workload=np.concatenate([old.workload[before], new.workload, old.workload[after]]),
+        machines=np.concatenate([old.machines[before], new.machines, old.machines[after]]),
+    )
+    changed = {}
+    for name in (
+        *("power_w", "shed_qps", "objective_w", "penalty_w_per_qps", "stock_price_w", "load_price_w", "bound_w"),
+    ):
+        values = getattr(solution, name).copy()
+        values[t] = getattr(one, name)[0]
+        changed[name] = values
+    solver = (*solution.solver[:t], *one.solver, *solution.solver[t + 1 :])
+    return dataclasses.replace(solution, assignment=assignment, solver=solver, **changed)
