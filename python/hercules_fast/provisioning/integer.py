@@ -25,25 +25,24 @@ def whole_machines(
     """Whole machines (int64, sparse) close to ``linear``: stock always holds; what stays uncovered is the least found.
 
     Counts are multiples of ``problem.group``. Weighted shortfall (``linear.penalty_w_per_qps`` times q/s) goes first,
-    cost second. Where the counts of ``linear``, all rounded up, fit into the stock, the cost above the bound is at
-    most that of its fractional places, of which a basic optimum has at most W + H. Where they do not, whole machines
-    may have to be replaced by any number of worse ones, and there is no such bound.
+    cost second. Where the counts of ``linear``, all rounded up, fit into the stock, the cost above the bound is at most
+    that of its fractional places, of which a basic optimum has at most W + H. Where they do not, whole machines may
+    have to be replaced by any number of worse ones, and there is no such bound.
 
     The answer of an interval is a function of that interval alone: the same bytes for any ``threads``.
     ``progress(done, total)`` counts intervals. Raises ``KeyboardInterrupt`` on Ctrl-C.
     """
     columns = _solve(problem, linear, False, threads, progress)
-    return Assignment(
-        shape=linear.assignment.shape, **{k: columns[k] for k in ("starts", "row", "workload", "machines")}
-    )
+    parts = {name: columns[name] for name in ("starts", "row", "workload", "machines")}
+    return Assignment(shape=linear.assignment.shape, **parts)
 
 
 def whole_bound(problem: Problem, linear: LinearSolution, *, threads: int | None = None) -> FloatArray:
     """Lower bound [T], in the units of ``linear.bound_w``, on the objective of any plan in whole machines.
 
     At the stock prices of ``linear`` every workload is a covering knapsack in whole units; the sum of their optima,
-    less the worth of the stock, is the bound (Lagrangean relaxation; Geoffrion, 1974). It lies above
-    ``linear.bound_w`` by what the granularity of the single workloads costs, and tells how near to the best a plan is.
+    less the worth of the stock, is the bound (Lagrangean relaxation; Geoffrion, 1974). It lies above ``linear.bound_w``
+    by what the granularity of the single workloads costs, and tells how near to the best a plan is.
     """
     bound: FloatArray = _solve(problem, linear, True, threads, None)["bound"]
     return bound

@@ -1,4 +1,4 @@
-//! The cheapest way to cover what one workload still misses, with one, two or three more units.
+//! The cheapest way to cover what one workload still misses, with one or two more units.
 
 use super::desk::Item;
 
@@ -28,12 +28,12 @@ struct Entry {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Cover {
     pub cost: f64,
-    items: [u32; 3],
+    items: [u32; 2],
     len: usize,
 }
 
 impl Cover {
-    pub const NONE: Self = Self { cost: 0.0, items: [0; 3], len: 0 };
+    pub const NONE: Self = Self { cost: 0.0, items: [0; 2], len: 0 };
 
     pub fn items(&self) -> &[u32] {
         &self.items[..self.len]
@@ -84,40 +84,17 @@ impl Menu {
         Some((best.item as usize, fitting.min(best.most)))
     }
 
-    /// The cheapest cover of `missing` q/s by at most `units` (1 to 3) units that costs less than `limit`.
-    pub fn cover(&self, missing: f64, limit: f64, units: usize) -> Option<Cover> {
-        let mut best = Cover { cost: limit, items: [0; 3], len: 0 };
-        if self.rate * missing >= limit {
+    /// The cheapest cover of `missing` q/s by one or two units that costs less than `limit`.
+    pub fn cover(&self, missing: f64, limit: f64) -> Option<Cover> {
+        let entries = self.entries.as_slice();
+        let mut best = Cover { cost: limit, ..Cover::NONE };
+        let budget = limit - self.rate * missing;
+        if budget <= 0.0 {
             return None;
         }
-        if units >= 3 {
-            for (i, entry) in self.entries.iter().enumerate() {
-                if entry.qps < missing && entry.cost < best.cost {
-                    self.pairs(missing - entry.qps, Some((i, entry.cost)), &mut best);
-                }
-            }
-        }
-        if units >= 2 {
-            self.pairs(missing, None, &mut best);
-        }
-        let enough = self.entries.partition_point(|entry| entry.qps >= missing);
-        if enough > 0 {
-            let cheapest = &self.entries[self.entries[enough - 1].cheapest as usize];
-            if cheapest.cost < best.cost {
-                best = Cover { cost: cheapest.cost, items: [cheapest.item, 0, 0], len: 1 };
-            }
-        }
-        (best.len > 0).then_some(best)
-    }
-
-    /// Pairs (beside `first`, a unit already chosen) that cover `missing` for less than `best`.
-    fn pairs(&self, missing: f64, first: Option<(usize, f64)>, best: &mut Cover) {
-        let entries = self.entries.as_slice();
-        let spent = first.map_or(0.0, |(_, cost)| cost);
-        // From the smallest rate up, what is left to cover shrinks, and the entries that do so reach further.
+        // From the smallest rate up, what a unit leaves to cover shrinks, and the entries that do so reach further.
         let mut enough = 0;
-        let budget = best.cost - spent - self.rate * missing;
-        for (i, entry) in entries.iter().enumerate().rev() {
+        for entry in entries.iter().rev() {
             let left = missing - entry.qps;
             if left <= 0.0 {
                 break; // alone it covers
@@ -131,22 +108,20 @@ impl Menu {
             if enough == 0 {
                 continue;
             }
-            let j = entries[enough - 1].cheapest as usize;
-            let cost = spent + entry.cost + entries[j].cost;
-            if cost < best.cost && self.allows(first, i, j) {
-                let item = |i: usize| entries[i].item;
-                *best = match first {
-                    None => Cover { cost, items: [item(i), item(j), 0], len: 2 },
-                    Some((k, _)) => Cover { cost, items: [item(k), item(i), item(j)], len: 3 },
-                };
+            let other = &entries[entries[enough - 1].cheapest as usize];
+            let cost = entry.cost + other.cost;
+            let allowed = entry.kind != other.kind || entry.most.min(other.most) >= 2;
+            if cost < best.cost && allowed {
+                best = Cover { cost, items: [entry.item, other.item], len: 2 };
             }
         }
-    }
-
-    /// Whether stock holds for these units together.
-    fn allows(&self, first: Option<(usize, f64)>, i: usize, j: usize) -> bool {
-        let chosen = [Some(i), Some(j), first.map(|(k, _)| k)];
-        let of = |kind: u32| chosen.iter().flatten().filter(|&&b| self.entries[b].kind == kind).count();
-        chosen.iter().flatten().all(|&a| of(self.entries[a].kind) as u32 <= self.entries[a].most)
+        let enough = entries.partition_point(|entry| entry.qps >= missing);
+        if enough > 0 {
+            let cheapest = &entries[entries[enough - 1].cheapest as usize];
+            if cheapest.cost < best.cost {
+                best = Cover { cost: cheapest.cost, items: [cheapest.item, 0], len: 1 };
+            }
+        }
+        (best.len > 0).then_some(best)
     }
 }

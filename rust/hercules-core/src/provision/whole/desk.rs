@@ -4,7 +4,7 @@ use crate::provision::fleet::{Assignment, Fleet, Interval};
 
 /// A workload counts as covered when it misses no more than this part of its demand: room for the rounding of
 /// `count * qps`, far below what a load forecast knows.
-pub const COVER_TOL: f64 = 1e-9;
+pub(super) const COVER_TOL: f64 = 1e-9;
 
 /// Workloads whose columns are read together: a cache line of each row.
 const BLOCK: usize = 8;
@@ -70,7 +70,7 @@ impl<'a> Desk<'a> {
         let mut desk = Self { fleet: *fleet, interval: *interval, free, works };
         let rows: Vec<usize> =
             (0..fleet.rows()).filter(|&r| interval.stock[fleet.row_type()[r] as usize] > 0).collect();
-        let mut columns = vec![Vec::with_capacity(rows.len()); BLOCK];
+        let mut columns = vec![Vec::new(); BLOCK];
         for first in (0..fleet.workloads()).step_by(BLOCK) {
             let block = first..(first + BLOCK).min(fleet.workloads());
             for &r in &rows {

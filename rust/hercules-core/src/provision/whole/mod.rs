@@ -18,8 +18,6 @@ mod negotiate;
 #[cfg(test)]
 mod tests;
 
-pub use desk::COVER_TOL;
-
 use super::fleet::{Assignment, Fleet, Interval};
 use super::timeline::Timeline;
 use crate::control::Control;
@@ -27,7 +25,6 @@ use crate::error::{Error, Result};
 use crate::rng::{Purpose, Stream};
 use cover::Menu;
 use desk::Desk;
-use moves::Reach;
 use negotiate::Prices;
 use rayon::prelude::*;
 
@@ -185,7 +182,8 @@ struct Search<'a> {
     control: &'a Control,
     desk: Desk<'a>,
     prices: Prices,
-    reach: Reach,
+    /// Units that an exchange may take out.
+    most_out: usize,
     small: bool,
     /// Least gain of a change.
     least: f64,
@@ -227,7 +225,7 @@ impl<'a> Search<'a> {
             control,
             prices: Prices::new(&desk, task.stock_price),
             desk,
-            reach: Reach { out: if (SMALL..LARGE).contains(&cells) { 2 } else { 3 }, back: 2 },
+            most_out: if (SMALL..LARGE).contains(&cells) { 2 } else { 3 },
             small: cells <= SMALL,
             least: LEAST * (dearest + 1.0),
             targets,
@@ -263,23 +261,22 @@ impl<'a> Search<'a> {
     /// Complete `w` from the stock at the present prices.
     fn complete(&mut self, w: usize) {
         let prices = &self.prices;
-        self.desk.complete(w, self.reach.back, &mut self.menu, |desk, item| {
-            desk.at_cost(item).map(|(_, units)| (prices.of(item), units))
-        });
+        self.desk
+            .complete(w, &mut self.menu, |desk, item| desk.at_cost(item).map(|(_, units)| (prices.of(item), units)));
     }
 
     fn negotiate(&mut self) -> Result<()> {
         self.desk.aim(&self.targets);
-        self.desk.negotiate(&mut self.prices, SWEEPS, self.reach, self.least, &mut self.menu, self.control)
+        self.desk.negotiate(&mut self.prices, SWEEPS, self.most_out, self.least, &mut self.menu, self.control)
     }
 
     /// Serve what the linear optimum sheds with what is left, exchange at bare cost, and keep the result if it is better.
     fn finish(&mut self) {
         self.desk.aim(self.task.interval.demand);
         for w in 0..self.desk.works.len() {
-            self.desk.complete(w, self.reach.back, &mut self.menu, Desk::at_cost);
+            self.desk.complete(w, &mut self.menu, Desk::at_cost);
         }
-        self.desk.polish(self.reach, self.least, &mut self.menu);
+        self.desk.polish(self.most_out, self.least, &mut self.menu);
         let value = self.desk.value();
         if value.0 < self.value.0 || (value.0 == self.value.0 && value.1 < self.value.1) {
             (self.best, self.value) = (self.desk.assignment(), value);

@@ -24,21 +24,14 @@ impl Change {
     }
 }
 
-/// How far exchanges look: units taken out at once (1 to 3), units put in (1 to 3).
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Reach {
-    pub out: usize,
-    pub back: usize,
-}
-
-/// The best change of a covered workload: the most worth under `worth` of what is taken out, less the cost on `menu` of
+/// The best change of a covered workload that takes out at most `most_out` units (1 to 3): the most worth under `worth` of what is taken out, less the cost on `menu` of
 /// what covers again; more than `least`, or None.
 #[inline(always)] // `worth` differs from caller to caller
 pub(super) fn best_change(
     work: &Work,
     menu: &Menu,
     worth: impl Fn(&Item) -> f64,
-    reach: Reach,
+    most_out: usize,
     least: f64,
 ) -> Option<Change> {
     let slack = work.slack();
@@ -49,7 +42,7 @@ pub(super) fn best_change(
             if worth > best.gain {
                 best = Change { gain: worth, out, taken, cover: Cover::NONE };
             }
-        } else if let Some(cover) = menu.cover(missing, worth - best.gain, reach.back) {
+        } else if let Some(cover) = menu.cover(missing, worth - best.gain) {
             best = Change { gain: worth - cover.cost, out, taken, cover };
         }
     };
@@ -62,14 +55,14 @@ pub(super) fn best_change(
     for a in 0..n {
         let (i, units_i, qps_i, worth_i) = used[a];
         consider([i, 0, 0], 1, qps_i, worth_i);
-        if reach.out < 2 {
+        if most_out < 2 {
             continue;
         }
         for b in a + usize::from(units_i < 2)..n {
             let (j, units_j, qps_j, worth_j) = used[b];
             let (qps, worth) = (qps_i + qps_j, worth_i + worth_j);
             consider([i, j, 0], 2, qps, worth);
-            if reach.out < 3 {
+            if most_out < 3 {
                 continue;
             }
             let taken_j = 1 + u32::from(a == b);
@@ -104,13 +97,7 @@ impl Desk<'_> {
 
     /// Add units to `w` until it is covered or nothing is left that helps. `offer`: cost of a unit, and how many there
     /// are; `None` = not to be had.
-    pub fn complete(
-        &mut self,
-        w: usize,
-        back: usize,
-        menu: &mut Menu,
-        offer: impl Fn(&Self, &Item) -> Option<(f64, u32)>,
-    ) {
+    pub fn complete(&mut self, w: usize, menu: &mut Menu, offer: impl Fn(&Self, &Item) -> Option<(f64, u32)>) {
         loop {
             let work = &self.works[w];
             let missing = work.missing();
@@ -119,7 +106,7 @@ impl Desk<'_> {
             }
             let before = work.capacity;
             menu.fill(&work.items, |item| offer(self, item));
-            if let Some(cover) = menu.cover(missing, f64::INFINITY, back) {
+            if let Some(cover) = menu.cover(missing, f64::INFINITY) {
                 for &i in cover.items() {
                     self.add(w, i as usize, 1);
                 }
@@ -143,7 +130,7 @@ impl Desk<'_> {
     }
 
     /// Exchange units of each workload for cheaper ones that are free, while that pays.
-    pub fn polish(&mut self, reach: Reach, least: f64, menu: &mut Menu) {
+    pub fn polish(&mut self, most_out: usize, least: f64, menu: &mut Menu) {
         for _ in 0..MOST_PASSES {
             let mut again = false;
             for w in 0..self.works.len() {
@@ -153,7 +140,7 @@ impl Desk<'_> {
                         break;
                     }
                     menu.fill(&work.items, |item| self.at_cost(item));
-                    match best_change(work, menu, |item| item.cost, reach, least) {
+                    match best_change(work, menu, |item| item.cost, most_out, least) {
                         Some(change) if self.try_change(w, &change) => again = true,
                         _ => break,
                     }

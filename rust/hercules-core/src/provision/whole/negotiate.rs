@@ -7,7 +7,7 @@
 
 use super::cover::Menu;
 use super::desk::{Desk, Item};
-use super::moves::{Reach, best_change};
+use super::moves::best_change;
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::rng::Stream;
@@ -90,7 +90,7 @@ impl Desk<'_> {
         &mut self,
         prices: &mut Prices,
         sweeps: usize,
-        reach: Reach,
+        most_out: usize,
         least: f64,
         menu: &mut Menu,
         control: &Control,
@@ -100,7 +100,7 @@ impl Desk<'_> {
                 return Err(Error::Cancelled);
             }
             for w in 0..self.works.len() {
-                self.sweep(w, prices, reach, least, menu);
+                self.sweep(w, prices, most_out, least, menu);
             }
             if prices.advance(&self.free) {
                 break;
@@ -108,15 +108,15 @@ impl Desk<'_> {
         }
         for h in 0..self.free.len() {
             while self.free[h] < 0 {
-                self.settle(h, reach, menu);
+                self.settle(h, menu);
             }
         }
         Ok(())
     }
 
-    fn sweep(&mut self, w: usize, prices: &mut Prices, reach: Reach, least: f64, menu: &mut Menu) {
+    fn sweep(&mut self, w: usize, prices: &mut Prices, most_out: usize, least: f64, menu: &mut Menu) {
         if self.works[w].missing() > 0.0 {
-            self.complete(w, reach.back, menu, |desk, item| {
+            self.complete(w, menu, |desk, item| {
                 let units = desk.at_most(item);
                 (units > 0).then(|| (prices.to_add(item, &desk.free), units))
             });
@@ -131,7 +131,7 @@ impl Desk<'_> {
             let units = self.at_most(item);
             (units > 0).then(|| (prices.to_add(item, free), units))
         });
-        if let Some(change) = best_change(work, menu, |item| prices.to_give(item, free), reach, least)
+        if let Some(change) = best_change(work, menu, |item| prices.to_give(item, free), most_out, least)
             && self.try_change(w, &change)
         {
             for &i in change.taken() {
@@ -141,7 +141,7 @@ impl Desk<'_> {
     }
 
     /// Have somebody give units of type `h` back: who loses the least load by one, then the least cost.
-    fn settle(&mut self, h: usize, reach: Reach, menu: &mut Menu) {
+    fn settle(&mut self, h: usize, menu: &mut Menu) {
         let mut best: Option<(f64, f64, usize, usize)> = None;
         for (w, work) in self.works.iter().enumerate() {
             let gives = |item: &Item| item.kind as usize == h && item.units > 0;
@@ -153,7 +153,7 @@ impl Desk<'_> {
                 let short = (item.qps - work.slack()).max(0.0);
                 let (lost, cost) = if short == 0.0 {
                     (0.0, -item.cost)
-                } else if let Some(cover) = menu.cover(short, f64::INFINITY, reach.back) {
+                } else if let Some(cover) = menu.cover(short, f64::INFINITY) {
                     (0.0, cover.cost - item.cost)
                 } else {
                     (self.penalty(w) * (short - menu.largest()).max(0.0), item.cost)
@@ -168,7 +168,7 @@ impl Desk<'_> {
             let item = &self.works[w].items[i];
             let over = (-self.free[h]).div_euclid(i64::from(item.size));
             self.add(w, i, -(over / 8).clamp(1, i64::from(item.units)));
-            self.complete(w, reach.back, menu, Self::at_cost);
+            self.complete(w, menu, Self::at_cost);
         }
     }
 }
