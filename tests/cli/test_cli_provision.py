@@ -253,20 +253,20 @@ def test_without_baselines(files, capsys) -> None:
 
 def test_ctrl_c_saves_the_intervals_done(files, monkeypatch, capsys) -> None:
     """The solver is stopped after ten intervals."""
-    original = timeline.solve_linear
+    original = timeline.solve_program
 
-    def stopped(problem):
-        part = original(some_intervals(problem, np.arange(10)))
+    def stopped(problem, **options):
+        part, _ = original(some_intervals(problem, np.arange(10)), **options)
         raise InterruptedRun("stopped after 10 of 48 intervals", part)
 
-    monkeypatch.setattr(timeline, "solve_linear", stopped)
+    monkeypatch.setattr(timeline, "solve_program", stopped)
     assert provision(files, "--out", str(files / "plan.json"), "--minimum", "old:rank=1") == 130
     assert not (files / "plan.json").exists()
     plan = Plan.load(files / "plan.partial.json")
     assert len(plan.times) == 10
     assert plan.is_covered
     assert any("stopped after 10 of 48 intervals" in note for note in plan.notes)
-    monkeypatch.setattr(timeline, "solve_linear", original)
+    monkeypatch.setattr(timeline, "solve_program", original)
     assert provision(files, "--out", str(files / "plan.json"), "--minimum", "old:rank=1", "--quiet") == 0
     whole = Plan.load(files / "plan.json")
     assert plan.servers_on.tolist() == whole.servers_on[:10].tolist()

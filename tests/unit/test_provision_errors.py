@@ -209,7 +209,7 @@ def test_a_solver_that_does_not_end_at_an_optimum_is_an_error(monkeypatch):
 
 
 def test_a_broken_plan_is_never_returned(monkeypatch):
-    def too_many(problem, solution):
+    def too_many(problem, solution, **options):
         return Assignment.from_dense(np.full(solution.servers.shape, 9, dtype=np.int64) * (problem.qps > 0))
 
     monkeypatch.setattr(timeline, "whole_machines", too_many)

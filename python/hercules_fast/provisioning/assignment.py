@@ -49,6 +49,17 @@ class Assignment:
         """int64 [K], the interval of each entry."""
         return np.repeat(np.arange(self.shape[0]), np.diff(self.starts))
 
+    def first(self, n: int) -> Assignment:
+        """The first ``n`` intervals."""
+        places = slice(int(self.starts[n]))
+        return Assignment(
+            shape=(n, *self.shape[1:]),
+            starts=self.starts[: n + 1],
+            row=self.row[places],
+            workload=self.workload[places],
+            machines=self.machines[places],
+        )
+
     def dense(self) -> npt.NDArray[Any]:
         """Array [T, R, W]. Raises :class:`InputError` where it would have more than 2**27 entries."""
         entries = self.shape[0] * self.shape[1] * self.shape[2]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from hercules_fast import _core
+from hercules_fast.errors import InterruptedRun
 from hercules_fast.provisioning.assignment import Assignment
 from hercules_fast.provisioning.problem import FloatArray, Problem
 from hercules_fast.provisioning.relaxed import LinearSolution
@@ -30,11 +31,16 @@ def whole_machines(
     have to be replaced by any number of worse ones, and there is no such bound.
 
     The answer of an interval is a function of that interval alone: the same bytes for any ``threads``.
-    ``progress(done, total)`` counts intervals. Raises ``KeyboardInterrupt`` on Ctrl-C.
+    ``progress(done, total)`` counts intervals. Raises :class:`InterruptedRun` on Ctrl-C, with the assignment of the
+    intervals that were done from the first.
     """
-    columns = _solve(problem, linear, False, threads, progress)
-    parts = {name: columns[name] for name in ("starts", "row", "workload", "machines")}
-    return Assignment(shape=linear.assignment.shape, **parts)
+    columns, interrupted = _solve(problem, linear, False, threads, progress)
+    if not interrupted:
+        return _assignment(problem, columns, problem.n_intervals)
+    solved = columns["solved"]
+    done = int((solved == np.arange(len(solved))).sum())
+    partial = _assignment(problem, columns, done) if done else None
+    raise InterruptedRun(f"stopped after {done} of {problem.n_intervals} intervals", partial)
 
 
 def whole_bound(problem: Problem, linear: LinearSolution, *, threads: int | None = None) -> FloatArray:
@@ -44,8 +50,18 @@ def whole_bound(problem: Problem, linear: LinearSolution, *, threads: int | None
     less the worth of the stock, is the bound (Lagrangean relaxation; Geoffrion, 1974). It lies above ``linear.bound_w``
     by what the granularity of the single workloads costs, and tells how near to the best a plan is.
     """
-    bound: FloatArray = _solve(problem, linear, True, threads, None)["bound"]
+    columns, interrupted = _solve(problem, linear, True, threads, None)
+    if interrupted:
+        raise KeyboardInterrupt
+    bound: FloatArray = columns["bound"]
     return bound
+
+
+def _assignment(problem: Problem, columns: dict[str, Any], n: int) -> Assignment:
+    starts = columns["starts"][: n + 1]
+    places = slice(int(starts[-1]))
+    parts = {name: columns[name][places] for name in ("row", "workload", "machines")}
+    return Assignment(shape=(n, problem.n_rows, problem.n_workloads), starts=starts, **parts)
 
 
 def _solve(
@@ -54,9 +70,9 @@ def _solve(
     bound: bool,
     threads: int | None,
     progress: Callable[[int, int], object] | None,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], bool]:
     places = linear.assignment
-    columns, interrupted = _core.provision_whole(
+    return _core.provision_whole(
         problem.qps,
         problem.power_w,
         problem.types,
@@ -76,6 +92,3 @@ def _solve(
         threads,
         progress,
     )
-    if interrupted:
-        raise KeyboardInterrupt
-    return columns

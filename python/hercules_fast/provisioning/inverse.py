@@ -19,8 +19,8 @@ from hercules_fast.provisioning.constraints import Rules
 from hercules_fast.provisioning.footprint import without_footprint
 from hercules_fast.provisioning.highs import Columns, Solver, power_of_two
 from hercules_fast.provisioning.integer import whole_machines
-from hercules_fast.provisioning.linear import solve_linear
 from hercules_fast.provisioning.master import Master
+from hercules_fast.provisioning.network import solve_network
 from hercules_fast.provisioning.problem import FloatArray, IntArray, Problem, shortfall_qps
 from hercules_fast.provisioning.relaxed import LinearSolution, shed_penalties
 
@@ -375,7 +375,7 @@ def _group_of(problem: Problem, h: int, w: int) -> int:
 def _first_short(problem: Problem, machines: IntArray, intervals: Sequence[int]) -> tuple[int, float] | None:
     """The workload that misses most of its demand in whole machines, as a part of it, and how many q/s; None: none."""
     part = some_intervals(problem, np.asarray(intervals, dtype=np.int64), machines)
-    short = shortfall_qps(part.demand_qps, whole_machines(part, solve_linear(part)).per_workload(part.qps))
+    short = shortfall_qps(part.demand_qps, whole_machines(part, solve_network(part)).per_workload(part.qps))
     if not short.any():
         return None
     share = short / np.where(part.demand_qps > 0, part.demand_qps, 1.0)
@@ -437,14 +437,14 @@ def one_more_server(
     if it is at hand.
     """
     rest = problem if minimum is None else without_footprint(problem, minimum)
-    linear = solve_linear(rest) if linear is None else linear
+    linear = solve_network(rest) if linear is None else linear
     answers = []
     for h, name in enumerate(rest.servers):
         u = linear.stock_price_w[:, h]
         saved, served = np.zeros(rest.n_intervals), np.zeros(rest.demand_qps.shape)
         at = np.flatnonzero(u > 0)
         if len(at):
-            more = solve_linear(some_intervals(rest, at, (np.arange(rest.n_servers) == h).astype(np.int64)))
+            more = solve_network(some_intervals(rest, at, (np.arange(rest.n_servers) == h).astype(np.int64)))
             both = np.asarray(~linear.shed_qps[at].any(axis=1) & ~more.shed_qps.any(axis=1))
             saved[at] = np.where(both, np.maximum(linear.objective_w[at] - more.objective_w, 0.0), 0.0)
             served[at] = np.where(both[:, None], 0.0, linear.shed_qps[at] - more.shed_qps)

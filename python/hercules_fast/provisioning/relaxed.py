@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -52,6 +52,12 @@ class LinearSolution:
     def gap(self) -> FloatArray:
         """[T] relative distance of objective and certificate: what the solver leaves open."""
         return relative_gap(self.objective_w, self.bound_w)
+
+    def first(self, n: int) -> LinearSolution:
+        """The first ``n`` intervals."""
+        arrays = {f.name: value[:n] for f in fields(self) if isinstance(value := getattr(self, f.name), np.ndarray)}
+        rest = tuple(t for t in self.resolved if t < n)
+        return replace(self, assignment=self.assignment.first(n), solver=self.solver[:n], resolved=rest, **arrays)
 
 
 def relative_gap(objective_w: FloatArray, bound_w: FloatArray) -> FloatArray:

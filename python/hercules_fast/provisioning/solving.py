@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hercules_fast.errors import InputError, InternalError
+from hercules_fast.errors import InputError, InternalError, InterruptedRun
 from hercules_fast.provisioning.assignment import Assignment
 from hercules_fast.provisioning.integer import whole_machines
-from hercules_fast.provisioning.linear import assignment_cost
+from hercules_fast.provisioning.linear import assignment_cost, first_intervals
 from hercules_fast.provisioning.problem import FloatArray, Problem, shortfall_qps
 from hercules_fast.provisioning.relaxed import LinearSolution, relative_gap
 from hercules_fast.provisioning.solvers import CrossCheck, SolverName, solve_program
@@ -173,7 +173,7 @@ def solve(
         progress: called with (intervals done, intervals).
 
     Raises :class:`InputError` (field, place, value, what is allowed), :class:`DTypeError`, :class:`SolverError`;
-    :class:`InterruptedRun` on Ctrl-C, its ``partial`` a :class:`LinearSolution` of the intervals done.
+    :class:`InterruptedRun` on Ctrl-C, its ``partial`` the solution of the intervals done, from the first.
     """
     demand = np.asarray(demand_qps)
     single = demand.ndim == 1
@@ -204,20 +204,38 @@ def solve(
     if penalty is not None and np.ndim(penalty) == 0:
         penalty = np.full(problem.n_workloads, penalty)
     load = problem.demand_qps / (1.0 + _headroom(problem, headroom))
-    linear, check = solve_program(problem, solver=solver, penalty=penalty, threads=threads, progress=progress)
-    whole = whole_machines(problem, linear, threads=threads) if integer else None
+    stopped = check = whole = None
+    try:
+        linear, check = solve_program(problem, solver=solver, penalty=penalty, threads=threads, progress=progress)
+    except InterruptedRun as stop:
+        if stop.partial is None:
+            raise
+        stopped, linear = stop, stop.partial
+        problem = first_intervals(problem, len(linear.bound_w))
+    if integer:
+        try:
+            whole = whole_machines(problem, linear, threads=threads)
+        except InterruptedRun as stop:
+            if stop.partial is None:
+                raise
+            stopped, whole = stop, stop.partial
+            problem = first_intervals(problem, whole.shape[0])
+            linear = linear.first(whole.shape[0])
     verify(problem, linear.assignment, "fractional")
     if whole is not None:
         verify(problem, whole, "whole")
-    return Solution(
+    solution = Solution(
         problem=problem,
         linear=linear,
         whole=whole,
-        load_qps=load,
+        load_qps=load[: problem.n_intervals],
         cross_check=check,
         single=single,
         choices=choices,
     )
+    if stopped is not None:
+        raise InterruptedRun(str(stopped), solution) from None
+    return solution
 
 
 def verify(problem: Problem, assignment: Assignment, name: str) -> None:

@@ -16,13 +16,13 @@ from hercules_fast.provisioning.baselines import greedy, greedy_order_spread, ob
 from hercules_fast.provisioning.footprint import footprint_cost, with_footprint, without_footprint
 from hercules_fast.provisioning.integer import whole_machines
 from hercules_fast.provisioning.inverse import largest_growth, relaxations, some_intervals
-from hercules_fast.provisioning.linear import solve_linear
 from hercules_fast.provisioning.operations import Costs
 from hercules_fast.provisioning.plan import Plan
 from hercules_fast.provisioning.policy import DEFAULT_HEADROOM, MOST_HEADROOM, Policy, day_over_day, steepest_growth
 from hercules_fast.provisioning.problem import FloatArray, IntArray, Problem, shortfall_qps
 from hercules_fast.provisioning.relaxed import LinearSolution
 from hercules_fast.provisioning.scale import scale_load
+from hercules_fast.provisioning.solvers import SolverName, solve_program
 from hercules_fast.tables import Choices, Estimate
 from hercules_fast.traffic import LoadTrace
 
@@ -49,7 +49,15 @@ class EfficiencySource(Protocol):
         """QPS, power and groups of the ways to use each server; 0 QPS = not eligible."""
 
 
-def provision(table: EfficiencySource, load: LoadTrace, stock: Mapping[str, int], policy: Policy | None = None) -> Plan:
+def provision(
+    table: EfficiencySource,
+    load: LoadTrace,
+    stock: Mapping[str, int],
+    policy: Policy | None = None,
+    *,
+    solver: SolverName = "auto",
+    threads: int | None = None,
+) -> Plan:
     """Choose, for every interval of ``load``, how many servers of each type run each workload, at the least power.
 
     Each interval is solved as a linear program (equations 1-3 of the Hercules paper) and rounded to whole machines.
@@ -62,6 +70,8 @@ def provision(table: EfficiencySource, load: LoadTrace, stock: Mapping[str, int]
         stock: server type -> machines that may be switched on. Types of the table that are not named here stay off.
         policy: headroom, what is drained, what must be on, maintenance, prices and the rules of the baselines; None:
             the defaults of :class:`Policy`.
+        solver: of the linear program, see :func:`solve_program`: "auto", "network" or "highs".
+        threads: worker threads; None: as set by the environment, else all CPUs. It never changes a byte.
 
     Returns:
         A :class:`Plan`, also when the stock cannot cover the demand: then ``plan.is_covered`` is false and
@@ -93,17 +103,19 @@ def provision(table: EfficiencySource, load: LoadTrace, stock: Mapping[str, int]
     case = _Case.of(choices, load, servers, counts, headroom, policy)
     stopped = None
     try:
-        linear = solve_linear(case.rest)
+        linear, check = solve_program(case.rest, solver=solver, threads=threads)
     except InterruptedRun as stop:
         if stop.partial is None:
             raise
-        stopped, linear = stop, stop.partial
+        stopped, linear, check = stop, stop.partial, None
         case = case.first(len(linear.bound_w))
         notes.append(f"{stop}: the intervals after that are not planned")
-    whole = whole_machines(case.rest, linear)
+    whole = whole_machines(case.rest, linear, threads=threads)
     if linear.resolved:
         worst = float(np.abs(linear.gap).max())
         notes.append(f"{len(linear.resolved)} intervals were solved without a warm start; worst gap left {worst:.1e}")
+    if check is not None:
+        notes.append(check.words())
     if case.costs is not None:
         notes.append("cost is minimised, so that the plan may take more watts than a baseline")
     fractional, whole = with_footprint(linear.assignment, case.minimum), with_footprint(whole, case.minimum)

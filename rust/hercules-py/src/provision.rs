@@ -41,7 +41,11 @@ pub fn entries<'a, T: numpy::Element, D: numpy::ndarray::Dimension>(
 }
 
 /// The entries of a matrix of that many columns.
-pub fn matrix<'a, T: numpy::Element>(field: &str, array: &'a PyReadonlyArray2<'_, T>, columns: usize) -> PyResult<&'a [T]> {
+pub fn matrix<'a, T: numpy::Element>(
+    field: &str,
+    array: &'a PyReadonlyArray2<'_, T>,
+    columns: usize,
+) -> PyResult<&'a [T]> {
     if array.shape()[1] != columns {
         return Err(invalid(field, format!("has {} columns; must have {columns}", array.shape()[1])));
     }
@@ -86,13 +90,8 @@ pub fn provision_linear<'py>(
         [("penalty", &penalty, workloads), ("watt_cost", &watt_cost, types), ("machine_cost", &machine_cost, types)]
             .map(|(field, array, columns)| array.as_ref().map(|array| matrix(field, array, columns)).transpose());
     let demand = matrix("demand", &demand, workloads)?;
-    let timeline = Timeline {
-        demand,
-        stock: &stock,
-        penalty: penalty?,
-        watt_cost: watt_cost?,
-        machine_cost: machine_cost?,
-    };
+    let timeline =
+        Timeline { demand, stock: &stock, penalty: penalty?, watt_cost: watt_cost?, machine_cost: machine_cost? };
     let threads = pool::resolve_threads(threads).map_err(CoreError)?;
     let intervals = demand.len() / workloads;
     let brief = is_brief(&fleet, intervals);

@@ -475,22 +475,19 @@ impl Forest {
     /// The variable and its value.
     pub fn detach(&mut self, i: u32) -> (Variable, f64) {
         let (variable, flow) = (self.variable(i), self.flow(i));
-        let root = match self.cycle_root(i) {
-            Some(root) => {
-                // The arc that closed the cycle ties the part below `i` to the root instead.
-                let (closing, amount) = (self.nodes[root as usize], self.flow(root));
-                self.unlink(i);
-                self.make_root(closing.mate);
-                let tied = &mut self.nodes[closing.mate as usize];
-                (tied.kind, tied.row, tied.qps, tied.cost) = (Kind::Pair, closing.row, closing.qps, closing.cost);
-                self.flow[closing.mate as usize] = amount;
-                self.link(closing.mate, root);
-                root
-            }
-            None => {
-                self.unlink(i);
-                i
-            }
+        let root = if let Some(root) = self.cycle_root(i) {
+            // The arc that closed the cycle ties the part below `i` to the root instead.
+            let (closing, amount) = (self.nodes[root as usize], self.flow(root));
+            self.unlink(i);
+            self.make_root(closing.mate);
+            let tied = &mut self.nodes[closing.mate as usize];
+            (tied.kind, tied.row, tied.qps, tied.cost) = (Kind::Pair, closing.row, closing.qps, closing.cost);
+            self.flow[closing.mate as usize] = amount;
+            self.link(closing.mate, root);
+            root
+        } else {
+            self.unlink(i);
+            i
         };
         self.nodes[root as usize].mate = NONE;
         self.tree.clear();
@@ -518,13 +515,10 @@ impl Forest {
             }
             i == root
         };
-        let (near, far, closes) = if variable.kind != Kind::Pair {
-            (variable.a, NONE, false)
-        } else {
-            match (inside(variable.a), inside(variable.b)) {
-                (true, other) => (variable.a, variable.b, other),
-                (false, _) => (variable.b, variable.a, false),
-            }
+        let (near, far, closes) = match variable.kind {
+            Kind::Slack | Kind::Shed => (variable.a, NONE, false),
+            Kind::Pair if inside(variable.a) => (variable.a, variable.b, inside(variable.b)),
+            Kind::Pair => (variable.b, variable.a, false),
         };
         self.make_root(near);
         let node = &mut self.nodes[near as usize];

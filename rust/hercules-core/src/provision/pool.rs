@@ -56,7 +56,7 @@ impl Pool {
     }
 
     /// Add what `best` found to the columns that `keep` wants.
-    pub fn merge(&mut self, fleet: &Fleet<'_>, costs: &Costs<'_>, best: &Best, keep: impl Fn(&Column) -> bool) {
+    pub fn merge(&mut self, fleet: &Fleet<'_>, costs: Costs<'_>, best: &Best, keep: impl Fn(&Column) -> bool) {
         let workloads = fleet.workloads();
         let old = std::mem::take(&mut self.columns);
         let mut columns = Vec::with_capacity(old.len() + workloads);
@@ -77,7 +77,7 @@ impl Pool {
     }
 
     /// Costs afresh, for another interval.
-    pub fn set_costs(&mut self, fleet: &Fleet<'_>, costs: &Costs<'_>) {
+    pub fn set_costs(&mut self, fleet: &Fleet<'_>, costs: Costs<'_>) {
         for old in &mut self.columns {
             *old = column(fleet, costs, old.row, (old.b - self.types) as usize);
         }
@@ -102,7 +102,7 @@ impl Pool {
     }
 }
 
-fn column(fleet: &Fleet<'_>, costs: &Costs<'_>, row: u32, w: usize) -> Column {
+fn column(fleet: &Fleet<'_>, costs: Costs<'_>, row: u32, w: usize) -> Column {
     let (qps, power_w) = fleet.row(row as usize);
     let h = fleet.row_type()[row as usize];
     Column { row, a: h, b: fleet.types() as u32 + w as u32, qps: qps[w], cost: costs.machine(h as usize, power_w[w]) }

@@ -91,7 +91,7 @@ impl<'a> Columns<'a> {
     }
 
     /// Lower `v` [workloads] to `min (cost + u) / qps` over all rows: with `v` the penalties before, the load prices.
-    pub fn lower_to_prices(&self, costs: &Costs<'_>, u: &[f64], v: &mut [f64]) {
+    pub fn lower_to_prices(&self, costs: Costs<'_>, u: &[f64], v: &mut [f64]) {
         for (r, &h) in self.fleet.row_type().iter().enumerate() {
             let (watt, machine) = costs.rates(h as usize);
             let add = machine + u[h as usize];
@@ -112,7 +112,7 @@ impl<'a> Columns<'a> {
     }
 
     /// Offer every column with `cost + u < limit[w] * qps` to `best`, which lowers its limits as it fills.
-    pub fn collect(&self, costs: &Costs<'_>, u: &[f64], best: &mut Best) {
+    pub fn collect(&self, costs: Costs<'_>, u: &[f64], best: &mut Best) {
         for (r, &h) in self.fleet.row_type().iter().enumerate() {
             let (watt, machine) = costs.rates(h as usize);
             let add = machine + u[h as usize];
@@ -133,7 +133,7 @@ impl<'a> Columns<'a> {
     }
 
     /// [`Columns::collect`] for some workloads only, `which`; for a few of them, only their columns are read.
-    pub fn collect_for(&self, which: &[u32], costs: &Costs<'_>, u: &[f64], best: &mut Best) {
+    pub fn collect_for(&self, which: &[u32], costs: Costs<'_>, u: &[f64], best: &mut Best) {
         if self.sparse.is_some() || which.len() * FEW > self.fleet.workloads() {
             return self.collect(costs, u, best);
         }
@@ -152,7 +152,7 @@ impl<'a> Columns<'a> {
     }
 
     /// Largest `cost / qps` of each workload over the rows whose type is in stock; 0 without any.
-    pub fn worst(&self, costs: &Costs<'_>, stock: &[u32]) -> Vec<f64> {
+    pub fn worst(&self, costs: Costs<'_>, stock: &[u32]) -> Vec<f64> {
         let mut worst = vec![0.0_f64; self.fleet.workloads()];
         for (r, &h) in self.fleet.row_type().iter().enumerate() {
             if stock[h as usize] == 0 {

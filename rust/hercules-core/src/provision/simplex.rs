@@ -15,7 +15,7 @@ pub const PRICE_TOL: f64 = 1e-11;
 /// A variable below minus this part of its scale breaks its bound; above, rounding.
 const FLOW_TOL: f64 = 1e-12;
 /// Steps after which the flows are computed afresh.
-const REFRESH: usize = 512;
+const REFRESH: u64 = 512;
 /// Workloads whose columns are collected together.
 const BLOCK: usize = 256;
 
@@ -93,7 +93,7 @@ impl Simplex {
 
     fn count_step(&mut self, control: &Control) -> Result<()> {
         self.steps += 1;
-        if self.steps % REFRESH as u64 == 0 {
+        if self.steps.is_multiple_of(REFRESH) {
             self.refresh();
             if control.cancelled() {
                 return Err(Error::Cancelled);

@@ -72,10 +72,10 @@ impl<'a> Solver<'a> {
         let costs = Costs::of(interval);
         let before = self.simplex.as_ref().map_or(0, |simplex| simplex.steps);
         let mut simplex = match self.simplex.take() {
-            None => self.cold(interval, &costs, control)?,
-            Some(simplex) => self.warm(simplex, interval, &costs, costs_changed, control)?,
+            None => self.cold(interval, costs, control)?,
+            Some(simplex) => self.warm(simplex, interval, costs, costs_changed, control)?,
         };
-        let mut prices = self.optimise(&mut simplex, &costs, control)?;
+        let mut prices = self.optimise(&mut simplex, costs, control)?;
         for _ in 0..MOST_RAISES {
             if fixed_penalty || self.sheds_least(&mut simplex, interval) {
                 break;
@@ -84,14 +84,14 @@ impl<'a> Solver<'a> {
                 *penalty *= RAISE;
             }
             reprice(&mut simplex);
-            prices = self.optimise(&mut simplex, &costs, control)?;
+            prices = self.optimise(&mut simplex, costs, control)?;
         }
-        let answer = self.read(&simplex, interval, &costs, prices, before);
+        let answer = self.read(&simplex, interval, costs, prices, before);
         self.simplex = Some(simplex);
         Ok(answer)
     }
 
-    fn cold(&self, interval: &Interval<'_>, costs: &Costs<'_>, control: &Control) -> Result<Simplex> {
+    fn cold(&self, interval: &Interval<'_>, costs: Costs<'_>, control: &Control) -> Result<Simplex> {
         let fleet = self.fleet();
         let needed: Vec<f64> =
             interval.stock.iter().map(|&n| f64::from(n)).chain(interval.demand.iter().copied()).collect();
@@ -120,7 +120,7 @@ impl<'a> Solver<'a> {
         &self,
         mut simplex: Simplex,
         interval: &Interval<'_>,
-        costs: &Costs<'_>,
+        costs: Costs<'_>,
         costs_changed: bool,
         control: &Control,
     ) -> Result<Simplex> {
@@ -151,7 +151,7 @@ impl<'a> Solver<'a> {
     }
 
     /// From a basis within bounds to one that is optimal over all columns; its stock prices and load prices.
-    fn optimise(&self, simplex: &mut Simplex, costs: &Costs<'_>, control: &Control) -> Result<(Vec<f64>, Vec<f64>)> {
+    fn optimise(&self, simplex: &mut Simplex, costs: Costs<'_>, control: &Control) -> Result<(Vec<f64>, Vec<f64>)> {
         let types = self.fleet().types();
         loop {
             simplex.primal(control)?;
@@ -203,7 +203,7 @@ impl<'a> Solver<'a> {
         }
         let u: Vec<f64> = (0..types as u32).map(|h| shed_only.price(h).max(0.0)).collect();
         let mut v = interval.penalty.to_vec();
-        self.columns.lower_to_prices(&Costs::none(), &u, &mut v);
+        self.columns.lower_to_prices(Costs::none(), &u, &mut v);
         (0..v.len()).all(|w| v[w] >= shed_only.price((types + w) as u32) * (1.0 - 1e-9) - 1e-15 * interval.penalty[w])
     }
 
@@ -211,7 +211,7 @@ impl<'a> Solver<'a> {
         &self,
         simplex: &Simplex,
         interval: &Interval<'_>,
-        costs: &Costs<'_>,
+        costs: Costs<'_>,
         (stock_price, load_price): (Vec<f64>, Vec<f64>),
         steps_before: u64,
     ) -> Answer {
@@ -269,7 +269,7 @@ fn reprice(simplex: &mut Simplex) {
 }
 
 /// Penalties under which load is shed only where stock ends: far above the worst cost of serving it.
-pub fn shed_penalties(columns: &Columns<'_>, costs: &Costs<'_>, stock: &[u32]) -> Vec<f64> {
+pub fn shed_penalties(columns: &Columns<'_>, costs: Costs<'_>, stock: &[u32]) -> Vec<f64> {
     let mut penalty: Vec<f64> = columns.worst(costs, stock).iter().map(|worst| SHED_FACTOR * worst).collect();
     let most = penalty.iter().copied().fold(0.0, f64::max);
     for penalty in &mut penalty {

@@ -92,7 +92,7 @@ pub fn solve(fleet: Fleet<'_>, timeline: &Timeline<'_>, control: &Control) -> Re
             let most: Vec<u32> = (0..fleet.types())
                 .map(|h| timeline.stock.iter().skip(h).step_by(fleet.types()).copied().max().unwrap_or(0))
                 .collect();
-            Some(shed_penalties(&columns, &Costs::of(&some), &most))
+            Some(shed_penalties(&columns, Costs::of(&some), &most))
         }
         _ => None,
     };
@@ -104,7 +104,7 @@ pub fn solve(fleet: Fleet<'_>, timeline: &Timeline<'_>, control: &Control) -> Re
             (None, Some(common)) => common.as_slice(),
             (None, None) => {
                 let unpriced = timeline.interval(&fleet, t, &[]);
-                own = shed_penalties(&columns, &Costs::of(&unpriced), unpriced.stock);
+                own = shed_penalties(&columns, Costs::of(&unpriced), unpriced.stock);
                 &own
             }
         };
