@@ -302,7 +302,7 @@ class _Run:
         for g in np.flatnonzero(drawn > rules.cap_limit_w[t] * room):
             faults.append(f"cap {rules.cap_names[g]!r}: {drawn[g]:g} of {rules.cap_limit_w[t, g]:g} W")
         if rules.switching:
-            slack = holds * np.maximum(on, 1.0)
+            slack = holds * np.maximum(on if self.integer else problem.stocks.max(axis=0), 1.0)
             for h in np.flatnonzero(switched > rules.ramp + slack):
                 faults.append(f"the ramp of {problem.servers[h]!r}: {switched[h]:g} of {rules.ramp[h]:g}")
             lately = switched.copy()
@@ -416,8 +416,9 @@ class _Run:
         used = np.bincount(self.problem.types[points[0].row], points[0].machines, minlength=self.problem.n_servers)
         skip[used[self.problem.types] > self.problem.stocks[t][self.problem.types] - 1.0] = True
         spare_row, spare_workload = master.pricing.best(t, machine, watt, limit, _MIP_SPARE, skip)
-        row = np.concatenate([row, spare_row, *(p.row for p in points)])
-        workload = np.concatenate([workload, spare_workload, *(p.workload for p in points)])
+        rest_row, rest_workload = master.resting_pairs()
+        row = np.concatenate([row, spare_row, rest_row, *(p.row for p in points)])
+        workload = np.concatenate([workload, spare_workload, rest_workload, *(p.workload for p in points)])
         pairs = np.unique(pair_keys(self.problem, row, workload))
         return pairs % n_r, pairs // n_r
 
