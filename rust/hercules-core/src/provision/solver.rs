@@ -24,6 +24,8 @@ const MOST_RAISES: usize = 6;
 const RAISE: f64 = 16.0;
 /// Parts of a stock or a demand that are its rounding.
 const DUST: f64 = 1e-14;
+/// Part of a demand that is the rounding of the capacity for it.
+const COVERED: f64 = 1e-12;
 /// A unit of load that is shed costs this many times the worst cost of serving it.
 const SHED_FACTOR: f64 = 20.0;
 
@@ -255,21 +257,32 @@ impl<'a> Solver<'a> {
             let [stock, demand] = [variable.a, variable.b].map(|i| simplex.needed[i as usize]);
             stock > 0.0 && (flow > DUST * stock || flow * variable.qps > DUST * demand)
         };
-        let mut shed = vec![0.0; fleet.workloads()];
         for i in 0..simplex.forest.len() as u32 {
             let (variable, flow) = (simplex.forest.variable(i), simplex.forest.flow(i).max(0.0));
-            match variable.kind {
-                Kind::Pair if counts(&variable, flow) => pairs.push((variable.row, variable.b - types as u32, flow)),
-                Kind::Shed => shed[variable.a as usize - types] = flow,
-                Kind::Pair | Kind::Slack => {}
+            if variable.kind == Kind::Pair && counts(&variable, flow) {
+                pairs.push((variable.row, variable.b - types as u32, flow));
             }
         }
         pairs.sort_unstable_by_key(|&(row, w, _)| (row, w));
-        let mut objective = 0.0;
-        for &(row, w, flow) in &pairs {
-            let h = fleet.row_type()[row as usize] as usize;
-            objective += flow * costs.machine(h, fleet.row(row as usize).1[w as usize]);
+        let mut used = vec![0.0; types];
+        for &(row, _, flow) in &pairs {
+            used[fleet.row_type()[row as usize] as usize] += flow;
         }
+        // Stock is never exceeded, and what is shed is what the machines leave: where rounding has gone too far, the
+        // objective shows it.
+        let mut objective = 0.0;
+        let mut capacity = vec![0.0; fleet.workloads()];
+        for (row, w, flow) in &mut pairs {
+            let (h, w) = (fleet.row_type()[*row as usize] as usize, *w as usize);
+            let (qps, power_w) = fleet.row(*row as usize);
+            *flow *= (f64::from(interval.stock[h]) / used[h]).min(1.0);
+            capacity[w] += *flow * qps[w];
+            objective += *flow * costs.machine(h, power_w[w]);
+        }
+        let short = |(demand, capacity): (&f64, &f64)| {
+            if demand - capacity > COVERED * demand { demand - capacity } else { 0.0 }
+        };
+        let shed: Vec<f64> = interval.demand.iter().zip(&capacity).map(short).collect();
         objective += shed.iter().zip(&simplex.penalty).map(|(shed, penalty)| shed * penalty).sum::<f64>();
         let worth: f64 = interval.demand.iter().zip(&load_price).map(|(demand, v)| demand * v).sum();
         let rent: f64 = interval.stock.iter().zip(&stock_price).map(|(&stock, u)| f64::from(stock) * u).sum();
