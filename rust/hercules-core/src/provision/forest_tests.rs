@@ -8,6 +8,8 @@ const TOL: f64 = 1e-9;
 /// A program with dense pairs, and the steps of a walk through its bases.
 #[derive(Clone, Debug)]
 struct Walk {
+    /// Whether types differ in speed only: all cycles are without gain, but for rounding.
+    proportional: bool,
     qps: Vec<Vec<f64>>,
     needed: Vec<f64>,
     penalty: Vec<f64>,
@@ -26,8 +28,18 @@ fn walk() -> impl Strategy<Value = Walk> {
             prop::collection::vec(amount, types + workloads),
             prop::collection::vec(0.1..9.0f64, workloads),
             prop::collection::vec((any::<usize>(), any::<usize>(), any::<bool>()), 40),
+            any::<bool>(),
         )
-            .prop_map(|(qps, needed, penalty, picks)| Walk { qps, needed, penalty, picks })
+            .prop_map(|(mut qps, needed, penalty, picks, proportional)| {
+                if proportional {
+                    let scale = qps[0].clone();
+                    for row in &mut qps {
+                        let speed = row[0] / 3.0;
+                        row.iter_mut().zip(&scale).for_each(|(qps, scale)| *qps = speed * scale);
+                    }
+                }
+                Walk { proportional, qps, needed, penalty, picks }
+            })
     })
 }
 
@@ -126,6 +138,10 @@ proptest! {
 
             // A pivot that is no rounding: the next basis is one, too.
             let most = moved.iter().map(|one| one.1.abs()).fold(0.0, f64::max);
+            if walk.proportional {
+                let rounding = moved.iter().find(|one| one.1 != 0.0 && one.1.abs() < 1e-10 * most);
+                prop_assert!(rounding.is_none(), "{rounding:?} of {most} moves by rounding alone");
+            }
             let may: Vec<_> = moved.into_iter().filter(|one| one.1.abs() > 1e-2 * most).collect();
             let (leaving, change) = may[out % may.len()];
             let flow = forest.flow(leaving);

@@ -305,6 +305,21 @@ proptest! {
     }
 }
 
+/// Load that weighs a little more is served first, however much cheaper the other would be.
+#[test]
+fn penalties_rise_until_the_least_load_is_shed() {
+    let (qps, power_w) = ([1.01, 1.0, 1.0, 1.0], [1.0, 0.1, 1.0, 1.0]);
+    let fleet = Fleet::new(2, 2, &qps, &power_w, &[0, 1], None).unwrap();
+    let (demand, stock) = ([100.0, 100.0], [10, 10]);
+    let timeline = Timeline { demand: &demand, stock: &stock, penalty: None, watt_cost: None, machine_cost: None };
+    let answers = all(solve(fleet, &timeline, &Control::new()).unwrap());
+    assert_eq!(answers[0].penalty, [20.0 * 16.0; 2]);
+    assert!(close(answers[0].shed.iter().sum(), 200.0 - 10.1 - 10.0), "{:?}", answers[0].shed);
+    let kept = Timeline { penalty: Some(&[20.0, 20.0]), ..timeline };
+    let answers = all(solve(fleet, &kept, &Control::new()).unwrap());
+    assert!(close(answers[0].shed.iter().sum(), 180.0), "{:?}", answers[0].shed);
+}
+
 // -- ends, stops and refusals ---------------------------------------------------------------------------------------
 
 /// A fleet with so much to choose that an interval takes many steps.
