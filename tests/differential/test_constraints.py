@@ -132,5 +132,5 @@ def test_fair_share_of_one_type_is_proportional(seed):
     problem = Problem(qps=qps, power_w=np.full(qps.shape, 200.0), demand_qps=demand, stock=[4, 2])
     answer = solve_constrained(problem, [FairShare()], integer=False)
     part = min(1.0, 4 / float((demand[0, :2] / qps[0, :2]).sum()))
-    assert answer.served_share[0] == pytest.approx([part, part, 1.0], rel=1e-7)
+    assert answer.constrained.served_share[0] == pytest.approx([part, part, 1.0], rel=1e-7)
     assert answer.shed_qps[0] == pytest.approx(demand[0] * [1 - part, 1 - part, 0.0], rel=1e-6, abs=1e-6)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hercules_fast.errors import ConfigError, Fault
+from hercules_fast.provisioning.footprint import without_footprint
 from hercules_fast.provisioning.problem import STOCK_MAX, FloatArray, IntArray, Problem
 
 __all__ = ["Constraint", "FailureDomains", "FairShare", "Hysteresis", "PowerCap", "Rules", "Switching", "resolve"]
@@ -114,6 +115,8 @@ class Rules:
     """int64 [H]."""
     hysteresis: float | None = None
     fair: bool = False
+    minimum: IntArray | None = None
+    """int64 [R, W], machines that are on in every interval; None: none."""
 
     @classmethod
     def none(cls, problem: Problem) -> Rules:
@@ -129,13 +132,26 @@ class Rules:
         )
 
     @property
+    def footprint(self) -> tuple[IntArray, IntArray]:
+        """Rows and workloads of the machines that are on in every interval."""
+        row, workload = np.nonzero(np.zeros((0, 0)) if self.minimum is None else self.minimum)
+        return row.astype(np.int64), workload.astype(np.int64)
+
+    @property
     def n_domains(self) -> int:
         """F; 1 without failure domains."""
         return max(1, len(self.domain_names))
 
 
-def resolve(problem: Problem, constraints: Sequence[Constraint]) -> Rules:
-    """The constraints as arrays. Raises :class:`ConfigError` with all faults at once."""
+def resolve(problem: Problem, constraints: Sequence[Constraint], minimum: IntArray | None = None) -> Rules:
+    """The constraints as arrays, beside ``minimum`` [R, W] machines that are on in every interval.
+
+    Raises :class:`ConfigError` with all faults at once, :class:`InputError` for a minimum that stock, groups or
+    eligibility do not allow.
+    """
+    if minimum is not None:
+        without_footprint(problem, minimum)
+        minimum = minimum if minimum.any() else None
     checks = _Checks(problem)
     seen: dict[str, int] = {}
     values: dict[str, object] = {}
@@ -168,10 +184,13 @@ def resolve(problem: Problem, constraints: Sequence[Constraint]) -> Rules:
     if "Switching" in seen and "Hysteresis" in seen:
         checks.fault("constraints", "Switching and Hysteresis are two answers to one question; allowed: one of them")
     limits = [checks.limits(f"PowerCap {cap.name!r}.limit_w", cap.limit_w) for cap in caps]
+    if not checks.faults and minimum is not None:
+        checks.room_for(minimum, caps, limits, values)
     if checks.faults:
         raise ConfigError("constraints", checks.faults)
     member = np.array([[float(s in set(cap.servers)) for s in problem.servers] for cap in caps])
     values |= {
+        "minimum": minimum,
         "cap_names": tuple(cap.name for cap in caps),
         "cap_member": member.reshape(len(caps), problem.n_servers),
         "cap_limit_w": np.stack(limits, axis=1) if caps else np.zeros((problem.n_intervals, 0)),
@@ -283,6 +302,30 @@ class _Checks:
             "horizon": min(horizon, self.problem.n_intervals),
             "initial": initial,
         }
+
+    def room_for(
+        self, minimum: IntArray, caps: Sequence[PowerCap], limits: Sequence[FloatArray], values: Mapping[str, object]
+    ) -> None:
+        """The machines that are on in any case must fit under every cap, and be there after the first interval."""
+        problem = self.problem
+        watts = np.bincount(problem.types, (minimum * problem.power_w).sum(axis=1), minlength=problem.n_servers)
+        for cap, limit in zip(caps, limits, strict=True):
+            drawn = float(sum(watts[problem.servers.index(name)] for name in set(cap.servers)))
+            t = int(limit.argmin())
+            if drawn > limit[t]:
+                self.fault(
+                    f"PowerCap {cap.name!r}.limit_w",
+                    f"is {limit[t]:g} W in interval {t}; allowed: at least the {drawn:g} W of the minimum footprint",
+                )
+        initial, ramp = values.get("initial"), values.get("ramp")
+        if isinstance(initial, np.ndarray) and isinstance(ramp, np.ndarray):
+            on = np.bincount(problem.types, minimum.sum(axis=1), minlength=problem.n_servers)
+            for h in np.flatnonzero(on > initial + ramp):
+                self.fault(
+                    f"Switching.initial[{problem.servers[h]!r}]",
+                    f"is {initial[h]}, with a ramp of {ramp[h]:g}; needed: {on[h]:g} machines in the first interval, "
+                    "the minimum footprint",
+                )
 
 
 def surviving_qps(capacity_qps: FloatArray, k: int) -> FloatArray:

@@ -185,16 +185,23 @@ class Problem:
             cost = cost + self.machine_cost[t, self.types][:, None]
         return np.where(self.qps > 0, cost, 0.0)
 
-    def interval(self, t: int) -> Problem:
-        """Interval t alone."""
-        part = slice(t, t + 1)
+    def at(self, intervals: slice | IntArray) -> Problem:
+        """Some of the intervals."""
         return replace(
             self,
-            demand_qps=self.demand_qps[part],
-            stock=self.stock if self.stock.ndim == 1 else self.stock[part],
-            watt_cost=None if self.watt_cost is None else self.watt_cost[part],
-            machine_cost=None if self.machine_cost is None else self.machine_cost[part],
+            demand_qps=self.demand_qps[intervals],
+            stock=self.stock if self.stock.ndim == 1 else self.stock[intervals],
+            watt_cost=None if self.watt_cost is None else self.watt_cost[intervals],
+            machine_cost=None if self.machine_cost is None else self.machine_cost[intervals],
         )
+
+    def interval(self, t: int) -> Problem:
+        """Interval t alone."""
+        return self.at(slice(t, t + 1))
+
+    def first(self, n: int) -> Problem:
+        """The first ``n`` intervals."""
+        return self.at(slice(n))
 
     def capacity_qps(self, servers_on: IntArray | FloatArray) -> FloatArray:
         """Throughput [..., W] of ``servers_on`` [..., R, W] machines, in the units of ``qps``."""

@@ -7,8 +7,9 @@ import itertools
 import numpy as np
 import numpy.typing as npt
 
+from hercules_fast.provisioning.certificate import effective_prices
 from hercules_fast.provisioning.constraints import Rules, surviving_qps
-from hercules_fast.provisioning.master import Point, State, effective_prices, owed_machines
+from hercules_fast.provisioning.master import Point, State, owed_machines
 from hercules_fast.provisioning.problem import FloatArray, IntArray, Problem, shortfall_qps
 
 __all__ = ["Rounding", "pair_keys"]
@@ -51,11 +52,12 @@ class Rounding:
             self.owed = owed_machines(rules, state, 0)
         self.member, self.limit = rules.cap_member[:, self.h], rules.cap_limit_w[t]
 
+        self.least = np.zeros(len(row)) if rules.minimum is None else rules.minimum[row, workload].astype(np.float64)
         self.ends = np.searchsorted(workload, np.arange(len(self.demand) + 1))
         self.machines = np.zeros(len(row))
         place = np.searchsorted(pair_keys(problem, row, workload), pair_keys(problem, point.row, point.workload))
         self.machines[place] = point.machines
-        self.machines = np.floor(self.machines / self.group + _SNAP) * self.group
+        self.machines = np.maximum(np.floor(self.machines / self.group + _SNAP) * self.group, self.least)
         self._pay_up()
         self._cover()
         self._improve()
@@ -120,7 +122,7 @@ class Rounding:
             with_j[self.domain[j]] += self.qps[j] * self.group[j]
             if self._missing(with_j, self.demand[w])[0] >= missing[w]:
                 continue
-            same = (self.h == self.h[j]) & (self.machines > 0) & (self.workload != w) & (self.group >= self.group[j])
+            same = (self.h == self.h[j]) & (self.machines > self.least) & (self.workload != w) & (self.group >= self.group[j])
             for k in np.flatnonzero(same).tolist():
                 other = self.workload[k]
                 instead = np.arange(self.ends[other], self.ends[other + 1])
@@ -180,7 +182,7 @@ class Rounding:
             columns = np.arange(ends[w], ends[w + 1])
             for _ in range(_MOVES):
                 leave = columns[
-                    (self.machines[columns] > 0)
+                    (self.machines[columns] > self.least[columns])
                     & (on[self.h[columns]] - self.group[columns] >= self.owed[self.h[columns]])
                 ]
                 enter = np.append(columns[fits[columns]], len(self.h))

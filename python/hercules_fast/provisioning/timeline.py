@@ -15,7 +15,7 @@ from hercules_fast.provisioning.assignment import Assignment
 from hercules_fast.provisioning.baselines import greedy, greedy_order_spread, oblivious, oblivious_spread
 from hercules_fast.provisioning.footprint import footprint_cost, with_footprint, without_footprint
 from hercules_fast.provisioning.integer import whole_machines
-from hercules_fast.provisioning.inverse import largest_growth, relaxations, some_intervals
+from hercules_fast.provisioning.inverse import largest_growth, relaxations
 from hercules_fast.provisioning.operations import Costs
 from hercules_fast.provisioning.plan import Plan
 from hercules_fast.provisioning.policy import DEFAULT_HEADROOM, MOST_HEADROOM, Policy, day_over_day, steepest_growth
@@ -179,8 +179,8 @@ class _Case:
         part = np.arange(n)
         return dataclasses.replace(
             self,
-            problem=some_intervals(self.problem, part),
-            rest=some_intervals(self.rest, part),
+            problem=self.problem.at(part),
+            rest=self.rest.at(part),
             load=dataclasses.replace(self.load, times=self.load.times[:n], qps=np.asarray(self.load.qps)[:n]),
             costs=None if self.costs is None else self.costs.at(part),
         )
