@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hercules_fast.provisioning import Problem, master, solve_linear
+from hercules_fast.provisioning.certificate import Duals, certificate
 from hercules_fast.provisioning.constrained import solve_constrained
 from hercules_fast.provisioning.constraints import (
     FailureDomains,
@@ -21,7 +22,6 @@ from hercules_fast.provisioning.constraints import (
     resolve,
     surviving_qps,
 )
-from hercules_fast.provisioning.certificate import Duals, certificate
 from hercules_fast.provisioning.relaxed import shed_penalties
 
 seeds = st.integers(0, 2**32)
@@ -311,7 +311,9 @@ def test_fair_share_raises_the_smallest_share(seed, share):
     assert (served >= fair.constrained.served_share * problem.demand_qps * (1 - 1e-6)).all()
     # Nobody who gets less than all can get more without another who gets no more than he losing.
     more = np.where(
-        able & (fair.constrained.served_share < 1.0), np.minimum(1.0, fair.constrained.served_share * (1 + 1e-5)), fair.constrained.served_share
+        able & (fair.constrained.served_share < 1.0),
+        np.minimum(1.0, fair.constrained.served_share * (1 + 1e-5)),
+        fair.constrained.served_share,
     )
     for t in range(2):
         if (fair.constrained.served_share[t][able[t]] < 1.0).any():

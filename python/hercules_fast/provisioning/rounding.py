@@ -122,7 +122,12 @@ class Rounding:
             with_j[self.domain[j]] += self.qps[j] * self.group[j]
             if self._missing(with_j, self.demand[w])[0] >= missing[w]:
                 continue
-            same = (self.h == self.h[j]) & (self.machines > self.least) & (self.workload != w) & (self.group >= self.group[j])
+            same = (
+                (self.h == self.h[j])
+                & (self.machines > self.least)
+                & (self.workload != w)
+                & (self.group >= self.group[j])
+            )
             for k in np.flatnonzero(same).tolist():
                 other = self.workload[k]
                 instead = np.arange(self.ends[other], self.ends[other + 1])

@@ -63,8 +63,9 @@ def solve(
         threads: worker threads; None: as set by the environment, else all CPUs. It never changes a byte.
         progress: called with (intervals done, intervals).
 
-    Raises :class:`InputError` (field, place, value, what is allowed), :class:`DTypeError`, :class:`ConfigError` with all
-    faults of the constraints, :class:`SolverError`; :class:`InterruptedRun` on Ctrl-C, its ``partial`` the solution of the intervals done, from the first.
+    Raises :class:`InputError` (field, place, value, what is allowed), :class:`DTypeError`, :class:`ConfigError` with
+    all faults of the constraints, :class:`SolverError`; :class:`InterruptedRun` on Ctrl-C, its ``partial`` the solution
+    of the intervals done, from the first.
     """
     demand = np.asarray(demand_qps)
     single = demand.ndim == 1
@@ -165,9 +166,9 @@ def verify(problem: Problem, assignment: Assignment, name: str) -> None:
         raise InternalError(
             f"{name} plan, interval {t}: more {problem.servers[h]!r} than its stock of {problem.stocks[t, h]}"
         )
-    if name == "whole" and problem.group is not None:
-        if (machines % problem.group[assignment.row, assignment.workload]).any():
-            raise InternalError("whole plan: a count that is no multiple of its group")
+    split = name == "whole" and problem.group is not None
+    if split and (machines % problem.group[assignment.row, assignment.workload]).any():
+        raise InternalError("whole plan: a count that is no multiple of its group")
 
 
 def _headroom(problem: Problem, headroom: npt.ArrayLike) -> FloatArray:
