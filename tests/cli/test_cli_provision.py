@@ -11,7 +11,7 @@ import pytest
 
 from hercules_fast.cli import main
 from hercules_fast.errors import InterruptedRun
-from hercules_fast.provisioning import Plan, timeline
+from hercules_fast.provisioning import Plan, solving
 from tests import small_plans
 
 STOCK = ",".join(f"{name}={count}" for name, count in small_plans.STOCK.items())
@@ -252,20 +252,20 @@ def test_without_baselines(files, capsys) -> None:
 
 def test_ctrl_c_saves_the_intervals_done(files, monkeypatch, capsys) -> None:
     """The solver is stopped after ten intervals."""
-    original = timeline.solve_program
+    original = solving.solve_program
 
     def stopped(problem, **options):
         part, _ = original(problem.first(10), **options)
         raise InterruptedRun("stopped after 10 of 48 intervals", part)
 
-    monkeypatch.setattr(timeline, "solve_program", stopped)
+    monkeypatch.setattr(solving, "solve_program", stopped)
     assert provision(files, "--out", str(files / "plan.json"), "--minimum", "old:rank=1") == 130
     assert not (files / "plan.json").exists()
     plan = Plan.load(files / "plan.partial.json")
     assert len(plan.times) == 10
     assert plan.is_covered
     assert any("stopped after 10 of 48 intervals" in note for note in plan.notes)
-    monkeypatch.setattr(timeline, "solve_program", original)
+    monkeypatch.setattr(solving, "solve_program", original)
     assert provision(files, "--out", str(files / "plan.json"), "--minimum", "old:rank=1", "--quiet") == 0
     whole = Plan.load(files / "plan.json")
     assert plan.servers_on.tolist() == whole.servers_on[:10].tolist()

@@ -22,6 +22,7 @@ from hercules_fast.provisioning.operations import (
     Prices,
     SiteEnergy,
     Window,
+    load_constraints,
     load_maintenance,
     load_prices,
 )
@@ -67,6 +68,7 @@ __all__ = [
     "headroom_from_trace",
     "largest_growth",
     "largest_scale",
+    "load_constraints",
     "load_maintenance",
     "load_prices",
     "oblivious",

@@ -12,15 +12,17 @@ from hercules_fast.errors import InputError, InternalError, InterruptedRun
 from hercules_fast.provisioning.assignment import Assignment
 from hercules_fast.provisioning.constrained import solve_constrained
 from hercules_fast.provisioning.constraints import Constraint
+from hercules_fast.provisioning.footprint import footprint_cost, with_footprint, without_footprint
 from hercules_fast.provisioning.integer import whole_machines
-from hercules_fast.provisioning.problem import FloatArray, Problem
+from hercules_fast.provisioning.problem import FloatArray, IntArray, Problem
+from hercules_fast.provisioning.relaxed import LinearSolution
 from hercules_fast.provisioning.solution import Solution
 from hercules_fast.provisioning.solvers import SolverName, checked_solver, solve_program
 
 __all__ = ["solve", "solve_problem"]
 
-# Stock and coverage of fractional machines hold to this part.
-_HOLDS = 1e-9
+# Stock holds to this part for fractional machines, whose solver has a tolerance.
+_HOLDS = 1e-7
 
 
 def solve(
@@ -123,29 +125,40 @@ def solve_problem(
     solver: SolverName = "auto",
     integer: bool = True,
     penalty: npt.ArrayLike | None = None,
+    minimum: IntArray | None = None,
     threads: int | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> Solution:
-    """As :func:`solve`, for a :class:`Problem`; ``load_qps`` of the answer is the demand."""
+    """As :func:`solve`, for a :class:`Problem`; ``load_qps`` of the answer is the demand.
+
+    ``minimum``: int64 [R, W] machines that are on in every interval, needed or not.
+    """
     checked_solver(solver, constraints)
     if constraints:
-        return solve_constrained(problem, constraints, integer=integer, penalty=penalty, progress=progress)
+        return solve_constrained(
+            problem, constraints, integer=integer, penalty=penalty, minimum=minimum, progress=progress
+        )
+    minimum = np.zeros(problem.qps.shape, dtype=np.int64) if minimum is None else minimum
+    rest = without_footprint(problem, minimum)
     stopped = check = whole = None
     try:
-        linear, check = solve_program(problem, solver=solver, penalty=penalty, threads=threads, progress=progress)
+        linear, check = solve_program(rest, solver=solver, penalty=penalty, threads=threads, progress=progress)
     except InterruptedRun as stop:
         if stop.partial is None:
             raise
         stopped, linear = stop, stop.partial
     if integer:
         try:
-            whole = whole_machines(problem.first(len(linear.bound_w)), linear, threads=threads)
+            whole = whole_machines(rest.first(len(linear.bound_w)), linear, threads=threads)
         except InterruptedRun as stop:
             if stop.partial is None:
                 raise
             stopped, whole = stop, stop.partial
             linear = linear.first(whole.shape[0])
     problem = problem.first(len(linear.bound_w))
+    if minimum.any():
+        linear = _with_minimum(problem, linear, minimum)
+        whole = None if whole is None else with_footprint(whole, minimum)
     verify(problem, linear.assignment, "fractional")
     if whole is not None:
         verify(problem, whole, "whole")
@@ -155,19 +168,32 @@ def solve_problem(
     return solution
 
 
+def _with_minimum(problem: Problem, linear: LinearSolution, minimum: IntArray) -> LinearSolution:
+    """The solution of the rest as that of the whole problem."""
+    assignment, cost = with_footprint(linear.assignment, minimum), footprint_cost(problem, minimum)
+    return replace(
+        linear,
+        assignment=assignment,
+        power_w=assignment.total(problem.power_w),
+        objective_w=linear.objective_w + cost,
+        bound_w=linear.bound_w + cost,
+    )
+
+
 def verify(problem: Problem, assignment: Assignment, name: str) -> None:
     """Stock and eligibility in the problem's own units; what fails here is a fault of this library."""
     machines = assignment.machines
     if not (machines >= 0).all() or not (problem.qps[assignment.row, assignment.workload] > 0).all():
         raise InternalError(f"{name} plan: a count that is negative or not a number, or a pair that is not eligible")
-    over = assignment.per_type(problem.types, problem.n_servers) - problem.stocks * (1.0 + _HOLDS)
-    if (over > _HOLDS).any():
-        t, h = np.argwhere(over > _HOLDS)[0].tolist()
+    holds = 0.0 if name == "whole" else _HOLDS
+    over = assignment.per_type(problem.types, problem.n_servers) - problem.stocks * (1.0 + holds)
+    if (over > holds).any():
+        t, h = np.argwhere(over > holds)[0].tolist()
         raise InternalError(
             f"{name} plan, interval {t}: more {problem.servers[h]!r} than its stock of {problem.stocks[t, h]}"
         )
-    split = name == "whole" and problem.group is not None
-    if split and (machines % problem.group[assignment.row, assignment.workload]).any():
+    group = problem.group if name == "whole" else None
+    if group is not None and (machines % group[assignment.row, assignment.workload]).any():
         raise InternalError("whole plan: a count that is no multiple of its group")
 
 
