@@ -353,3 +353,49 @@ def test_the_same_problem_gives_the_same_bytes():
     first, second = solve_constrained(problem, constraints), solve_constrained(problem, constraints)
     assert np.array_equal(first.servers, second.servers)
     assert np.array_equal(first.bound_w, second.bound_w)
+
+
+@pytest.mark.parametrize("seed", [1645, 2441, 8747])
+def test_rates_of_one_workload_may_differ_by_a_billion(seed, monkeypatch):
+    """Penalties then stand a billion times above the least cost, where HiGHS' simplex method may give up."""
+    rng = np.random.default_rng(seed)
+    n_h, n_w, n_t = rng.integers(1, 9), rng.integers(1, 9), rng.integers(1, 4)
+    assert rng.random() < 0.3
+    qps = 10.0 ** rng.uniform(-3, 9, (n_h, n_w)) * (rng.random((n_h, n_w)) < 0.8)
+    power = rng.uniform(50, 900, (n_h, n_w))
+    if rng.random() < 0.2:
+        qps[:], power[:] = np.where(qps > 0, 8.0, 0.0), 250.0
+    if rng.random() < 0.2 and n_h > 1:
+        qps[1], power[1] = qps[0], power[0]
+    stock = rng.integers(0, 10**6, n_h) * (rng.random(n_h) < 0.9)
+    share = rng.choice([0, 0.1, 0.6, 0.95, 1, 1.3, 10]) * rng.uniform(0.2, 1, (n_t, n_w))
+    demand = (qps * stock[:, None]).sum(axis=0) / n_w * share
+    demand = np.minimum(np.where(demand < 1e-6, 0.0, demand), 1e12)
+    problem = Problem(qps=qps, power_w=power, demand_qps=demand, stock=stock)
+    monkeypatch.setattr(master, "ALL_COLUMNS", 0)
+    monkeypatch.setattr(master, "FIRST_COLUMNS", 1)
+    assert np.abs(solve_linear(problem).gap).max() <= 1e-9
+
+
+def test_machines_that_must_stay_on_have_a_column_in_every_pool(monkeypatch):
+    """Shed keeps coverage feasible; what must stay on under a cap needs the column of its least power as well.
+
+    In the second window, whose last interval sheds, type a owes 3 machines to an interval whose cap only holds them at
+    the 90 W of a workload that a would never be chosen for.
+    """
+    monkeypatch.setattr(master, "ALL_COLUMNS", 0)
+    monkeypatch.setattr(master, "FIRST_COLUMNS", 1)
+    problem = Problem(
+        qps=[[100.0, 1.0], [0.0, 100.0]],
+        power_w=[[200.0, 90.0], [0.0, 100.0]],
+        demand_qps=[[300.0, 50.0], [300.0, 50.0], [0.0, 50.0], [1000.0, 50.0], [0.0, 50.0]],
+        stock=[3, 3],
+        servers=("a", "b"),
+    )
+    constraints = [
+        PowerCap(name="a", servers=("a",), limit_w=[1e6, 1e6, 270.0, 1e6, 1e6]),
+        Switching(min_up_intervals=3, horizon=3, initial={}),
+    ]
+    answer = solve_constrained(problem, constraints)
+    assert answer.servers[:, 0].tolist() == [[3, 0], [3, 0], [0, 3], [3, 0], [0, 0]]
+    assert answer.shed_qps[:, 0].tolist() == [0.0, 0.0, 0.0, 700.0, 0.0]

@@ -247,7 +247,7 @@ class _Run:
         for g in np.flatnonzero(drawn > rules.cap_limit_w[t] * room):
             faults.append(f"cap {rules.cap_names[g]!r}: {drawn[g]:g} of {rules.cap_limit_w[t, g]:g} W")
         if rules.switching:
-            slack = holds * np.maximum(on, 1.0)
+            slack = holds * np.maximum(on if self.integer else problem.stocks.max(axis=0), 1.0)
             for h in np.flatnonzero(switched > rules.ramp + slack):
                 faults.append(f"the ramp of {problem.servers[h]!r}: {switched[h]:g} of {rules.ramp[h]:g}")
             lately = switched.copy()
@@ -366,7 +366,7 @@ class _Run:
         used = np.bincount(self.problem.types[points[0].row], points[0].machines, minlength=self.problem.n_servers)
         skip[used[self.problem.types] > self.problem.stocks[t][self.problem.types] - 1.0] = True
         spare_row, spare_workload = master.pricing.best(t, machine, watt, limit, _MIP_SPARE, skip)
-        parts = [(row, workload), (spare_row, spare_workload), self.rules.footprint]
+        parts = [(row, workload), (spare_row, spare_workload), master.resting_pairs(), self.rules.footprint]
         parts += [(p.row, p.workload) for p in points]
         row, workload = (np.concatenate(part) for part in zip(*parts, strict=True))
         pairs = np.unique(pair_keys(self.problem, row, workload))

@@ -110,7 +110,8 @@ class Solver:
 
     def start_at(self, columns: npt.NDArray[np.int64], values: FloatArray) -> None:
         """Where the search of an integer program starts; other columns are completed."""
-        self._accept(self.highs.setSolution(len(values), columns.astype(np.int32), values), "setSolution")
+        if len(values):  # HiGHS warns of none
+            self._accept(self.highs.setSolution(len(values), columns.astype(np.int32), values), "setSolution")
 
     def run(self, what: str, *, primal: bool = False, interior: bool = False) -> tuple[FloatArray, FloatArray]:
         """Solve; values of the columns and prices of the rows, at a vertex.
@@ -173,9 +174,12 @@ class Solver:
 
     def _run(self, long: bool) -> Any:
         status = self._run_once(long)
-        if status == self._highspy.HighsStatus.kError:
-            # The number of threads belongs to the process; whoever used HiGHS first has fixed it.
-            self.option("threads", 0)
+        # The number of threads belongs to the process; whoever used HiGHS first has fixed it. And where penalties are
+        # 1e9 times the least cost, the simplex method may stop short: it does not with all costs made smaller.
+        for option, value in (("threads", 0), ("user_objective_scale", -10), ("user_objective_scale", -20)):
+            if status != self._highspy.HighsStatus.kError:
+                break
+            self.option(option, value)
             status = self._run_once(long)
         return status
 

@@ -31,6 +31,9 @@ _INTERIOR_ROWS = 2_000
 _PRICE_TOL = 1e-12
 # Stage one against stage two: weighted shed, relative to itself and to all demand, that counts as equal.
 _SHED_TOL = 1e-9
+# Machines that a window has switched on are its solver's, to its tolerance (a part of the stock): owed in full, they
+# may not fit again.
+_OWED_SLACK = 1e-8
 # A penalty that bought too little is raised by this factor, so many times at most.
 _RAISE_PENALTY = 16.0
 _MAX_RAISES = 5
@@ -109,7 +112,7 @@ class Master:
         self.pool_scale = np.zeros(0)
         self.pool_column = np.zeros((n, 0), np.int64)
         self.in_pool = np.zeros(problem.qps.shape, dtype=bool)
-        self.n_eligible = int(np.count_nonzero(problem.eligible))
+        self.n_eligible, self.servable = int(np.count_nonzero(problem.eligible)), problem.eligible.any(axis=0)
         self._add_helpers()
 
     # -- model ---------------------------------------------------------------------------------------------------
@@ -226,9 +229,28 @@ class Master:
                 limit = np.where(np.arange(self.n_f) == f, INF, -INF)[:, None].repeat(self.problem.n_workloads, axis=1)
                 found.append(self.pricing.best(t, start, None, limit, each, self.in_pool))
             found.append(self.rules.footprint)
-            pairs = np.unique(np.concatenate([w * self.problem.n_rows + r for r, w in found]))
-            workload, row = np.divmod(pairs, self.problem.n_rows)
+            if self.rules.switching:
+                found.append(self.resting_pairs())
+            pairs = np.concatenate([w * self.problem.n_rows + r for r, w in found])
+            workload, row = np.divmod(np.unique(pairs), self.problem.n_rows)
         self.begin(row, workload)
+
+    def resting_pairs(self) -> tuple[IntArray, IntArray]:
+        """Rows and workloads of the least power that each type can draw.
+
+        Machines that must stay on fit under the caps there if anywhere: with these columns a pool has a plan if all
+        columns together have one.
+        """
+        problem = self.problem
+        least = np.full(problem.n_servers, INF)
+        row, workload = np.zeros(problem.n_servers, np.int64), np.zeros(problem.n_servers, np.int64)
+        for r, h in enumerate(problem.types.tolist()):
+            power = np.where(problem.qps[r] > 0, problem.power_w[r], INF)
+            w = int(power.argmin())
+            if power[w] < least[h]:
+                least[h], row[h], workload[h] = power[w], r, w
+        some = np.isfinite(least) & (problem.stocks.max(axis=0) > 0)
+        return row[some], workload[some]
 
     def begin(self, row: IntArray, workload: IntArray) -> None:
         """The first columns, and with them the scale of costs."""
@@ -238,7 +260,8 @@ class Master:
             dearest = float((self._pair_cost(self.windows[0], row, workload) * scale).max(initial=0.0))
             self.cost_scale = 1.0 / float(power_of_two(np.asarray(dearest or 1.0)))
         elif self.goal == "shed":
-            self.cost_scale = 1.0 / float(power_of_two((self.penalty / self.cover_scale).max()))
+            heaviest = (np.where(self.servable, self.penalty, 0.0) / self.cover_scale).max()
+            self.cost_scale = 1.0 / float(power_of_two(np.asarray(heaviest or 1.0)))
         self.add_pairs(row, workload)
         self.set_penalty(self.penalty)
 
@@ -266,7 +289,8 @@ class Master:
         self.penalty = penalty
         if self.goal == "share":
             return
-        cost = (penalty / self.cover_scale).ravel() * self.cost_scale
+        # What nothing can serve is shed at any price; its scale is its own, and would spoil the program's.
+        cost = (np.where(self.servable, penalty, 0.0) / self.cover_scale).ravel() * self.cost_scale
         self.solver.set_costs(self.shed_column.ravel(), cost)
         if self.k:
             self.solver.set_costs(self.exposed_column.ravel(), cost)
@@ -300,7 +324,9 @@ class Master:
                 if i == 0:
                     lower[self.rows["on"]] = -INF if state is None or state.on is None else -state.on
                 if state is not None:
-                    lower[self.rows["up"]] = owed_machines(rules, state, i)
+                    lower[self.rows["up"]] = np.maximum(
+                        owed_machines(rules, state, i) - _OWED_SLACK / self.stock_scale, 0.0
+                    )
                 if not real:
                     lower[self.rows["up"]] = -INF
             self.solver.set_rows(i * self.block, lower * self.row_scale, upper * self.row_scale)

@@ -222,7 +222,7 @@ class Solution:
             when = "" if len(short) == 1 else f" in {np.count_nonzero(short[:, w])} of {len(short)} intervals, at worst"
             where = "" if len(short) == 1 else f" in interval {t}"
             share = "" if not of[t, w] else f" ({100 * short[t, w] / of[t, w]:.3g} %)"
-            yield f"{self.problem.workloads[w]}: {what}{when} {short[t, w]:.6g} q/s{share}{where}"
+            yield f"workload {self.problem.workloads[w]!r}: {what}{when} {short[t, w]:.6g} q/s{share}{where}"
 
     def explain(self) -> str:
         """The answer in a few lines of text: size and gap, what binds, what is short and what would help."""

@@ -5,11 +5,20 @@ use super::pool::Pool;
 use super::simplex::Simplex;
 
 /// Rounds of bidding on one pool.
-const ROUNDS: usize = 48;
-/// A column dearer than the best by this part gets 1/e of its load: first and last round.
-const SOFTNESS: (f64, f64) = (0.10, 0.01);
-/// Part of its own price by which a type's price moves when asked for twice its stock: first and last round.
-const PACE: (f64, f64) = (0.25, 0.04);
+const ROUNDS: i32 = 6;
+/// A column dearer than the best by this part gets a fraction of its load: in the first round, and by how much less in
+/// each further one.
+const SOFTNESS: (f64, f64) = (0.10, 0.905);
+/// Part of its own price by which a type's price moves when asked for twice its stock: the same.
+const PACE: (f64, f64) = (0.25, 0.92);
+
+/// A column as its bids need it: price per q/s at u = 0, and its growth with u.
+struct Bid {
+    h: u32,
+    base: f64,
+    per_machine: f64,
+    price: f64,
+}
 
 /// Move `u` [types] towards stock prices at which the load, spread over cheap columns, meets the stock.
 ///
@@ -18,9 +27,7 @@ const PACE: (f64, f64) = (0.25, 0.04);
 /// has to go, not where it ends.
 pub fn bid(pool: &Pool, needed: &[f64], u: &mut [f64]) {
     let types = u.len();
-    let workloads = needed.len() - types;
     let mut asked = vec![0.0; types];
-    let mut share = Vec::new();
     // What a machine of the type costs on average: the unit in which its price moves.
     let mut unit = vec![(0.0, 0.0); types];
     for column in &pool.columns {
@@ -28,23 +35,36 @@ pub fn bid(pool: &Pool, needed: &[f64], u: &mut [f64]) {
         *unit = (unit.0 + column.cost, unit.1 + 1.0);
     }
     let unit: Vec<f64> = unit.iter().map(|(sum, n)| if *n > 0.0 { sum / n } else { 0.0 }).collect();
-    for round in 0..ROUNDS {
-        let along = round as f64 / (ROUNDS - 1) as f64;
-        let softness = SOFTNESS.0 * (SOFTNESS.1 / SOFTNESS.0).powf(along);
-        let pace = PACE.0 * (PACE.1 / PACE.0).powf(along);
+    let mut bids: Vec<Bid> = pool
+        .columns
+        .iter()
+        .map(|column| {
+            let per_machine = 1.0 / column.qps;
+            Bid { h: column.a, base: column.cost * per_machine, per_machine, price: 0.0 }
+        })
+        .collect();
+    let (mut softness, mut pace) = (SOFTNESS.0, PACE.0);
+    for _ in 0..ROUNDS {
         asked.fill(0.0);
-        for w in 0..workloads {
-            let part = &pool.columns[pool.of_workload(w)];
-            let price = |column: &super::pool::Column| (column.cost + u[column.a as usize]) / column.qps;
-            let least = part.iter().map(price).fold(f64::INFINITY, f64::min);
-            if part.is_empty() || least <= 0.0 {
+        for (w, &load) in needed[types..].iter().enumerate() {
+            let bids = &mut bids[pool.of_workload(w)];
+            let mut least = f64::INFINITY;
+            for bid in bids.iter_mut() {
+                bid.price = bid.base + u[bid.h as usize] * bid.per_machine;
+                least = least.min(bid.price);
+            }
+            if bids.is_empty() || least <= 0.0 {
                 continue;
             }
-            share.clear();
-            share.extend(part.iter().map(|column| soft((price(column) / least - 1.0) / softness)));
-            let load = needed[types + w] / share.iter().sum::<f64>();
-            for (column, share) in part.iter().zip(&share) {
-                asked[column.a as usize] += load * share / column.qps;
+            let steepness = 1.0 / (least * softness);
+            let mut total = 0.0;
+            for bid in bids.iter_mut() {
+                bid.price = soft((bid.price - least) * steepness);
+                total += bid.price;
+            }
+            let load = load / total;
+            for bid in bids.iter() {
+                asked[bid.h as usize] += load * bid.price * bid.per_machine;
             }
         }
         for h in 0..types {
@@ -53,10 +73,12 @@ pub fn bid(pool: &Pool, needed: &[f64], u: &mut [f64]) {
                 if stock > 0.0 { (asked[h] / stock - 1.0).clamp(-1.0, 2.0) } else { f64::from(asked[h] > 0.0) };
             u[h] = (u[h] + pace * excess * (unit[h] + u[h])).max(0.0);
         }
+        softness *= SOFTNESS.1;
+        pace *= PACE.1;
     }
 }
 
-/// About `exp(-x)` for x >= 0, without the library's: `1 / (1 + x/4)^4` falls slower and does as well.
+/// A weight that falls with x >= 0 like `exp(-x)` near 0, and slower further out; without the library's.
 fn soft(x: f64) -> f64 {
     let y = 1.0 / (1.0 + 0.25 * x);
     (y * y) * (y * y)

@@ -9,10 +9,10 @@ use super::pricing::{Columns, Costs};
 use super::solver::{Answer, Solver, shed_penalties};
 use crate::control::Control;
 use crate::error::{Error, Result};
-use rayon::prelude::*;
+use std::sync::{Mutex, PoisonError};
 
 /// Intervals that follow each other's basis.
-const CHUNK: usize = 16;
+const CHUNK: usize = 12;
 
 /// What the intervals of a timeline ask for; arrays are interval by interval.
 #[derive(Clone, Copy, Debug)]
@@ -123,20 +123,38 @@ pub fn solve(fleet: Fleet<'_>, timeline: &Timeline<'_>, control: &Control) -> Re
         }
     };
 
+    if n == 1 {
+        return Ok(vec![solve_at(&mut Solver::new(&columns), 0)?]); // on the caller's thread, whether of a pool or not
+    }
     let mut answers = vec![None; n];
-    let mut starts = Vec::new();
-    let mut solver = Solver::new(&columns);
-    for t in (0..n).step_by(CHUNK) {
-        answers[t] = solve_at(&mut solver, t)?;
-        starts.push(solver.clone());
-    }
-    if n > 1 {
-        answers.par_chunks_mut(CHUNK).zip(starts).enumerate().try_for_each(|(chunk, (answers, mut solver))| {
-            for (place, answer) in answers.iter_mut().enumerate().skip(1) {
-                *answer = solve_at(&mut solver, chunk * CHUNK + place)?;
+    let failed = Mutex::new(None);
+    rayon::scope(|scope| {
+        let mut solver = Solver::new(&columns);
+        for (chunk, answers) in answers.chunks_mut(CHUNK).enumerate() {
+            let Some((first, rest)) = answers.split_first_mut() else { continue };
+            match solve_at(&mut solver, chunk * CHUNK) {
+                Ok(answer) => *first = answer,
+                Err(error) => return keep(&failed, error),
             }
-            Ok(())
-        })?;
+            // The rest of the chunk goes on by itself while the next chunk is begun.
+            let mut solver = solver.clone();
+            let (solve_at, failed) = (&solve_at, &failed);
+            scope.spawn(move |_| {
+                for (place, answer) in rest.iter_mut().enumerate() {
+                    match solve_at(&mut solver, chunk * CHUNK + 1 + place) {
+                        Ok(found) => *answer = found,
+                        Err(error) => return keep(failed, error),
+                    }
+                }
+            });
+        }
+    });
+    match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(error) => Err(error),
+        None => Ok(answers),
     }
-    Ok(answers)
+}
+
+fn keep(failed: &Mutex<Option<Error>>, error: Error) {
+    failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
 }
