@@ -203,6 +203,12 @@ class Problem:
         """The first ``n`` intervals."""
         return self.at(slice(n))
 
+    def less(self, qps: FloatArray) -> Problem:
+        """The demand that is left when ``qps`` [T, W] or [W] of it are seen to; rounding is no demand."""
+        left = self.demand_qps - qps
+        left[left <= np.maximum(COVER_TOL * self.demand_qps, DEMAND_RANGE_QPS[0])] = 0.0
+        return replace(self, demand_qps=left)
+
     def capacity_qps(self, servers_on: IntArray | FloatArray) -> FloatArray:
         """Throughput [..., W] of ``servers_on`` [..., R, W] machines, in the units of ``qps``."""
         return np.asarray((servers_on * self.qps).sum(axis=-2), dtype=np.float64)

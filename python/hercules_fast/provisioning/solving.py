@@ -148,8 +148,11 @@ def solve_problem(
             raise
         stopped, linear = stop, stop.partial
     if integer:
+        # Whole machines leave as little uncovered as they can: with a penalty of the caller's, of what is worth it.
+        part = rest.first(len(linear.bound_w))
+        part = part if penalty is None else part.less(linear.shed_qps)
         try:
-            whole = whole_machines(rest.first(len(linear.bound_w)), linear, threads=threads)
+            whole = whole_machines(part, linear, threads=threads)
         except InterruptedRun as stop:
             if stop.partial is None:
                 raise
