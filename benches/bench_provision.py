@@ -1,4 +1,4 @@
-"""Provisioning a week: one warm-started model against a cold one per interval, and the plan against greedy's.
+"""Provisioning a week: the whole plan, its baselines, and whole machines against branch and bound.
 
 Run: ``pytest benches/bench_provision.py --benchmark-enable --benchmark-columns=median,iqr,rounds``. Every case checks
 its answer: the rival must reach the same objective, the plan must cover, and its gap to the certificate is recorded
@@ -12,7 +12,6 @@ import pytest
 
 import hercules_fast as hf
 from hercules_fast.provisioning import (
-    LinearSolution,
     Policy,
     Problem,
     greedy,
@@ -46,51 +45,6 @@ def fleet(n_servers: int, n_workloads: int, share: float = 0.7, seed: int = 0) -
 @pytest.fixture(params=SIZES.values(), ids=SIZES.keys(), scope="module")
 def problem(request: pytest.FixtureRequest) -> Problem:
     return fleet(*request.param)
-
-
-def cold_highs(problem: Problem) -> list[float]:
-    """The rival: plain HiGHS with its defaults, arrays passed afresh for each interval; power of each optimum, W."""
-    import highspy
-
-    w, h = np.nonzero((problem.qps > 0).T)
-    n, n_w, n_h = len(w), problem.n_workloads, problem.n_servers
-    index = np.empty(2 * n, dtype=np.int32)
-    index[0::2], index[1::2] = w, n_w + h
-    value = np.ones(2 * n)
-    value[0::2] = problem.qps[h, w]
-    powers = []
-    for demand in problem.demand_qps:
-        highs = highspy.Highs()
-        highs.setOptionValue("output_flag", False)
-        highs.setOptionValue("threads", 1)
-        lp = highspy.HighsLp()
-        lp.num_col_, lp.num_row_ = n, n_w + n_h
-        lp.col_cost_ = problem.power_w[h, w]
-        lp.col_lower_, lp.col_upper_ = np.zeros(n), np.full(n, highspy.kHighsInf)
-        lp.row_lower_ = np.concatenate([demand, np.full(n_h, -highspy.kHighsInf)])
-        lp.row_upper_ = np.concatenate([np.full(n_w, highspy.kHighsInf), problem.stock.astype(np.float64)])
-        lp.a_matrix_.format_ = highspy.MatrixFormat.kColwise
-        lp.a_matrix_.start_ = np.arange(0, 2 * n + 1, 2, dtype=np.int32)
-        lp.a_matrix_.index_, lp.a_matrix_.value_ = index, value
-        highs.passModel(lp)
-        highs.run()
-        assert highs.getModelStatus() == highspy.HighsModelStatus.kOptimal
-        np.asarray(highs.getSolution().col_value)  # a user reads the answer, too
-        powers.append(highs.getInfo().objective_function_value)
-    return powers
-
-
-@pytest.mark.benchmark(group="week, linear")
-def test_linear_warm(benchmark, problem):
-    answer: LinearSolution = benchmark(solve_linear, problem)
-    assert answer.power_w == pytest.approx(cold_highs(problem), rel=1e-6)
-    benchmark.extra_info["worst_certificate_gap"] = float(np.abs(answer.gap).max())
-
-
-@pytest.mark.benchmark(group="week, linear")
-def test_linear_cold_highs(benchmark, problem):
-    powers = benchmark(cold_highs, problem)
-    assert powers == pytest.approx(solve_linear(problem).power_w, rel=1e-6)
 
 
 @pytest.mark.benchmark(group="week, baselines")

@@ -47,6 +47,8 @@ class Assignment:
     @property
     def interval(self) -> npt.NDArray[np.int64]:
         """int64 [K], the interval of each entry."""
+        if self.shape[0] == 1:
+            return np.zeros(len(self.row), dtype=np.int64)
         return np.repeat(np.arange(self.shape[0]), np.diff(self.starts))
 
     def first(self, n: int) -> Assignment:

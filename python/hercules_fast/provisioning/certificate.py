@@ -124,7 +124,7 @@ def _with_minimum(
     assert rules.minimum is not None
     row, workload = rules.footprint
     h, count = problem.types[row], rules.minimum[row, workload]
-    own = problem.cost(t)[row, workload] + machine[h] + watt[h] * problem.power_w[row, workload]
+    own = problem.pair_cost(t, row, workload) + machine[h] + watt[h] * problem.power_w[row, workload]
     base = np.zeros(least.shape)  # [F, W] q/s of the minimum
     domain = rules.domain[h] if k and rules.domain is not None else np.zeros(len(h), np.int64)
     np.add.at(base, (domain, workload), count * problem.qps[row, workload])

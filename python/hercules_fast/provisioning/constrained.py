@@ -21,7 +21,8 @@ from hercules_fast.provisioning.certificate import Duals, certificate, effective
 from hercules_fast.provisioning.constraints import Constraint, Rules, resolve, surviving_qps
 from hercules_fast.provisioning.highs import power_of_two
 from hercules_fast.provisioning.linear import GAP_TOL, as_assignment, assignment_cost, checked_penalty
-from hercules_fast.provisioning.master import Master, Point, State, TwoStage
+from hercules_fast.provisioning.master import ALL_COLUMNS, Master, Point, State, TwoStage
+from hercules_fast.provisioning.network import solve_network
 from hercules_fast.provisioning.problem import COVER_TOL, FloatArray, IntArray, Problem, shortfall_qps
 from hercules_fast.provisioning.relaxed import LinearSolution, relative_gap, shed_penalties
 from hercules_fast.provisioning.rounding import Rounding, pair_keys
@@ -174,7 +175,7 @@ class _Run:
         while len(self.answers) < n_t:
             t = len(self.answers)
             state = self._state()
-            points = self.stages.solve(t, state)
+            points = self.stages.solve(t, state, None if t else self._first_prices())
             if not self.rules.switching:
                 points = [self._certain(t, points[0])]
             # The last window may be the exact plan of all that is left.
@@ -193,6 +194,15 @@ class _Run:
                 self._commit(t + i, answer)
             if progress is not None:
                 progress(len(self.answers), n_t)
+
+    def _first_prices(self) -> FloatArray | None:
+        """[H] stock prices without the constraints, which choose the first columns of a large fleet."""
+        master = self.stages.master
+        if master.n_eligible * self.n <= ALL_COLUMNS:
+            return None
+        return solve_network(
+            self.problem.interval(0), self.weight[:1] if self.fixed else None, threads=1
+        ).stock_price_w[0]
 
     def _state(self) -> State | None:
         if not self.rules.switching:

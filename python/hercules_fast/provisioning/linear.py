@@ -109,12 +109,8 @@ def as_assignment(problem: Problem, points: Sequence[Point]) -> Assignment:
 
 def assignment_cost(problem: Problem, assignment: Assignment) -> FloatArray:
     """[T] what is minimised, without penalties."""
-    t, h = assignment.interval, problem.types[assignment.row]
-    cost = problem.power_w[assignment.row, assignment.workload]
-    if problem.watt_cost is not None:
-        cost = cost * problem.watt_cost[t, h]
-    if problem.machine_cost is not None:
-        cost = cost + problem.machine_cost[t, h]
+    t = assignment.interval
+    cost = problem.pair_cost(t, assignment.row, assignment.workload)
     sums = np.bincount(t, assignment.machines * cost, minlength=assignment.shape[0])
     return np.asarray(sums, dtype=np.float64)
 

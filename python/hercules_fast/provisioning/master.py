@@ -257,7 +257,7 @@ class Master:
         if self.goal == "cost":
             h = self.problem.types[row]
             scale = 1.0 / np.sqrt(self.problem.qps[row, workload] * self.cover_scale[workload] * self.stock_scale[h])
-            dearest = float((self._pair_cost(self.windows[0], row, workload) * scale).max(initial=0.0))
+            dearest = float((self.problem.pair_cost(self.windows[0], row, workload) * scale).max(initial=0.0))
             self.cost_scale = 1.0 / float(power_of_two(np.asarray(dearest or 1.0)))
         elif self.goal == "shed":
             heaviest = (np.where(self.servable, self.penalty, 0.0) / self.cover_scale).max()
@@ -265,20 +265,11 @@ class Master:
         self.add_pairs(row, workload)
         self.set_penalty(self.penalty)
 
-    def _pair_cost(self, t: int, row: IntArray, workload: IntArray) -> FloatArray:
-        problem, h = self.problem, self.problem.types[row]
-        cost = problem.power_w[row, workload]
-        if problem.watt_cost is not None:
-            cost = cost * problem.watt_cost[t, h]
-        if problem.machine_cost is not None:
-            cost = cost + problem.machine_cost[t, h]
-        return cost
-
     def _set_pair_costs(self, part: slice = slice(None)) -> None:
         if self.goal != "cost":
             return
         row, workload = self.pool_row[part], self.pool_workload[part]
-        cost = [self._pair_cost(t, row, workload) * self.pool_scale[part] for t in self.windows]
+        cost = [self.problem.pair_cost(t, row, workload) * self.pool_scale[part] for t in self.windows]
         self.solver.set_costs(self.pool_column[:, part].ravel(), np.concatenate(cost) * self.cost_scale)
         if self.rules.switching:
             on_cost = np.tile(self.rules.cost_on / self.stock_scale, self.n) * self.cost_scale

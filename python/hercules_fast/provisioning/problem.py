@@ -104,10 +104,15 @@ class Problem:
         def of_type(place: tuple[int, ...]) -> str:
             return f"interval {place[0]}, server {servers[place[1]]!r}"
 
-        _in_range("qps", qps, QPS_RANGE, "q/s (0 = not eligible)", pair)
-        _in_range("power_w", np.where(qps > 0, power_w, POWER_RANGE_W[0]), POWER_RANGE_W, "W", pair, zero=False)
+        if _in_range("qps", qps, QPS_RANGE, "q/s (0 = not eligible)", pair):
+            _in_range("power_w", power_w, POWER_RANGE_W, "W", pair, zero=False)
+        else:  # what stands there for pairs that cannot run is not data
+            cannot = qps == 0.0
+            power_w[cannot] = POWER_RANGE_W[0]
+            _in_range("power_w", power_w, POWER_RANGE_W, "W", pair, zero=False)
+            power_w[cannot] = 0.0
         _in_range("demand_qps", demand_qps, DEMAND_RANGE_QPS, "q/s (0 = no load)", at)
-        if not ((stock >= 0) & (stock <= STOCK_MAX)).all():
+        if stock.min() < 0 or stock.max() > STOCK_MAX:
             place = np.argwhere((stock < 0) | (stock > STOCK_MAX))[0].tolist()
             when = f"interval {place[0]}, " if stock.ndim == 2 else ""
             raise InputError(
@@ -123,7 +128,6 @@ class Problem:
             _same_shape("group", group.shape, qps.shape, "[servers, workloads], like qps")
             _counts_in("group", group, 1, GROUP_MAX, "machines")
 
-        power_w = np.where(qps > 0, power_w, 0.0)  # what stood there for pairs that cannot run is not data
         arrays: dict[str, npt.NDArray[Any] | None] = {
             "qps": qps,
             "power_w": power_w,
@@ -184,6 +188,15 @@ class Problem:
         if self.machine_cost is not None:
             cost = cost + self.machine_cost[t, self.types][:, None]
         return np.where(self.qps > 0, cost, 0.0)
+
+    def pair_cost(self, t: int | IntArray, row: npt.NDArray[Any], workload: npt.NDArray[Any]) -> FloatArray:
+        """[K] the same of some pairs, in interval t or each in its own."""
+        cost, h = self.power_w[row, workload], self.types[row]
+        if self.watt_cost is not None:
+            cost = cost * self.watt_cost[t, h]
+        if self.machine_cost is not None:
+            cost = cost + self.machine_cost[t, h]
+        return np.asarray(cost, dtype=np.float64)
 
     def at(self, intervals: slice | IntArray) -> Problem:
         """Some of the intervals."""
@@ -287,8 +300,11 @@ def _in_range(
     unit: str,
     where: Callable[[tuple[int, ...]], str],
     zero: bool = True,
-) -> None:
+) -> bool:
+    """Whether all ``values`` lie within ``bounds``; False where some are 0 and that is allowed, else an error."""
     low, high = bounds
+    if values.min(initial=high) >= low and values.max(initial=low) <= high:
+        return True
     good = (values >= low) & (values <= high)  # NaN is in no range
     if zero:
         good |= values == 0.0
@@ -296,3 +312,4 @@ def _in_range(
         place = tuple(int(i) for i in np.argwhere(~good)[0])
         allowed = f"{low:g} to {high:g}" if not zero else f"0, or {low:g} to {high:g}"
         raise InputError(f"{name}: {where(place)} is {values[place]:g}; allowed: {allowed} {unit}")
+    return False

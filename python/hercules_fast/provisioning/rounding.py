@@ -41,7 +41,7 @@ class Rounding:
         self.domain = np.zeros(len(row), np.int64) if rules.domain is None or not self.k else rules.domain[self.h]
         self.n_f = rules.n_domains if self.k else 1
         machine, watt = effective_prices(rules, point.duals, None)
-        self.cost = _unit_cost(problem, t, row, workload)
+        self.cost = problem.pair_cost(t, row, workload)
         self.price = np.maximum(self.cost + machine[self.h] + watt[self.h] * self.power, 1e-12 * self.cost)
 
         self.most = problem.stocks[t].astype(np.float64)
@@ -217,14 +217,3 @@ class Rounding:
 def pair_keys(problem: Problem, row: IntArray, workload: IntArray) -> IntArray:
     """One number per pair that sorts by workload, then row."""
     return np.asarray(workload.astype(np.int64) * problem.n_rows + row, dtype=np.int64)
-
-
-def _unit_cost(problem: Problem, t: int, row: IntArray, workload: IntArray) -> FloatArray:
-    """[K] cost of one machine in interval t."""
-    h = problem.types[row]
-    cost = problem.power_w[row, workload]
-    if problem.watt_cost is not None:
-        cost = cost * problem.watt_cost[t, h]
-    if problem.machine_cost is not None:
-        cost = cost + problem.machine_cost[t, h]
-    return cost

@@ -40,7 +40,7 @@ class CrossCheck:
 
     def words(self) -> str:
         """One line for a plan's notes."""
-        return f"HiGHS finds the same optimum in the dearest interval (relative difference {abs(self.difference):.0e})"
+        return f"HiGHS finds the same optimum in the dearest interval (to {max(abs(self.difference), 1e-15):.0e})"
 
 
 def solve_program(
