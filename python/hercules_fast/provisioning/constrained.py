@@ -200,9 +200,9 @@ class _Run:
         master = self.stages.master
         if master.n_eligible * self.n <= ALL_COLUMNS:
             return None
-        return solve_network(
-            self.problem.interval(0), self.weight[:1] if self.fixed else None, threads=1
-        ).stock_price_w[0]
+        free = solve_network(self.problem.interval(0), self.weight[:1] if self.fixed else None, threads=1)
+        prices: FloatArray = free.stock_price_w[0]
+        return prices
 
     def _state(self) -> State | None:
         if not self.rules.switching:
