@@ -242,15 +242,21 @@ def _plan_blocks(plan: Plan) -> list[str]:
         _servers_block(plan),
         _power_block(plan),
         _savings_block(plan),
+        _lines("Constraints", plan.binding_constraints()),
         _lines("Stock that binds", plan.binding_stock() or ("none: every type has servers left in every interval",)),
         _lines("Not to be used", plan.drained),
         _lines("Minimum footprints that cost something", plan.binding_minimum()),
-        _lines(
-            "LOAD THAT IS NOT SERVED" if plan.shed_qps.any() else "HEADROOM THAT IS NOT THERE (all load is served)",
-            plan.shortfall(),
-        ),
+        _lines(_short_title(plan), plan.shortfall()),
         _lines("Short if every server did only the lower end of its QPS interval", plan.lower_end()),
     ]
+
+
+def _short_title(plan: Plan) -> str:
+    if plan.shed_qps.any():
+        return "LOAD THAT IS NOT SERVED"
+    if plan.headroom_short_qps.any():
+        return "HEADROOM THAT IS NOT THERE (all load is served)"
+    return "LOAD THAT A FAILURE WOULD LEAVE UNSERVED (all demand is covered now)"
 
 
 def _servers_block(plan: Plan) -> str:

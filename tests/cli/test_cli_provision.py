@@ -11,8 +11,7 @@ import pytest
 
 from hercules_fast.cli import main
 from hercules_fast.errors import InterruptedRun
-from hercules_fast.provisioning import Plan, timeline
-from hercules_fast.provisioning.inverse import some_intervals
+from hercules_fast.provisioning import Plan, solving
 from tests import small_plans
 
 STOCK = ",".join(f"{name}={count}" for name, count in small_plans.STOCK.items())
@@ -242,6 +241,54 @@ def test_wishes_reach_the_plan(files, capsys) -> None:
     assert "EUR, " in out
 
 
+RULES = """
+schema = "hercules_fast.constraints/1"
+name = "halls"
+
+[[power_caps]]
+name = "row 4"
+servers = ["new"]
+limit_w = [LIMIT]
+
+[failure_domains]
+domain_of = { old = "a", new = "b", gpu = "b" }
+"""
+
+
+def test_constraints_from_a_file(files, capsys) -> None:
+    (files / "rules.toml").write_text(RULES.replace("LIMIT", "1000.0"))
+    rules = ("--constraints", str(files / "rules.toml"))
+    assert provision(files, *rules, "--json", "--no-baselines") == 1, "the peak is exposed"
+    plan = Plan.from_dict(json.loads(capsys.readouterr().out))
+    assert plan.constrained is not None
+    assert plan.constrained.cap_names == ("row 4",)
+    assert plan.covered.all()
+    assert plan.exposed_qps.any()
+    (files / "little.csv").write_text(csv_of(0.3))
+    assert provision(files, *rules, load="little.csv") == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Constraints" in out
+    assert "its failure rule (k = 1) binds in 48 of 48 intervals" in out
+    assert "the baselines know no constraints" in out
+    assert provision(files, *rules, "--no-baselines") == 1
+    assert "LOAD THAT A FAILURE WOULD LEAVE UNSERVED" in capsys.readouterr().out
+
+
+def test_constraints_that_are_refused(files, capsys) -> None:
+    (files / "rules.toml").write_text(RULES.replace("LIMIT", "-1.0"))
+    rules = ("--constraints", str(files / "rules.toml"))
+    assert provision(files, *rules, "--out", str(files / "plan.json")) == 2
+    assert "power_caps[0].limit_w[0]: -1.0 is outside what is allowed" in capsys.readouterr().err
+    assert not (files / "plan.json").exists()
+    (files / "rules.toml").write_text(RULES.replace("LIMIT", "1.0").replace('"new"', '"newt"'))
+    assert provision(files, *rules) == 2
+    assert "unknown server 'newt'" in capsys.readouterr().err
+    assert provision(files, *rules, "--what-if", "growth") == 2
+    assert "--constraints: the inverse questions of --what-if know no constraints" in capsys.readouterr().err
+    assert provision(files, "--constraints", str(files / "none.toml")) == 2
+    assert provision(files, *rules, "--out", str(files / "rules.toml"), "--overwrite") == 2
+
+
 def test_without_baselines(files, capsys) -> None:
     assert provision(files, "--no-baselines", "--json") == 0
     plan = Plan.from_dict(json.loads(capsys.readouterr().out))
@@ -253,20 +300,20 @@ def test_without_baselines(files, capsys) -> None:
 
 def test_ctrl_c_saves_the_intervals_done(files, monkeypatch, capsys) -> None:
     """The solver is stopped after ten intervals."""
-    original = timeline.solve_program
+    original = solving.solve_program
 
     def stopped(problem, **options):
-        part, _ = original(some_intervals(problem, np.arange(10)), **options)
+        part, _ = original(problem.first(10), **options)
         raise InterruptedRun("stopped after 10 of 48 intervals", part)
 
-    monkeypatch.setattr(timeline, "solve_program", stopped)
+    monkeypatch.setattr(solving, "solve_program", stopped)
     assert provision(files, "--out", str(files / "plan.json"), "--minimum", "old:rank=1") == 130
     assert not (files / "plan.json").exists()
     plan = Plan.load(files / "plan.partial.json")
     assert len(plan.times) == 10
     assert plan.is_covered
     assert any("stopped after 10 of 48 intervals" in note for note in plan.notes)
-    monkeypatch.setattr(timeline, "solve_program", original)
+    monkeypatch.setattr(solving, "solve_program", original)
     assert provision(files, "--out", str(files / "plan.json"), "--minimum", "old:rank=1", "--quiet") == 0
     whole = Plan.load(files / "plan.json")
     assert plan.servers_on.tolist() == whole.servers_on[:10].tolist()

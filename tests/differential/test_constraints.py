@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -27,16 +29,16 @@ def small(seed, n_h=3, n_w=2, n_t=1, most=2):
     return Problem(qps=qps, power_w=power, demand_qps=demand, stock=stock, servers=names), rng
 
 
-def check(problem, constraints, *, penalty=None, **rules):
+def check(problem, constraints, *, penalty=None, minimum=None, **rules):
     """Whole machines are the best of all plans, the linear optimum is certified, and its bound lies below them."""
     weight = shed_penalties(problem)[0].tolist()
     arguments = (problem.qps.tolist(), problem.power_w.tolist(), problem.demand_qps.tolist(), problem.stock.tolist())
-    shed, cost, _ = slow.whole_optimum(
-        *arguments, weight, penalty=None if penalty is None else penalty.tolist(), **rules
-    )
-    linear = solve_constrained(problem, constraints, integer=False, penalty=penalty)
+    rules |= {"penalty": None if penalty is None else penalty.tolist()}
+    rules |= {"minimum": None if minimum is None else minimum.tolist()}
+    shed, cost, _ = slow.whole_optimum(*arguments, weight, **rules)
+    linear = solve_constrained(problem, constraints, integer=False, penalty=penalty, minimum=minimum)
     assert (np.abs(linear.gap) <= 1e-8).all()
-    whole = solve_constrained(problem, constraints, penalty=penalty, mip_gap=0.0)
+    whole = solve_constrained(problem, constraints, penalty=penalty, minimum=minimum, mip_gap=0.0)
     uncovered = whole.shed_qps + whole.exposed_qps
     if penalty is not None:
         assert whole.objective_w.sum() == pytest.approx(cost, rel=1e-6)
@@ -115,6 +117,39 @@ def test_all_at_once(seed, fixed):
     check(problem, constraints, penalty=penalty, **given_rules)
 
 
+@given(seeds, st.sampled_from(["none", "cap", "failures", "switching"]), st.booleans())
+def test_minimum_footprints(seed, kind, fixed):
+    problem, rng = small(seed, n_h=3, n_w=2, n_t=2 if kind == "switching" else 1)
+    problem = dataclasses.replace(problem, demand_qps=problem.demand_qps * rng.uniform(0.05, 1.2))
+    penalty = shed_penalties(problem)[0] * rng.uniform(0.05, 2.0) if fixed else None
+    minimum = np.zeros((3, 2), dtype=np.int64)
+    for h in range(3):
+        w = int(rng.integers(2))
+        minimum[h, w] = rng.integers(0, problem.stock[h] + 1) * (problem.qps[h, w] > 0)
+    constraints, rules = [], {}
+    if kind == "cap":
+        limit = float((minimum * problem.power_w)[:2].sum() + rng.uniform(0.0, 800.0)) + 1e-3
+        constraints = [PowerCap(name="rack", servers=("a", "b"), limit_w=limit)]
+        rules = {"caps": [((0, 1), [limit])]}
+    elif kind == "failures":
+        constraints = [FailureDomains(domain_of={"a": "x", "b": "y", "c": "z"})]
+        rules = {"domain": [0, 1, 2], "k": 1}
+    elif kind == "switching":
+        initial = minimum.sum(axis=1)
+        constraints = [
+            Switching(
+                cost_on=50.0,
+                ramp=1,
+                min_up_intervals=2,
+                horizon=2,
+                initial=dict(zip("abc", initial.tolist(), strict=True)),
+            )
+        ]
+        rules = {"switching": {"cost_on": [50.0] * 3, "ramp": [1] * 3, "min_up": [2] * 3, "initial": initial.tolist()}}
+    _, whole = check(problem, constraints, penalty=penalty, minimum=minimum, **rules)
+    assert (whole.servers >= minimum).all()
+
+
 @given(seeds)
 def test_without_constraints_it_is_the_linear_program(seed):
     problem, _ = small(seed, n_h=4, n_w=3, n_t=3, most=5)
@@ -132,5 +167,5 @@ def test_fair_share_of_one_type_is_proportional(seed):
     problem = Problem(qps=qps, power_w=np.full(qps.shape, 200.0), demand_qps=demand, stock=[4, 2])
     answer = solve_constrained(problem, [FairShare()], integer=False)
     part = min(1.0, 4 / float((demand[0, :2] / qps[0, :2]).sum()))
-    assert answer.served_share[0] == pytest.approx([part, part, 1.0], rel=1e-7)
+    assert answer.constrained.served_share[0] == pytest.approx([part, part, 1.0], rel=1e-7)
     assert answer.shed_qps[0] == pytest.approx(demand[0] * [1 - part, 1 - part, 0.0], rel=1e-6, abs=1e-6)

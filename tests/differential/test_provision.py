@@ -143,7 +143,7 @@ def test_whole_machines_are_near_the_integer_program():
 def test_price_bound_is_the_sum_over_workloads(problem, price):
     u = np.full((problem.n_intervals, problem.n_servers), price)
     penalty = shed_penalties(problem)
-    fast = price_bound(problem.qps, problem.power_w, problem.demand_qps, problem.stock, u, penalty)
+    fast = price_bound(problem, u, penalty)
     for t, demand in enumerate(problem.demand_qps):
         rows = (problem.qps.tolist(), problem.power_w.tolist(), demand.tolist(), problem.stock.tolist())
         expected = slow.bound(*rows, u[t].tolist(), penalty[t].tolist())

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hercules_fast.provisioning import Problem, master, solve_linear
+from hercules_fast.provisioning.certificate import Duals, certificate
 from hercules_fast.provisioning.constrained import solve_constrained
 from hercules_fast.provisioning.constraints import (
     FailureDomains,
@@ -21,7 +22,6 @@ from hercules_fast.provisioning.constraints import (
     resolve,
     surviving_qps,
 )
-from hercules_fast.provisioning.master import Duals, certificate
 from hercules_fast.provisioning.relaxed import shed_penalties
 
 seeds = st.integers(0, 2**32)
@@ -170,7 +170,7 @@ def test_the_price_of_a_cap_is_what_a_watt_more_saves(seed):
         return solve_constrained(problem, [cap], integer=False, penalty=penalty)
 
     less, here, more = (capped(limit + step) for step in (-0.5, 0.0, 0.5))
-    price = float(here.cap_price[0, 0])
+    price = float(here.constrained.cap_price[0, 0])
     assert float(here.objective_w[0] - more.objective_w[0]) <= 0.5 * price + 1e-6 * float(here.objective_w[0])
     assert float(less.objective_w[0] - here.objective_w[0]) >= 0.5 * price - 1e-6 * float(here.objective_w[0])
 
@@ -255,7 +255,7 @@ def test_rounding_alone_keeps_every_rule(seed, share, grouped):
     ]
     answer = solve_constrained(problem, constraints, time_limit_s=0.0)
     servers = answer.servers
-    assert (answer.assignment.per_type(problem.types, 6) <= problem.stock).all()
+    assert (answer.sparse.per_type(problem.types, 6) <= problem.stock).all()
     under = np.isin(problem.types, [0, 1])
     assert ((servers * problem.power_w)[:, under].sum(axis=(1, 2)) <= limit * (1 + 1e-9)).all()
     if grouped:
@@ -305,16 +305,18 @@ def test_fair_share_raises_the_smallest_share(seed, share):
     asked = problem.demand_qps > 0
     able = asked & problem.eligible.any(axis=0)
     worst = np.where(able, 1 - plain.shed_qps / np.where(asked, problem.demand_qps, 1.0), 1.0).min(axis=1)
-    smallest = np.where(able, fair.served_share, 1.0).min(axis=1)
+    smallest = np.where(able, fair.constrained.served_share, 1.0).min(axis=1)
     assert (smallest >= worst - 1e-7).all()
     served = problem.demand_qps - fair.shed_qps
-    assert (served >= fair.served_share * problem.demand_qps * (1 - 1e-6)).all()
+    assert (served >= fair.constrained.served_share * problem.demand_qps * (1 - 1e-6)).all()
     # Nobody who gets less than all can get more without another who gets no more than he losing.
     more = np.where(
-        able & (fair.served_share < 1.0), np.minimum(1.0, fair.served_share * (1 + 1e-5)), fair.served_share
+        able & (fair.constrained.served_share < 1.0),
+        np.minimum(1.0, fair.constrained.served_share * (1 + 1e-5)),
+        fair.constrained.served_share,
     )
     for t in range(2):
-        if (fair.served_share[t][able[t]] < 1.0).any():
+        if (fair.constrained.served_share[t][able[t]] < 1.0).any():
             tight = dataclasses.replace(problem.interval(t), demand_qps=problem.demand_qps[t : t + 1] * more[t])
             assert solve_linear(tight).shed_qps.any()
 
@@ -339,8 +341,8 @@ def test_any_prices_bound_any_plan_under_all_constraints(seed, size, warm):
     duals = []
     for t in range(4):
         on = rng.uniform(0, 100 * size, 3) * (warm or t > 0)
-        free = rng.uniform(0, 100 * size, 3), rng.uniform(0, size, 1), on, rng.uniform(0, 100 * size, 3), np.zeros(2)
-        duals.append(Duals(*free))
+        free = rng.uniform(0, 100 * size, 3), rng.uniform(0, size, 1), on, rng.uniform(0, 100 * size, 3)
+        duals.append(Duals(*free, np.zeros(2), np.zeros(2)))
     bound, _, _ = certificate(problem, resolve(problem, constraints), duals, penalty)
     assert bound.sum() <= answer.objective_w.sum() * (1 + 1e-9)
 

@@ -110,7 +110,7 @@ def test_baselines_hold_stock_and_never_beat_the_bound(problem):
 def test_any_prices_bound_any_plan(problem, price):
     linear = solve_linear(problem)
     u = np.full((problem.n_intervals, problem.n_servers), price)
-    bound = price_bound(problem.qps, problem.power_w, problem.demand_qps, problem.stock, u, linear.penalty_w_per_qps)
+    bound = price_bound(problem, u, linear.penalty_w_per_qps)
     assert (bound <= linear.objective_w * (1 + 1e-6) + 1e-6).all()
 
 

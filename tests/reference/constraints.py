@@ -13,12 +13,15 @@ from tests.reference.provisioning import COVER_TOL
 ROOM = 1.0 + 1e-9
 
 
-def whole_optimum(qps, power_w, demand, stock, weight, *, caps=(), domain=None, k=0, switching=None, penalty=None):
+def whole_optimum(
+    qps, power_w, demand, stock, weight, *, caps=(), domain=None, k=0, switching=None, penalty=None, minimum=None
+):
     """(least weighted uncovered load, least cost at that) over all plans of all intervals, and the best plan.
 
     ``demand[t][w]``; ``caps``: (types, watts [T]); ``domain[h]`` and ``k``: uncovered load counts once as it is and
     once after the worst failure of k domains; ``switching``: dict of cost_on[h], ramp[h], min_up[h] and initial[h] or
-    None. With ``penalty[w]`` both are one figure: (0, cost + penalty . uncovered).
+    None; ``minimum[h][w]`` machines that are on in any case. With ``penalty[w]`` both are one figure: (0, cost +
+    penalty . uncovered).
     """
     n_w = len(demand[0])
     per_type = []
@@ -31,6 +34,10 @@ def whole_optimum(qps, power_w, demand, stock, weight, *, caps=(), domain=None, 
         options.append([])
         for plan in plans:
             if not keeps_caps(plan, power_w, caps, t):
+                continue
+            if minimum is not None and any(
+                a < b for x, y in zip(plan, minimum, strict=True) for a, b in zip(x, y, strict=True)
+            ):
                 continue
             missing = uncovered(plan, qps, asked, domain, k)
             watts = sum(plan[h][w] * power_w[h][w] for h in range(len(stock)) for w in range(n_w))

@@ -8,6 +8,7 @@ import pytest
 
 from hercules_fast.errors import InputError, OutputError
 from hercules_fast.plotting import PlotsUnavailableError, plot_efficiency, plot_power, plot_week, save_plots
+from hercules_fast.provisioning import FailureDomains, provision
 from hercules_fast.tables import EfficiencyTable
 from tests import small_plans
 
@@ -62,6 +63,10 @@ def test_week_names_workloads_servers_and_units(tmp_path) -> None:
         assert word in seen
     assert "load is shed" not in seen
     assert "load is shed" in texts(plot_week(small_plans.plan(scale=3.0), tmp_path / "week.svg"))
+    assert "exposed to a failure" not in seen
+    halls = FailureDomains(domain_of={"old": "a", "new": "b", "gpu": "b"})
+    exposed = provision(small_plans.table(), small_plans.load(), small_plans.STOCK, constraints=[halls])
+    assert "exposed to a failure" in texts(plot_week(exposed, tmp_path / "week.svg"))
 
 
 def test_power_marks_baselines_that_do_not_cover(tmp_path) -> None:

@@ -55,7 +55,7 @@ def test_a_cap_sends_load_to_dearer_servers_and_says_what_it_costs():
     assert answer.objective_w.tolist() == [800.0]
     linear = solve_constrained(two([500.0]), [cap], integer=False)
     assert on(linear) == pytest.approx(np.array([[2.5, 2.5]]))
-    assert linear.cap_price[0, 0] == pytest.approx(1.0)  # a watt more moves 1 q/s from 2 W to 1 W
+    assert linear.constrained.cap_price[0, 0] == pytest.approx(1.0)  # a watt more moves 1 q/s from 2 W to 1 W
     assert linear.binding == ("power cap 'rack 7' binds in 1 of 1 intervals; one more W would save 1 in interval 0",)
 
 
@@ -175,7 +175,7 @@ def test_fair_share_divides_what_there_is():
         qps=[[100.0, 10.0]], power_w=[[100.0, 100.0]], demand_qps=[[1000.0, 100.0]], stock=[10], workloads=("a", "b")
     )
     fair = solve_constrained(problem, [FairShare()], integer=False)
-    assert fair.served_share[0] == pytest.approx([0.5, 0.5])
+    assert fair.constrained.served_share[0] == pytest.approx([0.5, 0.5])
     assert fair.servers[0] == pytest.approx(np.array([[5.0, 5.0]]))
     whole = solve_constrained(problem, [FairShare()])
     assert whole.servers[0].tolist() == [[5, 5]]

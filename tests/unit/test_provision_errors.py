@@ -28,7 +28,7 @@ from hercules_fast.provisioning import (
     largest_scale,
     linear,
     provision,
-    timeline,
+    solving,
 )
 from hercules_fast.tables import EfficiencyTable
 from hercules_fast.traffic import LoadTrace
@@ -212,7 +212,7 @@ def test_a_broken_plan_is_never_returned(monkeypatch):
     def too_many(problem, solution, **options):
         return Assignment.from_dense(np.full(solution.servers.shape, 9, dtype=np.int64) * (problem.qps > 0))
 
-    monkeypatch.setattr(timeline, "whole_machines", too_many)
+    monkeypatch.setattr(solving, "whole_machines", too_many)
     with pytest.raises(InternalError, match="whole plan, interval 0: more 'cpu' than its stock of 4"):
         provision(table(), trace(), {"cpu": 4, "gpu": 3})
 

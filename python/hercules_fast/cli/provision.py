@@ -65,6 +65,9 @@ def add_parser(verbs: Verbs) -> None:
     )
     wishes.add_argument("--maintenance", metavar="FILE", help="windows in which servers are out of use (TOML)")
     wishes.add_argument("--no-baselines", action="store_true", help="compare with nothing: quicker for large fleets")
+    wishes.add_argument(
+        "--constraints", metavar="FILE", help="power caps, failure domains, switching, fair shares (TOML)"
+    )
     wishes.add_argument("--prices", metavar="FILE", help="energy, carbon and machines: cost instead of watts (TOML)")
 
     ask = parser.add_argument_group("inverse questions, answered instead of printing the plan")
@@ -96,14 +99,14 @@ def add_parser(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Provision, save if asked, print the plan or the answer to the inverse question."""
-    from hercules_fast.provisioning import provision
+    from hercules_fast.provisioning import load_constraints, provision
     from hercules_fast.report import provision_text
     from hercules_fast.tables import EfficiencyTable
     from hercules_fast.traffic import read_load_csv
 
     _check_questions(args)
     inputs = [args.table, args.load, *fleet_files(args.fleet)]
-    inputs += [path for path in (args.maintenance, args.prices) if path is not None]
+    inputs += [path for path in (args.maintenance, args.prices, args.constraints) if path is not None]
     out = check_output_file(
         args.out, suffixes=(".json", ".csv", ".yaml", ".yml"), inputs=inputs, overwrite=args.overwrite
     )
@@ -115,10 +118,11 @@ def run(args: argparse.Namespace) -> int:
     table = EfficiencyTable.load(args.table)
     stock = _numbers("--stock", args.stock, _count) if args.stock else dict(fleet_from(args.fleet).stock)
     policy = _policy(args)
+    constraints = () if args.constraints is None else load_constraints(args.constraints)
     prices = None if args.machine_price is None else _numbers("--machine-price", args.machine_price, _price)
     load = read_load_csv(args.load, workloads=table.workloads)
     try:
-        plan = provision(table, load, stock, policy=policy)
+        plan = provision(table, load, stock, policy=policy, constraints=constraints)
     except InterruptedRun as stop:
         if out is not None and out.suffix in (".json", ".csv"):
             save_partial(stop.partial, out.with_name(f"{out.stem}.partial{out.suffix}"))
@@ -141,6 +145,10 @@ def _check_questions(args: argparse.Namespace) -> None:
         raise InputError("--grow: names what grows in --what-if growth, which is not asked")
     if args.machine_price is not None and args.what_if != "purchase":
         raise InputError("--machine-price: is for --what-if purchase, which is not asked")
+    if args.constraints is not None and args.what_if is not None:
+        raise InputError(
+            "--constraints: the inverse questions of --what-if know no constraints; allowed is one of both"
+        )
     if args.at is not None and not (args.out or "").endswith((".yaml", ".yml")):
         raise InputError("--at: names the interval of --out REPLICAS.yaml, which is not asked")
 

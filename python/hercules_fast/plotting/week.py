@@ -49,9 +49,14 @@ def _draw_load(axes: Axes, plan: Plan) -> None:
             label=f"{plan.workloads[w]} (peak {peaks[w]:,.0f}/s)",
         )
     axes.set_ylim(bottom=0)
-    if not plan.is_covered:
-        top = np.where(plan.covered, np.nan, axes.get_ylim()[1])
-        axes.stairs(top, bounds, fill=True, color="#CC3311", alpha=0.18, linewidth=0, label="load is shed")
+    exposed = plan.exposed_qps.any(axis=1) & plan.covered
+    for there, colour, label in (
+        (~plan.covered, "#CC3311", "load is shed"),
+        (exposed, "#EE7733", "exposed to a failure"),
+    ):
+        if there.any():
+            top = np.where(there, axes.get_ylim()[1], np.nan)
+            axes.stairs(top, bounds, fill=True, color=colour, alpha=0.18, linewidth=0, label=label)
     axes.set_ylabel("load (thousand queries/s)" if scale > 1 else "load (queries/s)")
     axes.set_title("Load of each workload")
     legend_outside(axes)

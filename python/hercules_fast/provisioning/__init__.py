@@ -3,7 +3,7 @@
 from hercules_fast.provisioning.assignment import Assignment
 from hercules_fast.provisioning.baselines import Baseline, OrderSpread, greedy, oblivious
 from hercules_fast.provisioning.certificate import price_bound
-from hercules_fast.provisioning.constrained import ConstrainedSolution, solve_constrained
+from hercules_fast.provisioning.constrained import solve_constrained
 from hercules_fast.provisioning.constraints import FailureDomains, FairShare, Hysteresis, PowerCap, Switching
 from hercules_fast.provisioning.evolution import Evolution, workload_evolution
 from hercules_fast.provisioning.integer import whole_bound, whole_machines
@@ -22,6 +22,7 @@ from hercules_fast.provisioning.operations import (
     Prices,
     SiteEnergy,
     Window,
+    load_constraints,
     load_maintenance,
     load_prices,
 )
@@ -31,14 +32,15 @@ from hercules_fast.provisioning.problem import Problem
 from hercules_fast.provisioning.relaxed import LinearSolution
 from hercules_fast.provisioning.replicas import replicas_yaml
 from hercules_fast.provisioning.scale import largest_scale
+from hercules_fast.provisioning.solution import Constrained, Solution
 from hercules_fast.provisioning.solvers import CrossCheck, solve_program
-from hercules_fast.provisioning.solving import Solution, solve
+from hercules_fast.provisioning.solving import solve
 from hercules_fast.provisioning.timeline import provision
 
 __all__ = [
     "Assignment",
     "Baseline",
-    "ConstrainedSolution",
+    "Constrained",
     "CrossCheck",
     "Evolution",
     "FailureDomains",
@@ -66,6 +68,7 @@ __all__ = [
     "headroom_from_trace",
     "largest_growth",
     "largest_scale",
+    "load_constraints",
     "load_maintenance",
     "load_prices",
     "oblivious",

@@ -17,23 +17,18 @@ import numpy.typing as npt
 
 from hercules_fast.errors import InputError, InternalError, InterruptedRun, SolverError
 from hercules_fast.provisioning.assignment import Assignment
+from hercules_fast.provisioning.certificate import Duals, certificate, effective_prices
 from hercules_fast.provisioning.constraints import Constraint, Rules, resolve, surviving_qps
 from hercules_fast.provisioning.highs import power_of_two
-from hercules_fast.provisioning.linear import GAP_TOL, as_assignment, assignment_cost, checked_penalty, first_intervals
-from hercules_fast.provisioning.master import (
-    Duals,
-    Master,
-    Point,
-    State,
-    TwoStage,
-    certificate,
-    effective_prices,
-)
+from hercules_fast.provisioning.linear import GAP_TOL, as_assignment, assignment_cost, checked_penalty
+from hercules_fast.provisioning.master import ALL_COLUMNS, Master, Point, State, TwoStage
+from hercules_fast.provisioning.network import solve_network
 from hercules_fast.provisioning.problem import COVER_TOL, FloatArray, IntArray, Problem, shortfall_qps
-from hercules_fast.provisioning.relaxed import relative_gap, shed_penalties
+from hercules_fast.provisioning.relaxed import LinearSolution, relative_gap, shed_penalties
 from hercules_fast.provisioning.rounding import Rounding, pair_keys
+from hercules_fast.provisioning.solution import PRICE_DUST, Constrained, Solution
 
-__all__ = ["ConstrainedSolution", "solve_constrained"]
+__all__ = ["solve_constrained"]
 
 # Branch and bound ends after so many nodes: at the same place on any machine, which no time limit does.
 _MIP_NODES = 2_000
@@ -45,64 +40,6 @@ _WINDOW_COLUMNS = 500
 _HOLDS = 1e-9
 # The fractional answer, which is the solver's own.
 _HOLDS_LINEAR = 1e-6
-# A price below this part of a typical cost says nothing.
-_PRICE_DUST = 1e-6
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class ConstrainedSolution:
-    """Machines of every interval under constraints, prices of all limits, and the bound that certifies them.
-
-    "Watts" of objective, prices and bound are cost where the problem has ``watt_cost`` or ``machine_cost``.
-    """
-
-    assignment: Assignment
-    """The answer: whole machines (int64), or the fractional optimum where those were not asked for."""
-    linear: Assignment
-    """The fractional optimum; under :class:`Switching` each interval's, after the whole machines of those before it."""
-    power_w: FloatArray
-    """[T] provisioned power of ``assignment``."""
-    shed_qps: FloatArray
-    """[T, W] demand that ``assignment`` leaves uncovered."""
-    exposed_qps: FloatArray
-    """[T, W] demand that would be uncovered after the worst failure of k domains; 0 without such a rule."""
-    served_share: FloatArray
-    """[T, W] part of the demand that was planned for: below 1 only under :class:`FairShare` and overload."""
-    switched_on: npt.NDArray[np.float64] | npt.NDArray[np.int64]
-    """[T, H] machines of each type on now and not before; 0 in an interval that nothing precedes."""
-    objective_w: FloatArray
-    """[T] cost, penalties for load that is shed or exposed, and under :class:`Switching` its cost."""
-    penalty_w_per_qps: FloatArray
-    """[T, W]."""
-    stock_price_w: FloatArray
-    """[T, H] objective saved per further machine of the type."""
-    load_price_w: FloatArray
-    """[T, W] objective added per further q/s."""
-    cap_price: FloatArray
-    """[T, G] objective saved per further W under each cap, in the order in which they were given."""
-    bound_w: FloatArray
-    """[T] certificate, computed apart from the solver. Under :class:`Switching` intervals are tied, and only its sum
-    is a bound."""
-    tied: bool
-    """Whether intervals depend on each other."""
-    status: tuple[str, ...]
-    """[T] "optimal" (the linear optimum, or whole machines within ``mip_gap`` of the best), "limit" (the search ended
-    at one of nodes or time), "rounded" (and found nothing better than the rounding), "kept" (hysteresis)."""
-    binding: tuple[str, ...]
-    """What binds, in words."""
-
-    @property
-    def servers(self) -> npt.NDArray[np.float64] | npt.NDArray[np.int64]:
-        """[T, R, W] machines, dense."""
-        return self.assignment.dense()
-
-    @property
-    def gap(self) -> FloatArray:
-        """[T] relative distance of objective and bound; the same figure, over all time, where intervals are tied."""
-        if self.tied:
-            total = relative_gap(self.objective_w.sum(keepdims=True), self.bound_w.sum(keepdims=True))
-            return np.repeat(total, len(self.bound_w))
-        return relative_gap(self.objective_w, self.bound_w)
 
 
 def solve_constrained(
@@ -111,23 +48,26 @@ def solve_constrained(
     *,
     integer: bool = True,
     penalty: npt.ArrayLike | None = None,
+    minimum: IntArray | None = None,
     mip_gap: float = 1e-3,
     time_limit_s: float = 10.0,
-) -> ConstrainedSolution:
+    progress: Callable[[int, int], object] | None = None,
+) -> Solution:
     """The cheapest machines of every interval under ``constraints``.
 
     Shed load stays a last resort (least weighted shed first, then cost), unless ``penalty`` [W] or [T, W], cost per
     q/s, is given. With ``integer``, whole machines; their distance to the linear bound is ``gap``. The search for them
     ends, per interval, within ``mip_gap`` of the best (relative), after ``time_limit_s``, or after a number of nodes;
     where the time does not end it, the same input gives the same bytes. No answer ever breaks a constraint: what
-    cannot be served is shed.
+    cannot be served is shed. ``minimum``: int64 [R, W] machines that are on in every interval, needed or not; they
+    count for caps, domains and switching as any other. ``progress(done, total)`` counts intervals.
 
     Raises :class:`ConfigError` with all faults of the constraints at once, :class:`InputError` for other arguments,
     :class:`SolverError` by interval where rules that were inherited cannot be kept (machines that must stay on and a
     cap below them) or HiGHS ends without an answer, :class:`InterruptedRun` on Ctrl-C with the solution of the
     intervals done.
     """
-    rules = resolve(problem, constraints)
+    rules = resolve(problem, constraints, minimum)
     for name, value, most in (("mip_gap", mip_gap, 1.0), ("time_limit_s", time_limit_s, 1e6)):
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= most:
             raise InputError(f"{name}: {value!r}; allowed: 0 to {most:g}")
@@ -139,7 +79,7 @@ def solve_constrained(
     parts = _Parts.of(asked, rules) if rules.safe_domains else None
     run = _Run(
         asked if parts is None else parts.problem,
-        rules,
+        rules if parts is None else dataclasses.replace(rules, minimum=parts.minimum),
         weight if parts is None else weight[:, parts.workload],
         fixed=penalty is not None,
         integer=integer,
@@ -147,24 +87,28 @@ def solve_constrained(
         time_limit_s=float(time_limit_s),
     )
     try:
-        run.all_intervals()
+        run.all_intervals(progress)
     except KeyboardInterrupt:
         done = len(run.answers)
-        partial = run.solution() if done else None
-        if partial is not None:
-            partial = _finish(first_intervals(problem, done), rules, partial, parts, share[:done])
+        partial = _finish(problem.first(done), rules, run, parts, share[:done]) if done else None
         raise InterruptedRun(f"stopped after {done} of {problem.n_intervals} intervals", partial) from None
-    return _finish(problem, rules, run.solution(), parts, share)
+    return _finish(problem, rules, run, parts, share)
 
 
-def _finish(
-    problem: Problem, rules: Rules, solution: ConstrainedSolution, parts: _Parts | None, share: FloatArray
-) -> ConstrainedSolution:
+def _finish(problem: Problem, rules: Rules, run: _Run, parts: _Parts | None, share: FloatArray) -> Solution:
     """The solution in terms of the problem that was given: its workloads, its demand."""
-    if parts is not None:
-        solution = parts.folded(problem, solution)
-    short, exposed = _uncovered(problem, rules, solution.assignment)
-    return dataclasses.replace(solution, shed_qps=short, exposed_qps=exposed, served_share=share)
+    solution = run.solution() if parts is None else parts.folded(problem, run.solution())
+    linear, said = solution.linear, solution.constrained
+    assert said is not None
+    shed, _ = _uncovered(problem, rules, linear.assignment)
+    _, exposed = _uncovered(problem, rules, solution.sparse)
+    return dataclasses.replace(
+        solution,
+        problem=problem,
+        linear=dataclasses.replace(linear, shed_qps=shed),
+        load_qps=problem.demand_qps,
+        constrained=dataclasses.replace(said, exposed_qps=exposed, served_share=share),
+    )
 
 
 def _uncovered(problem: Problem, rules: Rules, assignment: Assignment) -> tuple[FloatArray, FloatArray]:
@@ -225,13 +169,13 @@ class _Run:
         self.switched: list[FloatArray] = []
         self.tiles: list[Duals] = []  # prices of windows laid end to end
 
-    def all_intervals(self) -> None:
+    def all_intervals(self, progress: Callable[[int, int], object] | None) -> None:
         """Solve window after window."""
         n_t = self.problem.n_intervals
         while len(self.answers) < n_t:
             t = len(self.answers)
             state = self._state()
-            points = self.stages.solve(t, state)
+            points = self.stages.solve(t, state, None if t else self._first_prices())
             if not self.rules.switching:
                 points = [self._certain(t, points[0])]
             # The last window may be the exact plan of all that is left.
@@ -248,6 +192,17 @@ class _Run:
                 if self.rules.hysteresis is not None and self.answers:
                     answer = self._kept(t, answer)
                 self._commit(t + i, answer)
+            if progress is not None:
+                progress(len(self.answers), n_t)
+
+    def _first_prices(self) -> FloatArray | None:
+        """[H] stock prices without the constraints, which choose the first columns of a large fleet."""
+        master = self.stages.master
+        if master.n_eligible * self.n <= ALL_COLUMNS:
+            return None
+        free = solve_network(self.problem.interval(0), self.weight[:1] if self.fixed else None, threads=1)
+        prices: FloatArray = free.stock_price_w[0]
+        return prices
 
     def _state(self) -> State | None:
         if not self.rules.switching:
@@ -313,6 +268,11 @@ class _Run:
         if self.integer and problem.group is not None:
             for i in np.flatnonzero(answer.machines % problem.group[answer.row, answer.workload]):
                 faults.append(f"the group of row {answer.row[i]}, {problem.workloads[answer.workload[i]]!r}")
+        if rules.minimum is not None:
+            there = np.zeros(problem.qps.shape)
+            there[answer.row, answer.workload] = answer.machines
+            for r, w in np.argwhere(there < rules.minimum * (1.0 - holds)).tolist():
+                faults.append(f"the minimum of row {r}, {problem.workloads[w]!r}: {there[r, w]:g} machines")
         return faults
 
     # -- whole machines ------------------------------------------------------------------------------------------
@@ -416,9 +376,9 @@ class _Run:
         used = np.bincount(self.problem.types[points[0].row], points[0].machines, minlength=self.problem.n_servers)
         skip[used[self.problem.types] > self.problem.stocks[t][self.problem.types] - 1.0] = True
         spare_row, spare_workload = master.pricing.best(t, machine, watt, limit, _MIP_SPARE, skip)
-        rest_row, rest_workload = master.resting_pairs()
-        row = np.concatenate([row, spare_row, rest_row, *(p.row for p in points)])
-        workload = np.concatenate([workload, spare_workload, rest_workload, *(p.workload for p in points)])
+        parts = [(row, workload), (spare_row, spare_workload), master.resting_pairs(), self.rules.footprint]
+        parts += [(p.row, p.workload) for p in points]
+        row, workload = (np.concatenate(part) for part in zip(*parts, strict=True))
         pairs = np.unique(pair_keys(self.problem, row, workload))
         return pairs % n_r, pairs // n_r
 
@@ -476,10 +436,10 @@ class _Run:
 
     # -- result --------------------------------------------------------------------------------------------------
 
-    def solution(self) -> ConstrainedSolution:
-        """Of the intervals done."""
+    def solution(self) -> Solution:
+        """Of the intervals done, in terms of this run's problem."""
         done = len(self.answers)
-        problem = first_intervals(self.problem, done)
+        problem = self.problem.first(done)
         rules = dataclasses.replace(self.rules, cap_limit_w=self.rules.cap_limit_w[:done])
         penalty = self.stages.penalty[:done]
         points = [a.point for a in self.answers]
@@ -496,27 +456,32 @@ class _Run:
             tiled = certificate(problem, rules, self.tiles[:done] + duals[len(self.tiles) :], penalty)
             if tiled[0].sum() > bound.sum():
                 bound, stock_price, load_price = tiled
-        own = _no_failures(rules) if rules.safe_domains else rules
-        short, exposed = _uncovered(problem, own, answer)
-        switching = (switched * rules.cost_on).sum(axis=1)  # no cost without Switching
-        cap_price = np.stack([d.cap for d in duals])
-        return ConstrainedSolution(
-            assignment=answer,
-            linear=linear,
-            power_w=answer.total(problem.power_w),
-            shed_qps=short,
-            exposed_qps=exposed,
-            served_share=np.ones(short.shape),
-            switched_on=switched,
-            objective_w=self._objective(problem, rules, answer, penalty) + switching,
-            penalty_w_per_qps=penalty,
-            stock_price_w=stock_price,
-            load_price_w=load_price,
-            cap_price=cap_price,
-            bound_w=bound,
-            tied=rules.switching,
-            status=tuple(a.status for a in self.answers),
-            binding=_binding(problem, rules, points, switched, stock_price),
+        return Solution(
+            problem=problem,
+            linear=LinearSolution(
+                assignment=linear,
+                power_w=linear.total(problem.power_w),
+                shed_qps=shortfall_qps(problem.demand_qps, linear.per_workload(problem.qps)),
+                objective_w=self._objective(problem, rules, linear, penalty),
+                penalty_w_per_qps=penalty,
+                stock_price_w=stock_price,
+                load_price_w=load_price,
+                bound_w=bound,
+                solver=("highs",) * done,
+            ),
+            whole=answer if self.integer else None,
+            load_qps=problem.demand_qps,
+            constrained=Constrained(
+                objective_w=self._objective(problem, rules, answer, penalty) + (switched * rules.cost_on).sum(axis=1),
+                exposed_qps=np.zeros(problem.demand_qps.shape),
+                served_share=np.ones(problem.demand_qps.shape),
+                switched_on=switched,
+                cap_names=rules.cap_names,
+                cap_price=np.stack([d.cap for d in duals]),
+                tied=rules.switching,
+                status=tuple(a.status for a in self.answers),
+                binding=_binding(problem, rules, points, switched, load_price),
+            ),
         )
 
 
@@ -561,6 +526,8 @@ class _Parts:
     """int64 [V], the workload of each part."""
     per_part: FloatArray
     """[V] demand of the part per demand of its workload."""
+    minimum: IntArray | None
+    """int64 [R, V]."""
 
     @classmethod
     def of(cls, problem: Problem, rules: Rules) -> _Parts:
@@ -589,9 +556,10 @@ class _Parts:
             group=None if problem.group is None else problem.group[:, of],
             workloads=tuple(f"{problem.workloads[w]}, part {i}" for i, w in enumerate(workload)),
         )
-        return cls(split, of, np.array(share))
+        minimum = None if rules.minimum is None else np.where(rows, rules.minimum[:, of], 0)
+        return cls(split, of, np.array(share), minimum)
 
-    def folded(self, problem: Problem, solution: ConstrainedSolution) -> ConstrainedSolution:
+    def folded(self, problem: Problem, solution: Solution) -> Solution:
         """The solution of the parts as one of the workloads; objective and bound stay those of the parts."""
 
         def fold(table: Assignment) -> Assignment:
@@ -605,16 +573,17 @@ class _Parts:
                 machines=table.machines[order],
             )
 
-        load_price = np.zeros((len(solution.load_price_w), problem.n_workloads))
-        np.add.at(load_price.T, self.workload, (solution.load_price_w * self.per_part).T)
+        linear = solution.linear
+        load_price = np.zeros((len(linear.load_price_w), problem.n_workloads))
+        np.add.at(load_price.T, self.workload, (linear.load_price_w * self.per_part).T)
         penalty = np.zeros(load_price.shape)
-        penalty[:, self.workload] = solution.penalty_w_per_qps
+        penalty[:, self.workload] = linear.penalty_w_per_qps
         return dataclasses.replace(
             solution,
-            assignment=fold(solution.assignment),
-            linear=fold(solution.linear),
-            load_price_w=load_price,
-            penalty_w_per_qps=penalty,
+            linear=dataclasses.replace(
+                linear, assignment=fold(linear.assignment), load_price_w=load_price, penalty_w_per_qps=penalty
+            ),
+            whole=None if solution.whole is None else fold(solution.whole),
         )
 
 
@@ -654,10 +623,10 @@ def _fair_shares(problem: Problem, rules: Rules) -> FloatArray:
 
 
 def _binding(
-    problem: Problem, rules: Rules, points: Sequence[Point], switched: npt.NDArray[np.float64], stock_price: FloatArray
+    problem: Problem, rules: Rules, points: Sequence[Point], switched: npt.NDArray[np.float64], load_price: FloatArray
 ) -> tuple[str, ...]:
-    """What binds, the dearest first within each kind."""
-    dust = _PRICE_DUST * float(problem.power_w.max(initial=1.0))
+    """What binds beside the stock, the dearest first within each kind."""
+    dust = PRICE_DUST * float(problem.power_w.max(initial=1.0))
     n_t = len(points)
     words = []
 
@@ -667,9 +636,9 @@ def _binding(
     cap = np.stack([p.duals.cap for p in points])
     for name, price in sorted(zip(rules.cap_names, cap.T, strict=True), key=lambda x: -x[1].max()):
         t = int(price.argmax())
-        if price[t] > _PRICE_DUST:
+        if price[t] > PRICE_DUST:
             worth = f"one more W would save {price[t]:.3g} in interval {t}"
-            words.append(f"power cap {name!r} {often(price > _PRICE_DUST)}; {worth}")
+            words.append(f"power cap {name!r} {often(price > PRICE_DUST)}; {worth}")
     if rules.k and not rules.safe_domains:
         survive = np.stack([p.duals.survive for p in points]) * problem.demand_qps
         for w in np.flatnonzero((survive > dust).any(axis=0)):
@@ -682,9 +651,26 @@ def _binding(
         up = np.stack([p.duals.up for p in points])
         for h in np.flatnonzero((up > dust).any(axis=0)):
             words.append(f"minimum up-time of {problem.servers[h]!r} {often(up[:, h] > dust)}")
-    for name, price in sorted(zip(problem.servers, stock_price.T, strict=True), key=lambda x: -x[1].max()):
-        t = int(price.argmax())
-        if price[t] > dust:
-            worth = f"one more would save {price[t]:.3g} in interval {t}"
-            words.append(f"stock of {name!r} {often(price > dust)}; {worth}")
+    if rules.minimum is not None:
+        for row, load in np.argwhere(rules.minimum > 0).tolist():
+            extra = rules.minimum[row, load] * _worth(problem, rules, points, load_price, row, load)
+            t = int(extra.argmax())
+            if extra[t] > dust:
+                worth = f"it costs {extra[t]:.3g} more than need be in interval {t}"
+                pair = f"{problem.servers[problem.types[row]]!r} for {problem.workloads[load]!r}"
+                words.append(f"minimum of {rules.minimum[row, load]} {pair} {often(extra > dust)}; {worth}")
     return tuple(words)
+
+
+def _worth(
+    problem: Problem, rules: Rules, points: Sequence[Point], load_price: FloatArray, r: int, w: int
+) -> FloatArray:
+    """[T] what one machine of the pair costs, all prices counted, beyond the load that it serves."""
+    extra = np.zeros(len(points))
+    for t, point in enumerate(points):
+        after = points[t + 1].duals.on if rules.switching and t + 1 < len(points) else None
+        machine, watt = effective_prices(rules, point.duals, after)
+        h = problem.types[r]
+        own = problem.cost(t)[r, w] + machine[h] + watt[h] * problem.power_w[r, w]
+        extra[t] = own - load_price[t, w] * problem.qps[r, w]
+    return extra

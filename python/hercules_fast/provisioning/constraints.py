@@ -5,16 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from hercules_fast.descriptors import FILE_RULES
 from hercules_fast.errors import ConfigError, Fault
+from hercules_fast.provisioning.footprint import without_footprint
 from hercules_fast.provisioning.problem import STOCK_MAX, FloatArray, IntArray, Problem
 
 __all__ = ["Constraint", "FailureDomains", "FairShare", "Hysteresis", "PowerCap", "Rules", "Switching", "resolve"]
 
-_COST_MAX = 1e12
-_HORIZON_MAX = 1_000
+COST_MAX = 1e12
+HORIZON_MAX = 1_000
+LIMIT_RANGE_W = (1e-6, 1e15)
+TOLERANCE_MAX = 10.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -38,10 +43,12 @@ class FailureDomains:
     transportation problem.
     """
 
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = FILE_RULES
+
     domain_of: Mapping[str, str]
     """The domain of each server type, by name."""
     k: int = 1
-    mode: str = "exact"
+    mode: Literal["exact", "safe"] = "exact"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -50,14 +57,15 @@ class Switching:
 
     What is counted is machines on *per server type*: giving a machine that is on to another workload loads a model,
     which takes seconds, where switching one on takes minutes and the wear of a cold start. One figure holds for all
-    types; a sequence has one per type, in the problem's order.
+    types; a mapping has it by type (types not named: no cost, any pace, one interval), a sequence one per type, in the
+    problem's order.
     """
 
-    cost_on: float | Sequence[float] | FloatArray = 0.0
+    cost_on: float | Mapping[str, float] | Sequence[float] | FloatArray = 0.0
     """Cost of switching a machine on, in the unit of the objective (W for one interval, where there are no costs)."""
-    ramp: int | Sequence[int] | None = None
+    ramp: int | Mapping[str, int] | Sequence[int] | None = None
     """Most machines of a type that are switched on from one interval to the next; None: any number."""
-    min_up_intervals: int | Sequence[int] = 1
+    min_up_intervals: int | Mapping[str, int] | Sequence[int] = 1
     """A machine stays on for at least so many intervals."""
     horizon: int = 12
     """Intervals planned at once; the first of them is kept, then the horizon moves on. At least the longest
@@ -72,6 +80,8 @@ class Hysteresis:
 
     Or while it costs no more than a new one: small fleets in whole machines may never come so near to the bound.
     """
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = FILE_RULES
 
     tolerance: float = 0.02
 
@@ -114,6 +124,8 @@ class Rules:
     """int64 [H]."""
     hysteresis: float | None = None
     fair: bool = False
+    minimum: IntArray | None = None
+    """int64 [R, W], machines that are on in every interval; None: none."""
 
     @classmethod
     def none(cls, problem: Problem) -> Rules:
@@ -129,13 +141,26 @@ class Rules:
         )
 
     @property
+    def footprint(self) -> tuple[IntArray, IntArray]:
+        """Rows and workloads of the machines that are on in every interval."""
+        row, workload = np.nonzero(np.zeros((0, 0)) if self.minimum is None else self.minimum)
+        return row.astype(np.int64), workload.astype(np.int64)
+
+    @property
     def n_domains(self) -> int:
         """F; 1 without failure domains."""
         return max(1, len(self.domain_names))
 
 
-def resolve(problem: Problem, constraints: Sequence[Constraint]) -> Rules:
-    """The constraints as arrays. Raises :class:`ConfigError` with all faults at once."""
+def resolve(problem: Problem, constraints: Sequence[Constraint], minimum: IntArray | None = None) -> Rules:
+    """The constraints as arrays, beside ``minimum`` [R, W] machines that are on in every interval.
+
+    Raises :class:`ConfigError` with all faults at once, :class:`InputError` for a minimum that stock, groups or
+    eligibility do not allow.
+    """
+    if minimum is not None:
+        without_footprint(problem, minimum)  # refuses one that is not allowed
+        minimum = minimum if minimum.any() else None
     checks = _Checks(problem)
     seen: dict[str, int] = {}
     values: dict[str, object] = {}
@@ -162,16 +187,19 @@ def resolve(problem: Problem, constraints: Sequence[Constraint]) -> Rules:
         elif isinstance(constraint, Switching):
             values |= checks.switching(place, constraint)
         elif isinstance(constraint, Hysteresis):
-            values["hysteresis"] = checks.number(f"{place}.tolerance", constraint.tolerance, 0.0, 10.0)
+            values["hysteresis"] = checks.number(f"{place}.tolerance", constraint.tolerance, 0.0, TOLERANCE_MAX)
         else:
             values["fair"] = True
     if "Switching" in seen and "Hysteresis" in seen:
         checks.fault("constraints", "Switching and Hysteresis are two answers to one question; allowed: one of them")
     limits = [checks.limits(f"PowerCap {cap.name!r}.limit_w", cap.limit_w) for cap in caps]
+    if not checks.faults and minimum is not None:
+        checks.room_for(minimum, caps, limits, values)
     if checks.faults:
         raise ConfigError("constraints", checks.faults)
     member = np.array([[float(s in set(cap.servers)) for s in problem.servers] for cap in caps])
     values |= {
+        "minimum": minimum,
         "cap_names": tuple(cap.name for cap in caps),
         "cap_member": member.reshape(len(caps), problem.n_servers),
         "cap_limit_w": np.stack(limits, axis=1) if caps else np.zeros((problem.n_intervals, 0)),
@@ -209,16 +237,27 @@ class _Checks:
             self.fault(path, f"is {names!r}; needed: a sequence with at least one server type")
             return
         for name in names:
-            if name not in self.problem.servers:
-                self.fault(path, f"unknown server {name!r} (known: {', '.join(self.problem.servers)})")
+            self.known(path, name)
+
+    def known(self, path: str, name: object) -> bool:
+        """Whether there is such a server type; else it is a fault."""
+        if name not in self.problem.servers:
+            self.fault(path, f"unknown server {name!r} (known: {', '.join(self.problem.servers)})")
+        return name in self.problem.servers
 
     def limits(self, path: str, value: object) -> FloatArray:
         """[T] watts."""
         n_t = self.problem.n_intervals
-        return self._each(path, value, n_t, "intervals", lambda p, x: self.number(p, x, 1e-6, 1e15))
+        return self._each(path, value, n_t, "intervals", lambda p, x: self.number(p, x, *LIMIT_RANGE_W))
 
-    def per_type(self, path: str, value: object, check: Callable[[str, object], float]) -> FloatArray:
-        """[H] from one figure or H of them."""
+    def per_type(self, path: str, value: object, rest: float, check: Callable[[str, object], float]) -> FloatArray:
+        """[H] from one figure, H of them, or some by type and ``rest`` for the others."""
+        if isinstance(value, Mapping):
+            figures = np.full(self.problem.n_servers, rest)
+            for name, x in value.items():
+                if self.known(path, name):
+                    figures[self.problem.servers.index(name)] = check(f"{path}[{name!r}]", x)
+            return figures
         return self._each(path, value, self.problem.n_servers, "server types", check)
 
     def _each(
@@ -242,8 +281,7 @@ class _Checks:
             if name not in given.domain_of:
                 self.fault(f"{place}.domain_of", f"server {name!r} has no domain; needed: one for every type")
         for name in given.domain_of:
-            if name not in servers:
-                self.fault(f"{place}.domain_of", f"unknown server {name!r} (known: {', '.join(servers)})")
+            self.known(f"{place}.domain_of", name)
         names = tuple(dict.fromkeys(given.domain_of[s] for s in servers if s in given.domain_of))
         k = self.whole(f"{place}.k", given.k, 1, max(1, len(names) - 1))
         if given.mode not in ("exact", "safe"):
@@ -252,14 +290,13 @@ class _Checks:
         return {"domain_names": names, "domain": domain, "k": k, "safe_domains": given.mode == "safe"}
 
     def switching(self, place: str, given: Switching) -> dict[str, object]:
-        ramp = np.full(self.problem.n_servers, np.inf)
-        if given.ramp is not None:
-            ramp = self.per_type(f"{place}.ramp", given.ramp, lambda p, x: self.whole(p, x, 0, STOCK_MAX))
+        paces = {} if given.ramp is None else given.ramp
+        ramp = self.per_type(f"{place}.ramp", paces, np.inf, lambda p, x: self.whole(p, x, 0, STOCK_MAX))
         min_up = self.per_type(
-            f"{place}.min_up_intervals", given.min_up_intervals, lambda p, x: self.whole(p, x, 1, _HORIZON_MAX)
+            f"{place}.min_up_intervals", given.min_up_intervals, 1, lambda p, x: self.whole(p, x, 1, HORIZON_MAX)
         ).astype(np.int64)
-        cost_on = self.per_type(f"{place}.cost_on", given.cost_on, lambda p, x: self.number(p, x, 0.0, _COST_MAX))
-        horizon = self.whole(f"{place}.horizon", given.horizon, 1, _HORIZON_MAX)
+        cost_on = self.per_type(f"{place}.cost_on", given.cost_on, 0.0, lambda p, x: self.number(p, x, 0.0, COST_MAX))
+        horizon = self.whole(f"{place}.horizon", given.horizon, 1, HORIZON_MAX)
         if horizon < min_up.max():
             self.fault(
                 f"{place}.horizon",
@@ -269,10 +306,7 @@ class _Checks:
         if given.initial is not None:
             initial = np.zeros(self.problem.n_servers, np.int64)
             for name, count in given.initial.items():
-                if name not in self.problem.servers:
-                    known = ", ".join(self.problem.servers)
-                    self.fault(f"{place}.initial", f"unknown server {name!r} (known: {known})")
-                else:
+                if self.known(f"{place}.initial", name):
                     count = self.whole(f"{place}.initial[{name!r}]", count, 0, STOCK_MAX)
                     initial[self.problem.servers.index(name)] = count
         return {
@@ -283,6 +317,30 @@ class _Checks:
             "horizon": min(horizon, self.problem.n_intervals),
             "initial": initial,
         }
+
+    def room_for(
+        self, minimum: IntArray, caps: Sequence[PowerCap], limits: Sequence[FloatArray], values: Mapping[str, object]
+    ) -> None:
+        """The machines that are on in any case must fit under every cap, and be there after the first interval."""
+        problem = self.problem
+        watts = np.bincount(problem.types, (minimum * problem.power_w).sum(axis=1), minlength=problem.n_servers)
+        for cap, limit in zip(caps, limits, strict=True):
+            drawn = float(sum(watts[problem.servers.index(name)] for name in set(cap.servers)))
+            t = int(limit.argmin())
+            if drawn > limit[t]:
+                self.fault(
+                    f"PowerCap {cap.name!r}.limit_w",
+                    f"is {limit[t]:g} W in interval {t}; allowed: at least the {drawn:g} W of the minimum footprint",
+                )
+        initial, ramp = values.get("initial"), values.get("ramp")
+        if isinstance(initial, np.ndarray) and isinstance(ramp, np.ndarray):
+            on = np.bincount(problem.types, minimum.sum(axis=1), minlength=problem.n_servers)
+            for h in np.flatnonzero(on > initial + ramp):
+                self.fault(
+                    f"Switching.initial[{problem.servers[h]!r}]",
+                    f"is {initial[h]}, with a ramp of {ramp[h]:g}; needed: {on[h]:g} machines in the first interval, "
+                    "the minimum footprint",
+                )
 
 
 def surviving_qps(capacity_qps: FloatArray, k: int) -> FloatArray:

@@ -13,7 +13,7 @@ import numpy as np
 
 from hercules_fast.errors import InputError
 from hercules_fast.provisioning.assignment import Assignment
-from hercules_fast.provisioning.problem import COVER_TOL, DEMAND_RANGE_QPS, FloatArray, IntArray, Problem
+from hercules_fast.provisioning.problem import FloatArray, IntArray, Problem
 
 __all__ = ["footprint_cost", "with_footprint", "without_footprint"]
 
@@ -43,9 +43,8 @@ def without_footprint(problem: Problem, minimum: IntArray) -> Problem:
             f"minimum: {taken[h]} {problem.servers[h]!r} in all; allowed: up to its stock, "
             f"{problem.stocks[t, h]} in interval {t}"
         )
-    demand = problem.demand_qps - problem.capacity_qps(minimum)
-    demand[demand <= np.maximum(COVER_TOL * problem.demand_qps, DEMAND_RANGE_QPS[0])] = 0.0
-    return replace(problem, demand_qps=demand, stock=left if problem.stock.ndim == 2 else problem.stock - taken)
+    rest = problem.less(problem.capacity_qps(minimum))
+    return replace(rest, stock=left if problem.stock.ndim == 2 else problem.stock - taken)
 
 
 def with_footprint(assignment: Assignment, minimum: IntArray) -> Assignment:

@@ -24,7 +24,7 @@ Int32Array = npt.NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Columns:
-    """Columns by their cost, upper bound (the lower one is 0) and entries, which come in any order."""
+    """Columns by their cost, bounds and entries, which come in any order."""
 
     cost: FloatArray
     upper: FloatArray
@@ -32,6 +32,7 @@ class Columns:
     """Position, in this batch, of the column of each entry."""
     entry_row: npt.NDArray[np.int64]
     entry_value: FloatArray
+    lower: FloatArray | float = 0.0
 
 
 def power_of_two(values: FloatArray) -> FloatArray:
@@ -70,14 +71,15 @@ class Solver:
         self._accept(self.highs.setOptionValue(name, value), f"option {name}={value}")
 
     def add(self, columns: Columns) -> None:
-        """Append columns; they start at 0, beside the basis that is held."""
+        """Append columns; they start at their lower bounds, beside the basis that is held."""
         order = np.argsort(columns.entry_column, kind="stable")
         n = len(columns.cost)
         starts = np.searchsorted(columns.entry_column[order], np.arange(n)).astype(np.int32)
         index, value = columns.entry_row[order].astype(np.int32), columns.entry_value[order]
         _finite("cost", columns.cost)
         _finite("matrix", value)
-        status = self.highs.addCols(n, columns.cost, np.zeros(n), columns.upper, len(value), starts, index, value)
+        lower = np.zeros(n) + columns.lower
+        status = self.highs.addCols(n, columns.cost, lower, columns.upper, len(value), starts, index, value)
         self._accept(status, "addCols")
         self.n_columns += n
 

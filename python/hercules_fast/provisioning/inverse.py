@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from hercules_fast.errors import InputError, SolverError, UnknownNameError
 from hercules_fast.provisioning.constraints import Rules
@@ -374,7 +373,7 @@ def _group_of(problem: Problem, h: int, w: int) -> int:
 
 def _first_short(problem: Problem, machines: IntArray, intervals: Sequence[int]) -> tuple[int, float] | None:
     """The workload that misses most of its demand in whole machines, as a part of it, and how many q/s; None: none."""
-    part = some_intervals(problem, np.asarray(intervals, dtype=np.int64), machines)
+    part = _with_more(problem.at(np.asarray(intervals, dtype=np.int64)), machines)
     short = shortfall_qps(part.demand_qps, whole_machines(part, solve_network(part)).per_workload(part.qps))
     if not short.any():
         return None
@@ -383,16 +382,9 @@ def _first_short(problem: Problem, machines: IntArray, intervals: Sequence[int])
     return int(w), float(short[t, w])
 
 
-def some_intervals(problem: Problem, intervals: npt.NDArray[np.int64], more: IntArray | None = None) -> Problem:
-    """Some intervals, with ``more`` [H] machines of each type."""
-    stock = problem.stock if problem.stock.ndim == 1 else problem.stock[intervals]
-    return dataclasses.replace(
-        problem,
-        demand_qps=problem.demand_qps[intervals],
-        stock=stock if more is None else stock + more,
-        watt_cost=None if problem.watt_cost is None else problem.watt_cost[intervals],
-        machine_cost=None if problem.machine_cost is None else problem.machine_cost[intervals],
-    )
+def _with_more(problem: Problem, machines: IntArray) -> Problem:
+    """``problem`` with ``machines`` [H] more of each type."""
+    return dataclasses.replace(problem, stock=problem.stock + machines)
 
 
 # -- one more --------------------------------------------------------------------------------------------------------
@@ -444,7 +436,7 @@ def one_more_server(
         saved, served = np.zeros(rest.n_intervals), np.zeros(rest.demand_qps.shape)
         at = np.flatnonzero(u > 0)
         if len(at):
-            more = solve_network(some_intervals(rest, at, (np.arange(rest.n_servers) == h).astype(np.int64)))
+            more = solve_network(_with_more(rest.at(at), (np.arange(rest.n_servers) == h).astype(np.int64)))
             both = np.asarray(~linear.shed_qps[at].any(axis=1) & ~more.shed_qps.any(axis=1))
             saved[at] = np.where(both, np.maximum(linear.objective_w[at] - more.objective_w, 0.0), 0.0)
             served[at] = np.where(both[:, None], 0.0, linear.shed_qps[at] - more.shed_qps)
@@ -455,7 +447,7 @@ def one_more_server(
 # -- relaxations -----------------------------------------------------------------------------------------------------
 
 
-def relaxations(problem: Problem, minimum: IntArray | None = None) -> tuple[str, ...]:
+def relaxations(problem: Problem, minimum: IntArray | None = None, *, rules: bool = False) -> tuple[str, ...]:
     """In words, two ways to cover all demand after all: the fewest machines more, and the least load less.
 
     Only where asking is quick: for large fleets that are short in many ways, ask :func:`cheapest_purchase` and
@@ -463,8 +455,12 @@ def relaxations(problem: Problem, minimum: IntArray | None = None) -> tuple[str,
 
     Load less is that of one workload, or of all alike where no single one will do; the least by the weights of shed
     load (:func:`hercules_fast.provisioning.relaxed.shed_penalties`), under which a unit of any workload counts what
-    serving it costs at worst.
+    serving it costs at worst. ``rules``: constraints are in force, of which this knows nothing; the words say so.
     """
+    if rules:
+        if largest_growth(problem, minimum=minimum).factor >= _FEASIBLE:
+            return ("the stock alone would cover all of it (fractional machines); constraints stand in the way",)
+        return tuple(f"without the constraints: {words}" for words in relaxations(problem, minimum))
     words = []
     asked = problem.demand_qps.any(axis=0)
     lost = np.asarray(asked & ~(problem.qps > 0).any(axis=0))

@@ -22,8 +22,9 @@ import numpy.typing as npt
 
 from hercules_fast.errors import InputError, InterruptedRun
 from hercules_fast.provisioning.assignment import Assignment
+from hercules_fast.provisioning.certificate import certificate
 from hercules_fast.provisioning.constraints import Rules
-from hercules_fast.provisioning.master import Master, Point, TwoStage, certificate
+from hercules_fast.provisioning.master import Master, Point, TwoStage
 from hercules_fast.provisioning.problem import FloatArray, Problem, shortfall_qps
 from hercules_fast.provisioning.relaxed import LinearSolution, shed_penalties
 
@@ -67,7 +68,7 @@ def _solve(problem: Problem, weight: FloatArray, prices: FloatArray | None, *, f
             points += stages.solve(t, None, None if start is None else start[t])
     except KeyboardInterrupt:
         done = len(points)
-        part = first_intervals(problem, done) if done else None
+        part = problem.first(done) if done else None
         partial = None if part is None else assemble(part, Rules.none(part), points, stages.penalty[:done])
         raise InterruptedRun(f"stopped after {done} of {problem.n_intervals} intervals", partial) from None
     solution = assemble(problem, rules, points, stages.penalty)
@@ -118,12 +119,8 @@ def as_assignment(problem: Problem, points: Sequence[Point]) -> Assignment:
 
 def assignment_cost(problem: Problem, assignment: Assignment) -> FloatArray:
     """[T] what is minimised, without penalties."""
-    t, h = assignment.interval, problem.types[assignment.row]
-    cost = problem.power_w[assignment.row, assignment.workload]
-    if problem.watt_cost is not None:
-        cost = cost * problem.watt_cost[t, h]
-    if problem.machine_cost is not None:
-        cost = cost + problem.machine_cost[t, h]
+    t = assignment.interval
+    cost = problem.pair_cost(t, assignment.row, assignment.workload)
     sums = np.bincount(t, assignment.machines * cost, minlength=assignment.shape[0])
     return np.asarray(sums, dtype=np.float64)
 
@@ -176,14 +173,3 @@ def checked_penalty(problem: Problem, penalty: npt.ArrayLike) -> FloatArray:
             f"allowed: {PENALTY_RANGE[0]:g} to {PENALTY_RANGE[1]:g} per q/s"
         )
     return given
-
-
-def first_intervals(problem: Problem, n: int) -> Problem:
-    """The first ``n`` intervals."""
-    return dataclasses.replace(
-        problem,
-        demand_qps=problem.demand_qps[:n],
-        stock=problem.stock if problem.stock.ndim == 1 else problem.stock[:n],
-        watt_cost=None if problem.watt_cost is None else problem.watt_cost[:n],
-        machine_cost=None if problem.machine_cost is None else problem.machine_cost[:n],
-    )

@@ -12,21 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hercules_fast.provisioning.certificate import Duals, effective_prices
 from hercules_fast.provisioning.constraints import Rules, surviving_qps
 from hercules_fast.provisioning.highs import Columns, Solver, power_of_two
-from hercules_fast.provisioning.pricing import Pricing, load_price
+from hercules_fast.provisioning.pricing import Pricing
 from hercules_fast.provisioning.problem import FloatArray, IntArray, Problem, shortfall_qps
 
-__all__ = [
-    "Duals",
-    "Master",
-    "Point",
-    "State",
-    "TwoStage",
-    "certificate",
-    "effective_prices",
-    "owed_machines",
-]
+__all__ = ["Master", "Point", "State", "TwoStage", "owed_machines"]
 
 # Up to so many columns all go into the program: pricing would cost more than it saves.
 ALL_COLUMNS = 2_000
@@ -57,22 +49,6 @@ class State:
     """[H]; None: the window's first interval is free."""
     switched_on: FloatArray
     """[L, H], the last in the interval just before the window."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Duals:
-    """Prices of one interval, all at least 0, in cost per unit."""
-
-    stock: FloatArray
-    """[H] u."""
-    cap: FloatArray
-    """[G] y, per W."""
-    on: FloatArray
-    """[H] of "switched on >= machines now - machines before"."""
-    up: FloatArray
-    """[H] of "machines >= those switched on within the minimum up-time"."""
-    survive: FloatArray
-    """[W] of coverage after failures; what the failures add to the price of a q/s."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -228,7 +204,8 @@ class Master:
         value = value * self.row_scale[rows % self.block] * scale[column % count]
         first = self.solver.n_columns
         total = count * self.n
-        self.solver.add(Columns(np.zeros(total), np.full(total, INF), column, rows, value))
+        least = 0.0 if rules.minimum is None else np.tile(rules.minimum[row, workload] / scale, self.n)
+        self.solver.add(Columns(np.zeros(total), np.full(total, INF), column, rows, value, least))
         self.pool_row = np.concatenate([self.pool_row, row])
         self.pool_workload = np.concatenate([self.pool_workload, workload])
         self.pool_scale = np.concatenate([self.pool_scale, scale])
@@ -251,6 +228,7 @@ class Master:
             for f in range(self.n_f):
                 limit = np.where(np.arange(self.n_f) == f, INF, -INF)[:, None].repeat(self.problem.n_workloads, axis=1)
                 found.append(self.pricing.best(t, start, None, limit, each, self.in_pool))
+            found.append(self.rules.footprint)
             if self.rules.switching:
                 found.append(self.resting_pairs())
             pairs = np.concatenate([w * self.problem.n_rows + r for r, w in found])
@@ -279,7 +257,7 @@ class Master:
         if self.goal == "cost":
             h = self.problem.types[row]
             scale = 1.0 / np.sqrt(self.problem.qps[row, workload] * self.cover_scale[workload] * self.stock_scale[h])
-            dearest = float((self._pair_cost(self.windows[0], row, workload) * scale).max(initial=0.0))
+            dearest = float((self.problem.pair_cost(self.windows[0], row, workload) * scale).max(initial=0.0))
             self.cost_scale = 1.0 / float(power_of_two(np.asarray(dearest or 1.0)))
         elif self.goal == "shed":
             heaviest = (np.where(self.servable, self.penalty, 0.0) / self.cover_scale).max()
@@ -287,20 +265,11 @@ class Master:
         self.add_pairs(row, workload)
         self.set_penalty(self.penalty)
 
-    def _pair_cost(self, t: int, row: IntArray, workload: IntArray) -> FloatArray:
-        problem, h = self.problem, self.problem.types[row]
-        cost = problem.power_w[row, workload]
-        if problem.watt_cost is not None:
-            cost = cost * problem.watt_cost[t, h]
-        if problem.machine_cost is not None:
-            cost = cost + problem.machine_cost[t, h]
-        return cost
-
     def _set_pair_costs(self, part: slice = slice(None)) -> None:
         if self.goal != "cost":
             return
         row, workload = self.pool_row[part], self.pool_workload[part]
-        cost = [self._pair_cost(t, row, workload) * self.pool_scale[part] for t in self.windows]
+        cost = [self.problem.pair_cost(t, row, workload) * self.pool_scale[part] for t in self.windows]
         self.solver.set_costs(self.pool_column[:, part].ravel(), np.concatenate(cost) * self.cost_scale)
         if self.rules.switching:
             on_cost = np.tile(self.rules.cost_on / self.stock_scale, self.n) * self.cost_scale
@@ -420,7 +389,7 @@ class Master:
             return np.asarray(np.maximum(sign * scaled[:, self.rows[kind]], 0.0), dtype=np.float64)
 
         survive = of("survive", 1.0, self.problem.n_workloads)
-        kinds = of("stock", -1.0), of("cap", -1.0), of("on", 1.0), of("up", 1.0), survive
+        kinds = of("stock", -1.0), of("cap", -1.0), of("on", 1.0), of("up", 1.0), survive, of("cover", 1.0)
         duals = [Duals(*row) for row in zip(*kinds, strict=True)]
         limit = np.repeat(of("cover", 1.0)[:, None], self.n_f, axis=1)  # [n, F, W]
         if self.k:
@@ -445,14 +414,6 @@ def owed_machines(rules: Rules, state: State, i: int) -> FloatArray:
     for back in range(1, len(state.switched_on) + 1):
         owed += np.where(i + back < rules.min_up, state.switched_on[-back], 0.0)
     return owed
-
-
-def effective_prices(rules: Rules, duals: Duals, on_after: FloatArray | None) -> tuple[FloatArray, FloatArray]:
-    """[H] what a machine and a watt cost beside their own cost: stock, caps, and the ties to other intervals."""
-    machine = duals.stock + duals.on - duals.up
-    if on_after is not None:
-        machine = machine - on_after
-    return machine, duals.cap @ rules.cap_member
 
 
 def _uncovered(problem: Problem, rules: Rules, t: int, point: Point) -> FloatArray:
@@ -521,61 +482,3 @@ class TwoStage:
         least_shed = sum(float((w * p.shed_qps).sum()) for w, p in zip(weight, best, strict=False))
         rounding = _SHED_TOL * float((weight * self.problem.demand_qps[list(window)]).sum())
         return float((weight * shed).sum()) > (1.0 + _SHED_TOL) * least_shed + 2.0 * rounding
-
-
-def certificate(
-    problem: Problem, rules: Rules, duals: list[Duals], penalty: FloatArray
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Lower bound [T], stock price u [T, H] and load price [T, W] from prices, apart from the solver.
-
-    The Lagrangian bound of every plan that keeps the rules, for *any* prices that are at least 0. With stock, caps and
-    the ties between intervals priced, workloads decouple: ``sum_w demand price - sum_h stock u - sum_g limit y``, and
-    what switching adds. Where intervals are tied (:class:`Switching`) only the sum over time is a bound.
-    """
-    k = 0 if rules.safe_domains else rules.k
-    pricing = Pricing(problem, rules.domain if k else None)
-    n_t = problem.n_intervals
-    bound = np.zeros(n_t)
-    stock_price = np.zeros((n_t, problem.n_servers))
-    prices = np.zeros((n_t, problem.n_workloads))
-    for t in range(n_t):
-        after = duals[t + 1].on if t + 1 < n_t and rules.switching else None
-        machine, watt = effective_prices(rules, duals[t], after)
-        # A price below what any use of the machine costs would make idle machines a source of income.
-        missing = np.maximum(-pricing.least_machine(t, machine, watt), 0.0) if rules.switching else 0.0
-        least = pricing.least(t, machine + missing, watt)
-        prices[t] = load_price(least, penalty[t], k)
-        stock_price[t] = duals[t].stock + missing
-        bound[t] = float((problem.demand_qps[t] * prices[t]).sum() - (problem.stocks[t] * stock_price[t]).sum())
-        bound[t] -= float((rules.cap_limit_w[t] * duals[t].cap).sum())
-        if rules.switching:
-            up = np.zeros(problem.n_servers)
-            for j in range(t, min(n_t, t + int(rules.min_up.max()))):
-                up += np.where(j < t + rules.min_up, duals[j].up, 0.0)
-            gain = np.minimum(rules.cost_on - duals[t].on + up, 0.0)
-            most = np.minimum(rules.ramp, problem.stocks[t])
-            if t or rules.initial is not None:
-                bound[t] += float((gain * most).sum())
-            if t == 0 and rules.initial is not None:
-                bound[t] -= float((rules.initial * duals[t].on).sum())
-        stock_price[t] += _worth_of_missing(problem, rules, t, machine, watt, prices[t], k)
-    return bound, stock_price, prices
-
-
-def _worth_of_missing(
-    problem: Problem, rules: Rules, t: int, machine: FloatArray, watt: FloatArray, price: FloatArray, k: int
-) -> FloatArray:
-    """[H] for types without stock, whose rows say nothing: what the first machine would save."""
-    worth = np.zeros(problem.n_servers)
-    gone = problem.stocks[t] == 0
-    if k or not gone.any():
-        return worth
-    for r in np.flatnonzero(gone[problem.types]):
-        h = problem.types[r]
-        able = problem.qps[r] > 0
-        power = problem.power_w[r, able]
-        cost = power * (watt[h] + (1.0 if problem.watt_cost is None else problem.watt_cost[t, h])) + machine[h]
-        cost = cost + (0.0 if problem.machine_cost is None else problem.machine_cost[t, h])
-        saved = (problem.qps[r, able] * price[able] - cost).max(initial=0.0)
-        worth[h] = max(worth[h], float(saved))
-    return worth

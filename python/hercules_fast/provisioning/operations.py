@@ -1,12 +1,12 @@
-"""What operators say beside the load: servers out for maintenance, what energy costs and emits at each site.
+"""What operators say beside the load: servers out for maintenance, what energy costs and emits, constraints.
 
-Both are files of their own (TOML, ``maintenance`` and ``prices``) or objects made in Python; times are UTC.
+Each is a file of its own (TOML: ``maintenance``, ``prices``, ``constraints``) or made in Python; times are UTC.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +16,19 @@ import numpy.typing as npt
 
 from hercules_fast.descriptors import FILE_RULES, Bound, FileKind, load, validate
 from hercules_fast.errors import Fault, InputError, UnknownNameError
-from hercules_fast.provisioning.problem import FloatArray, IntArray
+from hercules_fast.provisioning.constraints import (
+    COST_MAX,
+    HORIZON_MAX,
+    LIMIT_RANGE_W,
+    TOLERANCE_MAX,
+    Constraint,
+    FailureDomains,
+    FairShare,
+    Hysteresis,
+    PowerCap,
+    Switching,
+)
+from hercules_fast.provisioning.problem import STOCK_MAX, FloatArray, IntArray
 
 __all__ = [
     "KINDS",
@@ -25,6 +37,7 @@ __all__ = [
     "Prices",
     "SiteEnergy",
     "Window",
+    "load_constraints",
     "load_maintenance",
     "load_prices",
 ]
@@ -338,4 +351,98 @@ def load_prices(path: str | Path) -> Prices:
     return load(path, PRICES)
 
 
-KINDS: tuple[FileKind[Any], ...] = (MAINTENANCE, PRICES)
+# -- constraints -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CapForm:
+    """A :class:`PowerCap` in a file."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = FILE_RULES
+
+    name: str
+    servers: tuple[str, ...]
+    limit_w: tuple[float, ...]
+    """One, or one per interval."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SwitchingForm:
+    """:class:`Switching` in a file: figures by server type."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = FILE_RULES
+
+    cost_on: Mapping[str, float] = field(default_factory=dict)
+    ramp: Mapping[str, int] = field(default_factory=dict)
+    min_up_intervals: Mapping[str, int] = field(default_factory=dict)
+    horizon: int = 12
+    initial: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConstraintsForm:
+    """The content of a file of constraints."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = FILE_RULES
+
+    name: str = "constraints"
+    power_caps: tuple[CapForm, ...] = ()
+    failure_domains: FailureDomains | None = None
+    switching: SwitchingForm | None = None
+    hysteresis: Hysteresis | None = None
+    fair_share: bool = False
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    def constraints(self) -> tuple[Constraint, ...]:
+        """The constraints, caps first."""
+        found: list[Constraint | None] = [
+            PowerCap(
+                name=cap.name, servers=cap.servers, limit_w=cap.limit_w if len(cap.limit_w) > 1 else cap.limit_w[0]
+            )
+            for cap in self.power_caps
+        ]
+        switching = None if self.switching is None else Switching(**_fields_of(self.switching))
+        found += [self.failure_domains, switching, self.hysteresis, FairShare() if self.fair_share else None]
+        return tuple(one for one in found if one is not None)
+
+
+def _fields_of(form: SwitchingForm) -> dict[str, Any]:
+    return {spec.name: getattr(form, spec.name) for spec in fields(form)}
+
+
+def _constraint_faults(form: ConstraintsForm) -> Iterator[Fault]:
+    names = [cap.name for cap in form.power_caps]
+    for i, cap in enumerate(form.power_caps):
+        if cap.name in names[:i]:
+            yield Fault(f"power_caps[{i}].name", f"repeats {cap.name!r}")
+    if form.switching is not None and form.hysteresis is not None:
+        yield Fault("hysteresis", "is the second answer to one question, after switching; allowed is one of them")
+
+
+CONSTRAINTS: FileKind[tuple[Constraint, ...]] = FileKind(
+    name="constraints",
+    form=ConstraintsForm,
+    catalog=Path(__file__).parent / "catalog" / "constraints",
+    build=lambda form, _: form.constraints(),
+    bounds={
+        "power_caps[].limit_w[]": Bound(*LIMIT_RANGE_W),
+        "failure_domains.k": Bound(1, HORIZON_MAX),
+        "switching.cost_on{}": Bound(0.0, COST_MAX),
+        "switching.ramp{}": Bound(0, STOCK_MAX),
+        "switching.min_up_intervals{}": Bound(1, HORIZON_MAX),
+        "switching.horizon": Bound(1, HORIZON_MAX),
+        "switching.initial{}": Bound(0, STOCK_MAX),
+        "hysteresis.tolerance": Bound(0.0, TOLERANCE_MAX),
+    },
+    rules=_constraint_faults,
+    unsourced=frozenset({"power_caps", "failure_domains", "switching", "hysteresis"}),
+    filled=("power_caps", "power_caps[].servers", "power_caps[].limit_w"),
+)
+
+
+def load_constraints(path: str | Path) -> tuple[Constraint, ...]:
+    """Read constraints from a TOML file. Raises :class:`ConfigError`, :class:`MissingFileError`."""
+    return load(path, CONSTRAINTS)
+
+
+KINDS: tuple[FileKind[Any], ...] = (MAINTENANCE, PRICES, CONSTRAINTS)

@@ -21,6 +21,7 @@ from hercules_fast.provisioning.baselines import Baseline, OrderSpread
 from hercules_fast.provisioning.operations import Costs
 from hercules_fast.provisioning.problem import FloatArray, IntArray, Problem, shortfall_qps
 from hercules_fast.provisioning.relaxed import relative_gap
+from hercules_fast.provisioning.solution import Constrained
 from hercules_fast.tables import write_atomically
 
 __all__ = ["SCHEMA", "Plan", "Savings"]
@@ -37,6 +38,8 @@ _FLOATS = (
 )
 _COUNTS = ("stock", "row_type", "group", "minimum")
 _NAMES = ("servers", "workloads", "drained", "relaxations", "notes")
+_SAID_FLOATS = ("objective_w", "exposed_qps", "served_share", "cap_price")
+_SAID_NAMES = ("cap_names", "status", "binding")
 _COST_FLOATS = ("price_per_kwh", "carbon_g_per_kwh", "machine_per_hour", "embodied_g_per_hour")
 
 
@@ -125,6 +128,8 @@ class Plan:
     """Oblivious at the peak over many draws; None if none were asked for, or it does not draw."""
     notes: tuple[str, ...] = ()
     """What was chosen on the way: headroom, scaling of the load, intervals solved twice."""
+    constrained: Constrained | None = None
+    """What the constraints say; None without any."""
 
     def __post_init__(self) -> None:
         for name in (*_FLOATS, *_COUNTS, "times"):
@@ -191,6 +196,19 @@ class Plan:
         return np.maximum(self.unmet_qps - self.shed_qps, 0.0)
 
     @property
+    def exposed_qps(self) -> FloatArray:
+        """[T, W] demand that would be uncovered after the worst failure of k domains; 0 without such a rule."""
+        return np.zeros(self.demand_qps.shape) if self.constrained is None else self.constrained.exposed_qps
+
+    @property
+    def switched_on(self) -> IntArray:
+        """int64 [T, H] servers on now and not before; 0 in an interval that nothing precedes."""
+        if self.constrained is not None:
+            return self.constrained.switched_on
+        on = self.per_type
+        return np.maximum(np.diff(on, axis=0, prepend=on[:1]), 0)
+
+    @property
     def lp_unmet_qps(self) -> FloatArray:
         """[T, W] demand that even fractional machines leave uncovered."""
         return shortfall_qps(self.demand_qps, self.lp_assignment.per_workload(self.qps))
@@ -247,12 +265,16 @@ class Plan:
 
     @property
     def objective_w(self) -> FloatArray:
-        """[T] ``cost + sum(penalty * unmet)``: what ``bound_w`` bounds."""
+        """[T] ``cost + sum(penalty * unmet)``: what ``bound_w`` bounds. Under constraints see :class:`Constrained`."""
+        if self.constrained is not None:
+            return self.constrained.objective_w
         return np.asarray(self.cost + (self.penalty_w_per_qps * self.unmet_qps).sum(axis=1))
 
     @property
     def gap(self) -> FloatArray:
-        """[T] (objective - bound) / objective: the price of whole machines."""
+        """[T] (objective - bound) / objective: the price of whole machines; of all time where intervals are tied."""
+        if self.constrained is not None:
+            return self.constrained.gap(self.bound_w)
         return relative_gap(self.objective_w, self.bound_w)
 
     def problem(self) -> Problem:
@@ -290,8 +312,8 @@ class Plan:
 
     @property
     def is_covered(self) -> bool:
-        """Whether all demand of all intervals is covered."""
-        return bool(self.covered.all())
+        """Whether all demand of all intervals is covered, and stays so after failures where a rule asks for it."""
+        return bool(self.covered.all()) and not self.exposed_qps.any()
 
     def savings(self) -> dict[str, Savings]:
         """Capacity and power saved against each baseline."""
@@ -314,7 +336,7 @@ class Plan:
 
     def shortfall(self) -> tuple[str, ...]:
         """In words, for each workload that is short: load or headroom, how much, when, how often; then what helps."""
-        lines = []
+        lines, after = [], []
         unmet, shed, lp_unmet = self.unmet_qps, self.shed_qps, self.lp_unmet_qps
         for w, name in enumerate(self.workloads):
             if unmet[:, w].any():
@@ -324,7 +346,15 @@ class Plan:
             lines.append(
                 f"the stock would cover {self.fit_scale:.4g} times the demand of every workload (fractional machines)"
             )
-        return (*lines, *self.relaxations) if lines else ()
+        exposed = self.exposed_qps
+        for w in np.flatnonzero(exposed.any(axis=0)).tolist():
+            t = int(exposed[:, w].argmax())
+            after.append(
+                f"{self.workloads[w]}: exposed to the worst failure in {int((exposed[:, w] > 0).sum())} of "
+                f"{len(exposed)} intervals, at worst {exposed[t, w]:.6g} q/s "
+                f"({100 * exposed[t, w] / self.demand_qps[t, w]:.3g} % of its demand) at {self.times[t]}"
+            )
+        return (*lines, *(self.relaxations if lines else ()), *after)
 
     def _short_lines(self, name: str, w: int, shed: FloatArray, unmet: FloatArray) -> list[str]:
         """What workload w misses of its load [T], and where only its headroom is cut."""
@@ -411,6 +441,8 @@ class Plan:
 
         A machine more of the pair costs ``cost + u - v qps``: more than 0 where the plan would not want it.
         """
+        if self.constrained is not None:  # said there, with the prices of the constraints
+            return ()
         lines = []
         problem = self.problem() if self.minimum.any() else None
         for r, w in np.argwhere(self.minimum > 0).tolist():
@@ -429,6 +461,25 @@ class Plan:
 
     def _amount(self, value: float) -> str:
         return f"{value:.0f} W" if self.costs is None else f"{value:.4g} {self.costs.currency} an interval"
+
+    def binding_constraints(self) -> tuple[str, ...]:
+        """In words: which constraints bind and what they cost, how many servers are switched on, what fairness left."""
+        if self.constrained is None:
+            return ()
+        lines = list(self.constrained.binding)
+        switched = int(self.constrained.switched_on.sum())
+        if self.constrained.tied or "kept" in self.constrained.status:
+            kept = self.constrained.status.count("kept")
+            rest = f", {kept} of {len(self.times)} intervals keep the plan of the one before" if kept else ""
+            lines.append(f"servers are switched on {switched} times{rest}")
+        share = self.constrained.served_share
+        if (share < 1.0).any():
+            t, w = np.unravel_index(share.argmin(), share.shape)
+            lines.append(
+                f"load is shared in {int((share < 1.0).any(axis=1).sum())} of {len(self.times)} intervals; the "
+                f"smallest share is {100 * share[t, w]:.3g} % of the demand ({self.workloads[w]} at {self.times[t]})"
+            )
+        return tuple(lines)
 
     def headroom_words(self) -> str:
         """ "10 %", or the least and most where workloads differ."""
@@ -454,10 +505,11 @@ class Plan:
             f"headroom {self.headroom_words()}"
         ]
         capacity, power_w, lp_power_w, gap = self.capacity, self.power_w, self.lp_power_w, self.gap
+        over = " over all intervals" if self.constrained is not None and self.constrained.tied else ""
         for label, t in (("peak", peak), ("trough", trough)):
             lines.append(
                 f"  {label} ({self.times[t]}): {int(capacity[t])} servers, {power_w[t] / 1000:.2f} kW "
-                f"provisioned (linear optimum {lp_power_w[t] / 1000:.2f} kW, gap {100 * gap[t]:.2f} %)"
+                f"provisioned (linear optimum {lp_power_w[t] / 1000:.2f} kW, gap {100 * gap[t]:.2f} %{over})"
             )
         lines.append(f"  in all: {self.cost_words()}")
         for saving in self.savings().values():
@@ -465,6 +517,7 @@ class Plan:
         for name, spread in (("greedy", self.greedy_order_spread), ("oblivious", self.oblivious_spread)):
             if spread is not None:
                 lines.append(f"  {_spread_words(name, spread)}")
+        lines += [f"  constraint: {line}" for line in self.binding_constraints()]
         lines += [f"  stock: {line}" for line in self.binding_stock()]
         lines += [f"  minimum: {line}" for line in self.binding_minimum()]
         lines += [f"  drained: {line}" for line in self.drained]
@@ -491,6 +544,12 @@ class Plan:
         if self.costs is not None:
             data["costs"] = {name: getattr(self.costs, name).tolist() for name in _COST_FLOATS}
             data["costs"] |= {name: getattr(self.costs, name) for name in ("currency", "carbon_price_per_kg")}
+        said = self.constrained
+        data["constrained"] = None
+        if said is not None:
+            data["constrained"] = {name: getattr(said, name).tolist() for name in (*_SAID_FLOATS, "switched_on")}
+            data["constrained"] |= {name: list(getattr(said, name)) for name in _SAID_NAMES}
+            data["constrained"]["tied"] = said.tied
         data["baselines"] = {
             name: {
                 "rule": base.rule,
@@ -509,7 +568,16 @@ class Plan:
                 "power_w": spread.power_w and list(spread.power_w),
                 "capacity": spread.capacity and list(spread.capacity),
             }
-        figures = ("capacity", "power_w", "lp_power_w", "objective_w", "gap", "shed_qps", "headroom_short_qps")
+        figures = (
+            "capacity",
+            "power_w",
+            "switched_on",
+            "lp_power_w",
+            "objective_w",
+            "gap",
+            "shed_qps",
+            "headroom_short_qps",
+        )
         data["figures"] = {name: getattr(self, name).tolist() for name in (*figures, "surplus_qps", "free_stock")}
         data["figures"]["energy_kwh"] = self.energy_kwh.tolist()
         for name in ("money", "carbon_kg"):
@@ -540,6 +608,10 @@ class Plan:
                 faults.append(Fault(name, "is missing" if error.args == (name,) else f"lacks {error}"))
             except (TypeError, ValueError, AttributeError, OverflowError) as error:
                 faults.append(Fault(name, f"does not meet the schema: {error}"))
+        try:
+            values["constrained"] = _read_constrained(data.get("constrained"))  # not there in plans without any
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            faults.append(Fault("constrained", f"does not meet the schema: {error}"))
         if not faults and schema == _SCHEMA_1:
             faults = _shape_faults_1(values)
             values = values if faults else _from_version_1(values)
@@ -749,6 +821,16 @@ def _read_costs(value: Any) -> Costs | None:
     )
 
 
+def _read_constrained(value: Any) -> Constrained | None:
+    if value is None:
+        return None
+    if not isinstance(value["tied"], bool):
+        raise ValueError(f"tied is {value['tied']!r}, not true or false")
+    read: dict[str, Any] = {name: _read_floats(value[name]) for name in _SAID_FLOATS}
+    read |= {name: _read_names(value[name]) for name in _SAID_NAMES}
+    return Constrained(**read, switched_on=_read_counts(value["switched_on"]), tied=value["tied"])
+
+
 def _read_baselines(value: Any) -> dict[str, Baseline]:
     return {
         name: Baseline(
@@ -811,6 +893,19 @@ def _shape_faults(values: Mapping[str, Any]) -> list[Fault]:
             shape = (n_t, n_h) if key.endswith("per_kwh") else (n_h,)
             if getattr(costs, key).shape != shape:
                 faults.append(Fault(f"costs.{key}", f"has shape {getattr(costs, key).shape}; allowed is {shape}"))
+    said = values["constrained"]
+    if said is not None:
+        sizes: dict[str, tuple[int, ...]] = {
+            "objective_w": (n_t,),
+            "exposed_qps": (n_t, n_w),
+            "served_share": (n_t, n_w),
+        }
+        sizes |= {"switched_on": (n_t, n_h), "cap_price": (n_t, len(said.cap_names))}
+        for key, size in sizes.items():
+            if getattr(said, key).shape != size:
+                faults.append(Fault(f"constrained.{key}", f"has shape {getattr(said, key).shape}; allowed is {size}"))
+        if len(said.status) != n_t:
+            faults.append(Fault("constrained.status", f"has {len(said.status)} entries; allowed are {n_t}"))
     return faults
 
 

@@ -189,16 +189,38 @@ class Problem:
             cost = cost + self.machine_cost[t, self.types][:, None]
         return np.where(self.qps > 0, cost, 0.0)
 
-    def interval(self, t: int) -> Problem:
-        """Interval t alone."""
-        part = slice(t, t + 1)
+    def pair_cost(self, t: int | IntArray, row: npt.NDArray[Any], workload: npt.NDArray[Any]) -> FloatArray:
+        """[K] the same of some pairs, in interval t or each in its own."""
+        cost, h = self.power_w[row, workload], self.types[row]
+        if self.watt_cost is not None:
+            cost = cost * self.watt_cost[t, h]
+        if self.machine_cost is not None:
+            cost = cost + self.machine_cost[t, h]
+        return np.asarray(cost, dtype=np.float64)
+
+    def at(self, intervals: slice | IntArray) -> Problem:
+        """Some of the intervals."""
         return replace(
             self,
-            demand_qps=self.demand_qps[part],
-            stock=self.stock if self.stock.ndim == 1 else self.stock[part],
-            watt_cost=None if self.watt_cost is None else self.watt_cost[part],
-            machine_cost=None if self.machine_cost is None else self.machine_cost[part],
+            demand_qps=self.demand_qps[intervals],
+            stock=self.stock if self.stock.ndim == 1 else self.stock[intervals],
+            watt_cost=None if self.watt_cost is None else self.watt_cost[intervals],
+            machine_cost=None if self.machine_cost is None else self.machine_cost[intervals],
         )
+
+    def interval(self, t: int) -> Problem:
+        """Interval t alone."""
+        return self.at(slice(t, t + 1))
+
+    def first(self, n: int) -> Problem:
+        """The first ``n`` intervals."""
+        return self.at(slice(n))
+
+    def less(self, qps: FloatArray) -> Problem:
+        """The demand that is left when ``qps`` [T, W] or [W] of it are seen to; rounding is no demand."""
+        left = self.demand_qps - qps
+        left[left <= np.maximum(COVER_TOL * self.demand_qps, DEMAND_RANGE_QPS[0])] = 0.0
+        return replace(self, demand_qps=left)
 
     def capacity_qps(self, servers_on: IntArray | FloatArray) -> FloatArray:
         """Throughput [..., W] of ``servers_on`` [..., R, W] machines, in the units of ``qps``."""

@@ -7,8 +7,9 @@ import itertools
 import numpy as np
 import numpy.typing as npt
 
+from hercules_fast.provisioning.certificate import effective_prices
 from hercules_fast.provisioning.constraints import Rules, surviving_qps
-from hercules_fast.provisioning.master import Point, State, effective_prices, owed_machines
+from hercules_fast.provisioning.master import Point, State, owed_machines
 from hercules_fast.provisioning.problem import FloatArray, IntArray, Problem, shortfall_qps
 
 __all__ = ["Rounding", "pair_keys"]
@@ -40,7 +41,7 @@ class Rounding:
         self.domain = np.zeros(len(row), np.int64) if rules.domain is None or not self.k else rules.domain[self.h]
         self.n_f = rules.n_domains if self.k else 1
         machine, watt = effective_prices(rules, point.duals, None)
-        self.cost = _unit_cost(problem, t, row, workload)
+        self.cost = problem.pair_cost(t, row, workload)
         self.price = np.maximum(self.cost + machine[self.h] + watt[self.h] * self.power, 1e-12 * self.cost)
 
         self.most = problem.stocks[t].astype(np.float64)
@@ -51,11 +52,12 @@ class Rounding:
             self.owed = owed_machines(rules, state, 0)
         self.member, self.limit = rules.cap_member[:, self.h], rules.cap_limit_w[t]
 
+        self.least = np.zeros(len(row)) if rules.minimum is None else rules.minimum[row, workload].astype(np.float64)
         self.ends = np.searchsorted(workload, np.arange(len(self.demand) + 1))
         self.machines = np.zeros(len(row))
         place = np.searchsorted(pair_keys(problem, row, workload), pair_keys(problem, point.row, point.workload))
         self.machines[place] = point.machines
-        self.machines = np.floor(self.machines / self.group + _SNAP) * self.group
+        self.machines = np.maximum(np.floor(self.machines / self.group + _SNAP) * self.group, self.least)
         self._pay_up()
         self._cover()
         self._improve()
@@ -120,7 +122,12 @@ class Rounding:
             with_j[self.domain[j]] += self.qps[j] * self.group[j]
             if self._missing(with_j, self.demand[w])[0] >= missing[w]:
                 continue
-            same = (self.h == self.h[j]) & (self.machines > 0) & (self.workload != w) & (self.group >= self.group[j])
+            same = (
+                (self.h == self.h[j])
+                & (self.machines > self.least)
+                & (self.workload != w)
+                & (self.group >= self.group[j])
+            )
             for k in np.flatnonzero(same).tolist():
                 other = self.workload[k]
                 instead = np.arange(self.ends[other], self.ends[other + 1])
@@ -180,7 +187,7 @@ class Rounding:
             columns = np.arange(ends[w], ends[w + 1])
             for _ in range(_MOVES):
                 leave = columns[
-                    (self.machines[columns] > 0)
+                    (self.machines[columns] > self.least[columns])
                     & (on[self.h[columns]] - self.group[columns] >= self.owed[self.h[columns]])
                 ]
                 enter = np.append(columns[fits[columns]], len(self.h))
@@ -210,14 +217,3 @@ class Rounding:
 def pair_keys(problem: Problem, row: IntArray, workload: IntArray) -> IntArray:
     """One number per pair that sorts by workload, then row."""
     return np.asarray(workload.astype(np.int64) * problem.n_rows + row, dtype=np.int64)
-
-
-def _unit_cost(problem: Problem, t: int, row: IntArray, workload: IntArray) -> FloatArray:
-    """[K] cost of one machine in interval t."""
-    h = problem.types[row]
-    cost = problem.power_w[row, workload]
-    if problem.watt_cost is not None:
-        cost = cost * problem.watt_cost[t, h]
-    if problem.machine_cost is not None:
-        cost = cost + problem.machine_cost[t, h]
-    return cost

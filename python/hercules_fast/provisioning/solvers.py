@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from hercules_fast.errors import InputError, InternalError, SolverError
+from hercules_fast.errors import DTypeError, InputError, InternalError, SolverError
 from hercules_fast.provisioning import linear, network
 from hercules_fast.provisioning.assignment import Assignment
+from hercules_fast.provisioning.constraints import Constraint, PowerCap
 from hercules_fast.provisioning.linear import solve_linear
 from hercules_fast.provisioning.network import solve_network
 from hercules_fast.provisioning.problem import Problem
@@ -62,8 +63,7 @@ def solve_program(
     Raises :class:`InputError` for an unknown solver or a penalty, :class:`SolverError`, :class:`InternalError` where
     both optima are certified and yet differ, :class:`InterruptedRun` on Ctrl-C with the intervals done.
     """
-    if solver not in get_args(SolverName):
-        raise InputError(f"solver: {solver!r}; allowed: {', '.join(map(repr, get_args(SolverName)))}")
+    checked_solver(solver)
     if solver == "highs":
         return solve_linear(problem, penalty), None
     if solver == "network":
@@ -80,6 +80,17 @@ def solve_program(
             solution = _with_interval(solution, t, again)
     solution = dataclasses.replace(solution, resolved=doubtful)
     return solution, _cross_check(problem, solution)
+
+
+def checked_solver(solver: str, constraints: Sequence[Constraint] = ()) -> None:
+    """Raise :class:`InputError` for a solver that there is not, or that cannot hold the ``constraints``."""
+    if solver not in get_args(SolverName):
+        raise InputError(f"solver: {solver!r}; allowed: {', '.join(map(repr, get_args(SolverName)))}")
+    if isinstance(constraints, str) or not isinstance(constraints, Sequence):
+        raise DTypeError(f"constraints: {type(constraints).__name__}; needed: a sequence of constraints")
+    if solver == "network" and constraints:
+        which = ", ".join(type(c).__name__ + (f" {c.name!r}" if isinstance(c, PowerCap) else "") for c in constraints)
+        raise InputError(f"solver: 'network', which cannot hold {which}; allowed with constraints: 'auto', 'highs'")
 
 
 def _again(problem: Problem, solution: LinearSolution, t: int) -> LinearSolution:
@@ -124,12 +135,10 @@ def _with_interval(solution: LinearSolution, t: int, one: LinearSolution) -> Lin
         workload=np.concatenate([old.workload[before], new.workload, old.workload[after]]),
         machines=np.concatenate([old.machines[before], new.machines, old.machines[after]]),
     )
-    changed = {}
-    for name in (
-        *("power_w", "shed_qps", "objective_w", "penalty_w_per_qps", "stock_price_w", "load_price_w", "bound_w"),
-    ):
-        values = getattr(solution, name).copy()
-        values[t] = getattr(one, name)[0]
-        changed[name] = values
+    changed: dict[str, Any] = {}
+    for field in dataclasses.fields(solution):
+        if isinstance(values := getattr(solution, field.name), np.ndarray):
+            changed[field.name] = values.copy()
+            changed[field.name][t] = getattr(one, field.name)[0]
     solver = (*solution.solver[:t], *one.solver, *solution.solver[t + 1 :])
     return dataclasses.replace(solution, assignment=assignment, solver=solver, **changed)

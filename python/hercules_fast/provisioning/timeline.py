@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,18 +12,18 @@ from typing import Protocol
 import numpy as np
 
 from hercules_fast.errors import DTypeError, InputError, InternalError, InterruptedRun, UnknownNameError
-from hercules_fast.provisioning.assignment import Assignment
 from hercules_fast.provisioning.baselines import greedy, greedy_order_spread, oblivious, oblivious_spread
-from hercules_fast.provisioning.footprint import footprint_cost, with_footprint, without_footprint
-from hercules_fast.provisioning.integer import whole_machines
-from hercules_fast.provisioning.inverse import largest_growth, relaxations, some_intervals
+from hercules_fast.provisioning.constraints import Constraint
+from hercules_fast.provisioning.footprint import without_footprint
+from hercules_fast.provisioning.inverse import largest_growth, relaxations
 from hercules_fast.provisioning.operations import Costs
 from hercules_fast.provisioning.plan import Plan
 from hercules_fast.provisioning.policy import DEFAULT_HEADROOM, MOST_HEADROOM, Policy, day_over_day, steepest_growth
 from hercules_fast.provisioning.problem import FloatArray, IntArray, Problem, shortfall_qps
-from hercules_fast.provisioning.relaxed import LinearSolution
 from hercules_fast.provisioning.scale import scale_load
-from hercules_fast.provisioning.solvers import SolverName, solve_program
+from hercules_fast.provisioning.solution import Solution
+from hercules_fast.provisioning.solvers import SolverName
+from hercules_fast.provisioning.solving import solve_problem
 from hercules_fast.tables import Choices, Estimate
 from hercules_fast.traffic import LoadTrace
 
@@ -55,6 +56,7 @@ def provision(
     stock: Mapping[str, int],
     policy: Policy | None = None,
     *,
+    constraints: Sequence[Constraint] = (),
     solver: SolverName = "auto",
     threads: int | None = None,
 ) -> Plan:
@@ -70,6 +72,7 @@ def provision(
         stock: server type -> machines that may be switched on. Types of the table that are not named here stay off.
         policy: headroom, what is drained, what must be on, maintenance, prices and the rules of the baselines; None:
             the defaults of :class:`Policy`.
+        constraints: caps on power, failure domains, switching ..., see :func:`solve_constrained`; HiGHS answers then.
         solver: of the linear program, see :func:`solve_program`: "auto", "network" or "highs".
         threads: worker threads; None: as set by the environment, else all CPUs. It never changes a byte.
 
@@ -79,6 +82,7 @@ def provision(
 
     Raises:
         UnknownNameError: a workload of the load, or a server or workload of stock or policy, that is not known.
+        ConfigError: with all faults of the constraints.
         InputError: a count, load, price or table entry that is out of range; the message names it.
         SolverError: the linear-programming solver ended without an answer.
         InterruptedRun: Ctrl-C; ``partial`` is the plan of the intervals done, without baselines.
@@ -103,25 +107,26 @@ def provision(
     case = _Case.of(choices, load, servers, counts, headroom, policy)
     stopped = None
     try:
-        linear, check = solve_program(case.rest, solver=solver, threads=threads)
+        found = solve_problem(case.problem, constraints, solver=solver, minimum=case.minimum, threads=threads)
     except InterruptedRun as stop:
         if stop.partial is None:
             raise
-        stopped, linear, check = stop, stop.partial, None
-        case = case.first(len(linear.bound_w))
+        stopped, found = stop, stop.partial
+        case = case.first(found.problem.n_intervals)
         notes.append(f"{stop}: the intervals after that are not planned")
-    whole = whole_machines(case.rest, linear, threads=threads)
-    if linear.resolved:
-        worst = float(np.abs(linear.gap).max())
-        notes.append(f"{len(linear.resolved)} intervals were solved without a warm start; worst gap left {worst:.1e}")
-    if check is not None:
-        notes.append(check.words())
+    if found.linear.resolved:
+        worst = float(np.abs(found.linear.gap).max())
+        notes.append(
+            f"{len(found.linear.resolved)} intervals were solved without a warm start; worst gap left {worst:.1e}"
+        )
+    if found.cross_check is not None:
+        notes.append(found.cross_check.words())
     if case.costs is not None:
         notes.append("cost is minimised, so that the plan may take more watts than a baseline")
-    fractional, whole = with_footprint(linear.assignment, case.minimum), with_footprint(whole, case.minimum)
-    _verify(case.problem, fractional, whole)
-    _verify_bound(linear)
-    plan = _plan(case, linear, fractional, whole, drained, tuple(notes))
+    if constraints and policy.baselines:
+        notes.append("the baselines know no constraints")
+    _verify_bound(found)
+    plan = _plan(case, found, drained, tuple(notes))
     if stopped is not None:
         raise InterruptedRun(str(stopped), plan)
     return _with_baselines(plan, case, policy)
@@ -132,10 +137,8 @@ class _Case:
     """What is solved, and what it was made from."""
 
     problem: Problem
-    rest: Problem
-    """``problem`` without the machines that are on in any case."""
     minimum: IntArray
-    """[R, W] those machines."""
+    """[R, W] machines that are on in any case."""
     choices: Choices
     load: LoadTrace
     headroom: FloatArray
@@ -171,16 +174,14 @@ class _Case:
             workloads=load.workloads,
         )
         minimum = _minimum_of(policy, problem)
-        rest = without_footprint(problem, minimum)
-        return cls(problem, rest, minimum, choices, load, headroom, costs, policy.estimate)
+        return cls(problem, minimum, choices, load, headroom, costs, policy.estimate)
 
     def first(self, n: int) -> _Case:
         """The first ``n`` intervals."""
         part = np.arange(n)
         return dataclasses.replace(
             self,
-            problem=some_intervals(self.problem, part),
-            rest=some_intervals(self.rest, part),
+            problem=self.problem.at(part),
             load=dataclasses.replace(self.load, times=self.load.times[:n], qps=np.asarray(self.load.qps)[:n]),
             costs=None if self.costs is None else self.costs.at(part),
         )
@@ -261,17 +262,13 @@ def _headroom_of_errors(load: LoadTrace, z: float) -> tuple[FloatArray, list[str
     return headroom, [words]
 
 
-def _plan(
-    case: _Case,
-    linear: LinearSolution,
-    fractional: Assignment,
-    whole: Assignment,
-    drained: tuple[str, ...],
-    notes: tuple[str, ...],
-) -> Plan:
+def _plan(case: _Case, found: Solution, drained: tuple[str, ...], notes: tuple[str, ...]) -> Plan:
     """The plan without baselines."""
-    problem, minimum = case.problem, case.minimum
-    short = shortfall_qps(problem.demand_qps, whole.per_workload(problem.qps)).any()
+    problem, minimum, linear = case.problem, case.minimum, found.linear
+    short = shortfall_qps(problem.demand_qps, found.sparse.per_workload(problem.qps)).any()
+    said = found.constrained
+    if said is not None:
+        said = dataclasses.replace(said, binding=tuple(_with_times(words, case.load) for words in said.binding))
     return Plan(
         load_name=case.load.name,
         times=np.array(case.load.times, dtype="datetime64[s]"),
@@ -291,24 +288,30 @@ def _plan(
         minimum=minimum,
         drained=drained,
         costs=case.costs,
-        assignment=whole,
-        lp_assignment=fractional,
-        bound_w=linear.bound_w + footprint_cost(problem, minimum),
+        assignment=found.sparse,
+        lp_assignment=linear.assignment,
+        bound_w=linear.bound_w,
         stock_price_w=linear.stock_price_w,
         load_price_w=linear.load_price_w,
         penalty_w_per_qps=linear.penalty_w_per_qps,
-        fit_scale=largest_growth(problem, minimum=minimum).factor if short else None,
-        relaxations=relaxations(problem, minimum) if short else (),
+        fit_scale=largest_growth(problem, minimum=minimum).factor if short and said is None else None,
+        relaxations=relaxations(problem, minimum, rules=said is not None) if short else (),
         baselines={},
         greedy_order_spread=None,
         oblivious_spread=None,
         notes=notes,
+        constrained=said,
     )
+
+
+def _with_times(words: str, load: LoadTrace) -> str:
+    """``words`` with the intervals' times in place of their numbers."""
+    return re.sub(r"in interval (\d+)", lambda found: f"at {load.times[int(found[1])]}", words)
 
 
 def _with_baselines(plan: Plan, case: _Case, policy: Policy) -> Plan:
     """``plan`` beside what other schedulers do with the same stock, the same demand and the same minimum footprint."""
-    rest, last, samples = case.rest, policy.last_machine, policy.order_samples
+    rest, last, samples = without_footprint(case.problem, case.minimum), policy.last_machine, policy.order_samples
     bases, by_order, by_draw = [], None, None
     if "greedy" in policy.baselines:
         bases.append(greedy(rest, policy.greedy_order, policy.greedy_rank, start=policy.greedy_start, last=last))
@@ -365,25 +368,12 @@ def _check_load(load: LoadTrace) -> None:
         raise InputError(f"load {load.name!r}: {place} is {values[t, w]}; allowed: finite, 0 or more q/s")
 
 
-def _verify(problem: Problem, fractional: Assignment, whole: Assignment) -> None:
-    """Check the answer against the inputs, in their own units; what fails here is a fault of this library."""
-    for name, part in (("whole", whole), ("fractional", fractional)):
-        if (part.machines < 0).any() or (problem.qps[part.row, part.workload] <= 0).any():
-            raise InternalError(f"{name} plan: a negative count, or servers on a pair that is not eligible")
-        over = part.per_type(problem.types, problem.n_servers) - problem.stocks * (1.0 + 1e-7)
-        if (over > 1e-9).any():
-            t, h = np.argwhere(over > 1e-9)[0].tolist()
-            raise InternalError(
-                f"{name} plan, interval {t}: more {problem.servers[h]!r} than its stock of {problem.stocks[t, h]}"
-            )
-    if problem.group is not None and (whole.machines % problem.group[whole.row, whole.workload]).any():
-        raise InternalError("whole plan: a count that is no multiple of its group")
-
-
-def _verify_bound(linear: LinearSolution) -> None:
-    below = linear.bound_w - linear.objective_w
-    if (below > 1e-5 * linear.objective_w + 1e-6).any():
+def _verify_bound(found: Solution) -> None:
+    """No answer lies below its own bound; what fails here is a fault of this library."""
+    objective, bound = found.objective_w, found.bound_w
+    if found.constrained is not None and found.constrained.tied:
+        objective, bound = objective.sum(keepdims=True), bound.sum(keepdims=True)
+    below = bound - objective
+    if (below > 1e-5 * objective + 1e-6).any():
         t = int(below.argmax())
-        raise InternalError(
-            f"interval {t}: objective {linear.objective_w[t]} lies below its own bound {linear.bound_w[t]}"
-        )
+        raise InternalError(f"interval {t}: objective {objective[t]} lies below its own bound {bound[t]}")
