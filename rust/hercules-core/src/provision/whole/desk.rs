@@ -22,6 +22,8 @@ pub(super) struct Item {
     pub kind: u32,
     /// Machines in a unit.
     pub size: u32,
+    /// Units that the stock of its type makes.
+    pub limit: u32,
     pub units: u32,
 }
 
@@ -126,7 +128,7 @@ impl<'a> Desk<'a> {
         let size = self.fleet.group(r, w);
         let qps = f64::from(size) * qps[w];
         let cost = self.interval.watt_cost(kind) * power[w] + self.interval.machine_cost(kind);
-        Item { qps, per_qps: 1.0 / qps, cost: f64::from(size) * cost, row: r as u32, kind: kind as u32, size, units: 0 }
+        Item { qps, per_qps: 1.0 / qps, cost: f64::from(size) * cost, row: r as u32, kind: kind as u32, size, limit: self.interval.stock[kind] / size, units: 0 }
     }
 
     /// Let `w` use every row that can serve it; false if it does already.
@@ -158,8 +160,8 @@ impl<'a> Desk<'a> {
 
     /// Units of `item` that stock allows beside those in use.
     pub fn available(&self, item: &Item) -> u32 {
-        let units = self.free[item.kind as usize] / i64::from(item.size);
-        units.clamp(0, i64::from(u32::MAX)) as u32
+        let free = self.free[item.kind as usize].clamp(0, i64::from(u32::MAX)) as u32;
+        if item.size == 1 { free } else { free / item.size }
     }
 
     /// Change the units of an item.
@@ -202,11 +204,6 @@ impl<'a> Desk<'a> {
         for (work, &target) in self.works.iter_mut().zip(targets) {
             work.target = target;
         }
-    }
-
-    /// Units of `item` that could be added if nobody else had any.
-    pub fn at_most(&self, item: &Item) -> u32 {
-        (self.interval.stock[item.kind as usize] / item.size).saturating_sub(item.units)
     }
 
     /// Machines in use.
