@@ -36,8 +36,6 @@ pub(super) struct Work {
     load_price: f64,
     /// Largest rate first, then by row.
     pub items: Vec<Item>,
-    /// Whether `items` are all there are.
-    whole_list: bool,
 }
 
 impl Work {
@@ -101,7 +99,6 @@ impl<'a> Desk<'a> {
         }
         let by_cost = |a: &(f64, f64, u32), b: &(f64, f64, u32)| a.0.total_cmp(&b.0).then(a.2.cmp(&b.2));
         self.works[w].load_price = load_price;
-        self.works[w].whole_list = column.len() <= keep + spare;
         if column.len() > keep + spare {
             column.select_nth_unstable_by(keep, by_cost);
             let mut left = keep;
@@ -131,18 +128,16 @@ impl<'a> Desk<'a> {
         Item { qps, per_qps: 1.0 / qps, cost: f64::from(size) * cost, row: r as u32, kind: kind as u32, size, limit: self.interval.stock[kind] / size, units: 0 }
     }
 
-    /// Let `w` use every row that can serve it; false if it does already.
+    /// Let `w` use every row that can serve it and has machines left; false if it may already.
     pub fn widen(&mut self, w: usize) -> bool {
-        if self.works[w].whole_list {
-            return false;
-        }
+        let before = self.works[w].items.len();
         for r in 0..self.fleet.rows() {
-            if self.fleet.row(r).0[w] > 0.0 && self.interval.stock[self.fleet.row_type()[r] as usize] > 0 {
+            let size = i64::from(self.fleet.group(r, w));
+            if self.free[self.fleet.row_type()[r] as usize] >= size && self.fleet.row(r).0[w] > 0.0 {
                 self.place(r, w);
             }
         }
-        self.works[w].whole_list = true;
-        true
+        self.works[w].items.len() > before
     }
 
     /// Index of row `r` among the items of `w`; it is added where it is missing.
