@@ -36,9 +36,16 @@ pub(super) struct Work {
     load_price: f64,
     /// Largest rate first, then by row.
     pub items: Vec<Item>,
+    /// Places of the items in use, in rising order.
+    in_use: Vec<u32>,
 }
 
 impl Work {
+    /// Items in use, with their places.
+    pub fn used(&self) -> impl Iterator<Item = (usize, &Item)> {
+        self.in_use.iter().map(|&i| (i as usize, &self.items[i as usize]))
+    }
+
     /// What it lacks, 0 where that is no more than rounding.
     pub fn missing(&self) -> f64 {
         let missing = self.target - self.capacity;
@@ -150,6 +157,9 @@ impl<'a> Desk<'a> {
         let items = &mut self.works[w].items;
         let at = items.partition_point(|other| precedes(other, &item));
         items.insert(at, item);
+        for i in self.works[w].in_use.iter_mut().filter(|i| **i as usize >= at) {
+            *i += 1;
+        }
         at
     }
 
@@ -168,8 +178,13 @@ impl<'a> Desk<'a> {
         let item = &mut work.items[i];
         item.units = (i64::from(item.units) + units) as u32;
         self.free[item.kind as usize] -= units * i64::from(item.size);
+        match (work.in_use.binary_search(&(i as u32)), item.units) {
+            (Err(at), 1..) => work.in_use.insert(at, i as u32),
+            (Ok(at), 0) => _ = work.in_use.remove(at),
+            _ => {}
+        }
         // Summed afresh: what is added to and taken from a sum leaves its rounding behind.
-        work.capacity = work.items.iter().map(|item| f64::from(item.units) * item.qps).sum();
+        work.capacity = work.used().map(|(_, item)| f64::from(item.units) * item.qps).sum();
     }
 
     pub fn penalty(&self, w: usize) -> f64 {
@@ -181,7 +196,7 @@ impl<'a> Desk<'a> {
         let mut value = (0.0, 0.0);
         for (work, penalty) in self.works.iter().zip(self.interval.penalty) {
             value.0 += penalty * work.missing();
-            value.1 += work.items.iter().map(|item| f64::from(item.units) * item.cost).sum::<f64>();
+            value.1 += work.used().map(|(_, item)| f64::from(item.units) * item.cost).sum::<f64>();
         }
         value
     }
@@ -205,8 +220,7 @@ impl<'a> Desk<'a> {
     pub fn assignment(&self) -> Assignment<u32> {
         let mut places: Vec<(u32, u32, u32)> = Vec::new();
         for (w, work) in self.works.iter().enumerate() {
-            let used = work.items.iter().filter(|item| item.units > 0);
-            places.extend(used.map(|item| (item.row, w as u32, item.units * item.size)));
+            places.extend(work.used().map(|(_, item)| (item.row, w as u32, item.units * item.size)));
         }
         places.sort_unstable();
         Assignment {
@@ -219,11 +233,13 @@ impl<'a> Desk<'a> {
     /// Take over `assignment` in place of what is assigned.
     pub fn load(&mut self, assignment: &Assignment<u32>) {
         for w in 0..self.works.len() {
-            for i in 0..self.works[w].items.len() {
-                if self.works[w].items[i].units > 0 {
-                    self.add(w, i, -i64::from(self.works[w].items[i].units));
-                }
+            let work = &mut self.works[w];
+            for i in work.in_use.drain(..) {
+                let item = &mut work.items[i as usize];
+                self.free[item.kind as usize] += i64::from(item.units) * i64::from(item.size);
+                item.units = 0;
             }
+            work.capacity = 0.0;
         }
         for ((&r, &w), &machines) in assignment.row.iter().zip(&assignment.workload).zip(&assignment.machines) {
             let i = self.place(r as usize, w as usize);

@@ -44,7 +44,7 @@ pub(super) fn best_change(
     let mut used = [Used::default(); MOST_USED];
     let mut n = 0;
     let mut most = 0.0;
-    for (i, item) in work.items.iter().enumerate().filter(|(_, item)| item.units > 0).take(MOST_USED) {
+    for (i, item) in work.used().take(MOST_USED) {
         let worth = worth(item);
         used[n] = Used { item: i as u32, units: item.units, qps: item.qps, worth };
         most = f64::max(most, worth - rate * item.qps);

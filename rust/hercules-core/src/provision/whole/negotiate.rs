@@ -119,8 +119,7 @@ impl Desk<'_> {
         }
         let (work, free) = (&self.works[w], self.free.as_slice());
         // At first all choose; then those who overdraw. Others would save little by it as prices move.
-        let overdraws = |item: &Item| item.units > 0 && free[item.kind as usize] < 0;
-        if work.missing() > 0.0 || !(first || work.items.iter().any(overdraws)) {
+        if work.missing() > 0.0 || !(first || work.used().any(|(_, item)| free[item.kind as usize] < 0)) {
             return;
         }
         let offer = |item: &Item| {
@@ -137,12 +136,11 @@ impl Desk<'_> {
     fn settle(&mut self, h: usize, menu: &mut Menu) {
         let mut best: Option<(f64, f64, usize, usize)> = None;
         for (w, work) in self.works.iter().enumerate() {
-            let gives = |item: &Item| item.kind as usize == h && item.units > 0;
-            if !work.items.iter().any(gives) {
+            if work.used().all(|(_, item)| item.kind as usize != h) {
                 continue;
             }
             menu.fill(&work.items, |item| self.at_cost(item));
-            for (i, item) in work.items.iter().enumerate().filter(|(_, item)| gives(item)) {
+            for (i, item) in work.used().filter(|(_, item)| item.kind as usize == h) {
                 let short = (item.qps - work.slack()).max(0.0);
                 let (lost, cost) = if short == 0.0 {
                     (0.0, -item.cost)
