@@ -257,18 +257,22 @@ def test_auto_is_checked_by_highs_and_the_others_are_not() -> None:
 
 def broken(monkeypatch, *, times: int) -> list[int]:
     """The core's answer to interval 1 of a timeline, and to it alone ``times - 1`` times more, is 1 % off its bound."""
-    original, asked = solvers.solve_network, []
+    asked: list[int] = []
 
-    def off(problem, *more, **options):
-        answer = original(problem, *more, **options)
-        asked.append(problem.n_intervals)
-        if len(asked) > times:
-            return answer
-        bound = answer.bound_w.copy()
-        bound[-1 if problem.n_intervals == 1 else 1] *= 0.99
-        return dataclasses.replace(answer, bound_w=bound)
+    def off_by(original):
+        def off(problem, *more, **options):
+            answer = original(problem, *more, **options)
+            asked.append(problem.n_intervals)
+            if len(asked) > times:
+                return answer
+            bound = answer.bound_w.copy()
+            bound[-1 if problem.n_intervals == 1 else 1] *= 0.99
+            return dataclasses.replace(answer, bound_w=bound)
 
-    monkeypatch.setattr(solvers, "solve_network", off)
+        return off
+
+    monkeypatch.setattr(solvers, "solve_network", off_by(solvers.solve_network))
+    monkeypatch.setattr(solvers.network, "solve_at", off_by(solvers.network.solve_at))
     return asked
 
 
@@ -292,13 +296,13 @@ def test_an_answer_off_its_certificate_is_solved_again(times, solver, penalty, m
 
 
 def test_two_certified_optima_that_differ_are_a_fault(monkeypatch) -> None:
-    original = solvers.solve_linear
+    original = solvers.linear.solve_at
 
     def cheaper(problem, *more, **options):
         answer = original(problem, *more, **options)
         return dataclasses.replace(answer, objective_w=0.9 * answer.objective_w, bound_w=0.9 * answer.bound_w)
 
-    monkeypatch.setattr(solvers, "solve_linear", cheaper)
+    monkeypatch.setattr(solvers.linear, "solve_at", cheaper)
     with pytest.raises(InternalError, match=r"interval 0: the network simplex method finds .* and each is certified"):
         ask()
 
