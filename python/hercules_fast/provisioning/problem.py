@@ -214,7 +214,7 @@ class Problem:
 
     def first(self, n: int) -> Problem:
         """The first ``n`` intervals."""
-        return self.at(slice(n))
+        return self if n == self.n_intervals else self.at(slice(n))
 
     def less(self, qps: FloatArray) -> Problem:
         """The demand that is left when ``qps`` [T, W] or [W] of it are seen to; rounding is no demand."""
