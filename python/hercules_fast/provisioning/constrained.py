@@ -19,7 +19,7 @@ from hercules_fast.errors import InputError, InternalError, InterruptedRun, Solv
 from hercules_fast.provisioning.assignment import Assignment
 from hercules_fast.provisioning.constraints import Constraint, Rules, resolve, surviving_qps
 from hercules_fast.provisioning.highs import power_of_two
-from hercules_fast.provisioning.linear import GAP_TOL, as_assignment, assignment_cost, checked_penalty, first_intervals
+from hercules_fast.provisioning.linear import GAP_TOL, as_assignment, assignment_cost, checked_penalty
 from hercules_fast.provisioning.master import (
     Duals,
     Master,
@@ -152,7 +152,7 @@ def solve_constrained(
         done = len(run.answers)
         partial = run.solution() if done else None
         if partial is not None:
-            partial = _finish(first_intervals(problem, done), rules, partial, parts, share[:done])
+            partial = _finish(problem.part(slice(done)), rules, partial, parts, share[:done])
         raise InterruptedRun(f"stopped after {done} of {problem.n_intervals} intervals", partial) from None
     return _finish(problem, rules, run.solution(), parts, share)
 
@@ -478,7 +478,7 @@ class _Run:
     def solution(self) -> ConstrainedSolution:
         """Of the intervals done."""
         done = len(self.answers)
-        problem = first_intervals(self.problem, done)
+        problem = self.problem.part(slice(done))
         rules = dataclasses.replace(self.rules, cap_limit_w=self.rules.cap_limit_w[:done])
         penalty = self.stages.penalty[:done]
         points = [a.point for a in self.answers]

@@ -67,7 +67,7 @@ def _solve(problem: Problem, weight: FloatArray, prices: FloatArray | None, *, f
             points += stages.solve(t, None, None if start is None else start[t])
     except KeyboardInterrupt:
         done = len(points)
-        part = first_intervals(problem, done) if done else None
+        part = problem.part(slice(done)) if done else None
         partial = None if part is None else assemble(part, Rules.none(part), points, stages.penalty[:done])
         raise InterruptedRun(f"stopped after {done} of {problem.n_intervals} intervals", partial) from None
     solution = assemble(problem, rules, points, stages.penalty)
@@ -176,14 +176,3 @@ def checked_penalty(problem: Problem, penalty: npt.ArrayLike) -> FloatArray:
             f"allowed: {PENALTY_RANGE[0]:g} to {PENALTY_RANGE[1]:g} per q/s"
         )
     return given
-
-
-def first_intervals(problem: Problem, n: int) -> Problem:
-    """The first ``n`` intervals."""
-    return dataclasses.replace(
-        problem,
-        demand_qps=problem.demand_qps[:n],
-        stock=problem.stock if problem.stock.ndim == 1 else problem.stock[:n],
-        watt_cost=None if problem.watt_cost is None else problem.watt_cost[:n],
-        machine_cost=None if problem.machine_cost is None else problem.machine_cost[:n],
-    )

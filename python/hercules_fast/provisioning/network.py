@@ -11,7 +11,7 @@ import numpy.typing as npt
 from hercules_fast import _core
 from hercules_fast.errors import InterruptedRun
 from hercules_fast.provisioning.assignment import Assignment
-from hercules_fast.provisioning.linear import checked_penalty, first_intervals
+from hercules_fast.provisioning.linear import checked_penalty
 from hercules_fast.provisioning.problem import FloatArray, Problem
 from hercules_fast.provisioning.relaxed import LinearSolution
 
@@ -63,7 +63,7 @@ def _solve(
         return _solution(problem, columns, problem.n_intervals)
     solved = columns["solved"]
     done = int((solved == np.arange(len(solved))).sum())
-    partial = _solution(first_intervals(problem, done), columns, done) if done else None
+    partial = _solution(problem, columns, done) if done else None
     raise InterruptedRun(f"stopped after {done} of {problem.n_intervals} intervals", partial)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -187,14 +188,16 @@ class Problem:
 
     def interval(self, t: int) -> Problem:
         """Interval t alone."""
-        part = slice(t, t + 1)
-        return replace(
-            self,
-            demand_qps=self.demand_qps[part],
-            stock=self.stock if self.stock.ndim == 1 else self.stock[part],
-            watt_cost=None if self.watt_cost is None else self.watt_cost[part],
-            machine_cost=None if self.machine_cost is None else self.machine_cost[part],
-        )
+        return self.part(slice(t, t + 1))
+
+    def part(self, intervals: slice) -> Problem:
+        """Some of the intervals. Checked already: it costs no second look at the fleet."""
+        part = copy(self)
+        for name in ("demand_qps", "stock", "watt_cost", "machine_cost"):
+            value = getattr(self, name)
+            if value is not None and value.ndim == 2:
+                object.__setattr__(part, name, value[intervals])
+        return part
 
     def capacity_qps(self, servers_on: IntArray | FloatArray) -> FloatArray:
         """Throughput [..., W] of ``servers_on`` [..., R, W] machines, in the units of ``qps``."""

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from hercules_fast.errors import InputError, InternalError, InterruptedRun
 from hercules_fast.provisioning.assignment import Assignment
 from hercules_fast.provisioning.integer import whole_machines
-from hercules_fast.provisioning.linear import assignment_cost, first_intervals
+from hercules_fast.provisioning.linear import assignment_cost
 from hercules_fast.provisioning.problem import FloatArray, Problem, shortfall_qps
 from hercules_fast.provisioning.relaxed import LinearSolution, relative_gap
 from hercules_fast.provisioning.solvers import CrossCheck, SolverName, solve_program
@@ -211,7 +211,7 @@ def solve(
         if stop.partial is None:
             raise
         stopped, linear = stop, stop.partial
-        problem = first_intervals(problem, len(linear.bound_w))
+        problem = problem.part(slice(len(linear.bound_w)))
     if integer:
         try:
             whole = whole_machines(problem, linear, threads=threads)
@@ -219,7 +219,7 @@ def solve(
             if stop.partial is None:
                 raise
             stopped, whole = stop, stop.partial
-            problem = first_intervals(problem, whole.shape[0])
+            problem = problem.part(slice(whole.shape[0]))
             linear = linear.first(whole.shape[0])
     verify(problem, linear.assignment, "fractional")
     if whole is not None:
