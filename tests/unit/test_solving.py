@@ -214,6 +214,30 @@ def test_the_network_solver_refuses_what_breaks_the_network() -> None:
     assert ask(constraints=rules, solver="highs").servers.tolist() == ask(constraints=rules).servers.tolist()
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_safe_domains_alone_are_a_network(seed) -> None:
+    """All solvers find the linear optimum; whole machines keep stock and survive any one failure."""
+    given = fleet(seed) | {
+        "constraints": [FailureDomains(domain_of={str(h): "abc"[h % 3] for h in range(6)}, mode="safe")]
+    }
+    given["demand_qps"] = given["demand_qps"] * (0.1 if seed % 2 else 1.2)  # with and without shortage
+    loose = [solve(**given, solver=name, integer=False) for name in SOLVERS]
+    full = ~(loose[0].shed_qps + loose[0].exposed_qps).any(axis=1)  # elsewhere parts have weights of their own
+    assert full.any() or seed % 2 == 0
+    for answer in loose:
+        assert np.abs(answer.gap).max() <= 1e-9
+        assert answer.objective_w[full] == pytest.approx(loose[0].objective_w[full], rel=1e-8)
+    assert loose[0].cross_check is not None
+    assert loose[0].linear.solver == ("network",) * 4
+    whole = solve(**given)
+    assert (whole.objective_w >= whole.bound_w * (1 - 1e-9)).all()
+    assert (whole.servers.sum(axis=2) <= whole.problem.stocks).all()
+    rate = whole.servers * whole.problem.qps
+    for f in range(3):
+        left = rate.sum(axis=1) - rate[:, f::3].sum(axis=1)
+        assert (left >= whole.problem.demand_qps * (1 - 1e-9) - whole.exposed_qps).all()
+
+
 # -- solvers ----------------------------------------------------------------------------------------------------------
 
 
