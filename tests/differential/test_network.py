@@ -15,7 +15,13 @@ import numpy as np
 import pytest
 
 from hercules_fast import provisioning
-from hercules_fast.errors import HerculesError
+from hercules_fast.errors import HerculesError, SolverError
+from hercules_fast.provisioning import solvers
+from hercules_fast.provisioning.linear import PENALTY_RANGE, assignment_cost, solve_linear
+from hercules_fast.provisioning.network import solve_network
+from hercules_fast.provisioning.problem import Problem
+from hercules_fast.provisioning.relaxed import shed_penalties
+from hercules_fast.provisioning.solving import verify
 from tests.reference.provisioning import linear_optimum
 from tests.small_fleets import DEGENERATE, SmallFleet, degenerate, in_and_out_of_shortage, ordinary
 
@@ -290,6 +296,81 @@ def test_days_in_and_out_of_shortage() -> None:
 
     assert wrong(map(in_and_out_of_shortage, range(30)), judge) == []
     assert both >= 10
+
+
+def with_costs(fleet: SmallFleet, seed: int) -> Problem:
+    """Energy prices over twelve decades or one, machines that cost beside their watts, stock that comes and goes."""
+    rng = np.random.default_rng([seed, 3])
+    shape = (len(fleet.demand_qps), len(fleet.stock))
+    level = rng.uniform(-6, 6, (shape[0], 1)) if rng.random() < 0.4 else rng.uniform(-0.5, 0.5, (shape[0], 1))
+    watt_cost = 10**level * rng.uniform(0.3, 3, shape)
+    machine_cost = rng.choice([0.0, 1.0], shape) * 10 ** rng.uniform(0, 4, shape)
+    return Problem(
+        qps=fleet.qps,
+        power_w=fleet.power_w,
+        demand_qps=fleet.demand_qps,
+        stock=fleet.stock if rng.random() < 0.5 else rng.binomial(fleet.stock, rng.uniform(0.3, 1.0), shape),
+        row_type=fleet.row_type,
+        watt_cost=watt_cost if rng.random() < 0.8 else None,
+        machine_cost=machine_cost if rng.random() < 0.6 else None,
+    )
+
+
+def test_costs_and_stock_that_vary_in_time() -> None:
+    """Against our own model of HiGHS; the other tests judge that one, too."""
+
+    def judge(fleet: SmallFleet) -> None:
+        problem = with_costs(fleet, len(fleet.name) + int(fleet.stock.sum()))
+        ours, theirs, weight = solve_network(problem, threads=1), solve_linear(problem), shed_penalties(problem)
+        verify(problem, ours.assignment, "fractional")
+        raised = ours.penalty_w_per_qps / weight
+        assert np.allclose(raised, raised[:, :1], rtol=1e-12), "other weights"
+        assert (raised > 1 - 1e-12).all(), "weights below those of the least"
+        assert np.abs(ours.gap).max() <= GAP_TOL, f"gap {ours.gap}"
+        asked = (weight * fleet.demand_qps).sum(axis=1)
+        shed, least = ((weight * one.shed_qps).sum(axis=1) for one in (ours, theirs))
+        assert (np.abs(shed - least) <= 2 * SHED_TOL * asked).all(), f"weighted shed {shed}, HiGHS {least}"
+        cost, least_cost = (assignment_cost(problem, one.assignment) for one in (ours, theirs))
+        assert (np.abs(cost - least_cost) <= OBJECTIVE_TOL * (least_cost + least)).all(), f"{cost}, HiGHS {least_cost}"
+
+    days = [ordinary(seed, intervals=6, most=10) for seed in range(60)]
+    assert wrong([*days, *(in_and_out_of_shortage(seed, 6, 8) for seed in range(60))], judge) == []
+
+
+def test_rates_of_twelve_decades_are_judged_by_their_certificate() -> None:
+    """Programs on which the simplex method went on for ever: each ends, and "auto" has an answer of a small gap."""
+    for seed in (700079, 700475, 711971, 712451, 713939, 714203, 719267, 721883):
+        fleet = degenerate(seed)
+        answer = solved(fleet, solver="auto")
+        verified(fleet, answer, 0)
+        assert abs(answer.gap[0]) <= OBJECTIVE_TOL, f"{fleet.name}: gap {answer.gap[0]}"
+
+
+def test_what_the_core_gives_up_is_left_to_highs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gives_up(*_: object, **__: object) -> None:
+        raise SolverError("interval 0: goes on and on")
+
+    fleet = in_and_out_of_shortage(5, 6)
+    monkeypatch.setattr(solvers, "solve_network", gives_up)
+    answer = solved(fleet, solver="auto")
+    assert set(answer.linear.solver) == {"highs"}
+    assert answer.linear.resolved == tuple(range(6))
+    assert answer.cross_check is None
+    for t in range(6):
+        check(fleet, answer, t)
+    with pytest.raises(SolverError, match="goes on and on"):
+        solved(fleet, solver="network")
+
+
+def test_penalties_beyond_those_a_caller_may_give_are_cross_checked() -> None:
+    """Dear, slow machines: the chosen penalty of 2e18 a q/s is above what may be given."""
+    problem = {"qps": [[1e-3, 5.0], [4.0, 1e-3]], "power_w": [[1e8, 9e7], [1e8, 8e7]]}
+    answer = provisioning.solve(
+        **problem, demand_qps=[40.0, 9.0], stock=[3, 4], watt_cost=np.full((1, 2), 1e6), solver="auto", integer=False
+    )
+    assert answer.cross_check is not None
+    assert abs(answer.cross_check.difference) <= OBJECTIVE_TOL
+    assert answer.linear.penalty_w_per_qps.max() > PENALTY_RANGE[1]
 
 
 @pytest.mark.parametrize("fleet", [ordinary(3, 70, 40), in_and_out_of_shortage(5, 70)], ids=lambda fleet: fleet.name)

@@ -28,7 +28,7 @@ from hercules_fast.provisioning.master import Master, Point, TwoStage
 from hercules_fast.provisioning.problem import FloatArray, Problem, shortfall_qps
 from hercules_fast.provisioning.relaxed import LinearSolution, shed_penalties
 
-__all__ = ["largest_scales", "solve_linear"]
+__all__ = ["largest_scales", "solve_at", "solve_linear"]
 
 # Objective against certificate, relative, above which an interval is solved again without a warm start.
 GAP_TOL = 1e-9
@@ -48,9 +48,19 @@ def solve_linear(
     interval and status when HiGHS ends anywhere but at an optimum, :class:`InterruptedRun` on Ctrl-C with the solution
     of the intervals done.
     """
-    weight = shed_penalties(problem) if penalty is None else checked_penalty(problem, penalty)
+    if penalty is None:
+        return _solve(problem, shed_penalties(problem), prices, fixed=False)
+    return _solve(problem, checked_penalty(problem, penalty), prices, fixed=True)
+
+
+def solve_at(problem: Problem, penalty: FloatArray, prices: FloatArray) -> LinearSolution:
+    """The same under the penalties [T, W] of another solution, which may have been raised, from its stock prices."""
+    return _solve(problem, penalty, prices, fixed=True)
+
+
+def _solve(problem: Problem, weight: FloatArray, prices: FloatArray | None, *, fixed: bool) -> LinearSolution:
     start = None if prices is None else np.broadcast_to(prices, (problem.n_intervals, problem.n_servers))
-    rules, fixed = Rules.none(problem), penalty is not None
+    rules = Rules.none(problem)
     stages = TwoStage(problem, rules, 1, weight, fixed=fixed)
     points: list[Point] = []
     try:

@@ -12,7 +12,7 @@ from hercules_fast import _core
 from hercules_fast.errors import InterruptedRun
 from hercules_fast.provisioning.assignment import Assignment
 from hercules_fast.provisioning.linear import checked_penalty
-from hercules_fast.provisioning.problem import Problem
+from hercules_fast.provisioning.problem import FloatArray, Problem
 from hercules_fast.provisioning.relaxed import LinearSolution
 
 __all__ = ["solve_network"]
@@ -30,10 +30,22 @@ def solve_network(
     ``penalty``: float64 [W] or [T, W], cost per q/s of shed load; left out: least weighted shed goes before cost.
     ``progress(done, total)`` counts intervals. The same problem gives the same bytes for any ``threads``.
 
-    Raises :class:`InputError` for a penalty, :class:`InterruptedRun` on Ctrl-C with the solution of the intervals that
-    were done one after the other from the first.
+    Raises :class:`InputError` for a penalty; :class:`SolverError` where rates, costs or loads are too far apart for the
+    method's rounding; :class:`InterruptedRun` on Ctrl-C with the solution of the intervals that were done one after the
+    other from the first.
     """
     given = None if penalty is None else np.ascontiguousarray(checked_penalty(problem, penalty))
+    return _solve(problem, given, threads, progress)
+
+
+def solve_at(problem: Problem, penalty: FloatArray) -> LinearSolution:
+    """The same under the penalties [T, W] of another solution, which may have been raised; on one thread."""
+    return _solve(problem, penalty, 1, None)
+
+
+def _solve(
+    problem: Problem, penalty: FloatArray | None, threads: int | None, progress: Callable[[int, int], object] | None
+) -> LinearSolution:
     columns, interrupted = _core.provision_linear(
         problem.qps,
         problem.power_w,
@@ -41,7 +53,7 @@ def solve_network(
         problem.n_servers,
         problem.demand_qps,
         np.atleast_2d(problem.stock),
-        given,
+        penalty,
         problem.watt_cost,
         problem.machine_cost,
         threads,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from hercules_fast.errors import DTypeError, InputError, InternalError
+from hercules_fast.errors import DTypeError, InputError, InternalError, SolverError
+from hercules_fast.provisioning import linear, network
 from hercules_fast.provisioning.assignment import Assignment
 from hercules_fast.provisioning.constraints import Constraint, PowerCap, breaking
 from hercules_fast.provisioning.linear import solve_linear
@@ -55,7 +57,8 @@ def solve_program(
 
     "network": the Rust core. "highs": HiGHS, on a pool of columns where the fleet is large. "auto": the core; intervals
     whose certificate is more than 1e-9 (relative) off are solved again without a warm start, and by HiGHS if that does
-    not help (they are listed in ``resolved``); then HiGHS solves the dearest interval again as a cross-check.
+    not help (they are listed in ``resolved``); then HiGHS solves the dearest interval again as a cross-check. A program
+    that the core gives up (:class:`SolverError`) is left to HiGHS, with all its intervals ``resolved``.
 
     Raises :class:`InputError` for an unknown solver or a penalty, :class:`SolverError`, :class:`InternalError` where
     both optima are certified and yet differ, :class:`InterruptedRun` on Ctrl-C with the intervals done.
@@ -63,18 +66,20 @@ def solve_program(
     checked_solver(solver)
     if solver == "highs":
         return solve_linear(problem, penalty), None
-    solution = solve_network(problem, penalty, threads=threads, progress=progress)
     if solver == "network":
-        return solution, None
+        return solve_network(problem, penalty, threads=threads, progress=progress), None
+    try:
+        solution = solve_network(problem, penalty, threads=threads, progress=progress)
+    except SolverError:
+        solution = solve_linear(problem, penalty)
+        return dataclasses.replace(solution, resolved=tuple(range(problem.n_intervals))), None
     doubtful = tuple(np.flatnonzero(np.abs(solution.gap) > GAP_TOL).tolist())
     for t in doubtful:
-        alone = problem.interval(t)
-        again = solve_network(alone, _at(penalty, t, problem), threads=1)
-        if abs(again.gap[0]) > GAP_TOL:
-            again = min((again, solve_linear(alone, _at(penalty, t, problem))), key=lambda one: abs(one.gap[0]))
-        solution = _with_interval(solution, t, again)
+        again = _again(problem, solution, t)
+        if _doubt(again) < abs(solution.gap[t]):
+            solution = _with_interval(solution, t, again)
     solution = dataclasses.replace(solution, resolved=doubtful)
-    return solution, _cross_check(problem, solution, penalty)
+    return solution, _cross_check(problem, solution)
 
 
 def checked_solver(solver: str, constraints: Sequence[Constraint] = ()) -> None:
@@ -88,11 +93,26 @@ def checked_solver(solver: str, constraints: Sequence[Constraint] = ()) -> None:
         raise InputError(f"solver: 'network', which cannot hold {which}; allowed: 'auto', 'highs'")
 
 
-def _cross_check(problem: Problem, solution: LinearSolution, penalty: npt.ArrayLike | None) -> CrossCheck:
+def _again(problem: Problem, solution: LinearSolution, t: int) -> LinearSolution:
+    """Interval t under the same penalties by the core without a warm start, and by HiGHS if that does not help."""
+    alone, penalty = problem.interval(t), solution.penalty_w_per_qps[t : t + 1]
+    answers = []
+    with contextlib.suppress(SolverError):
+        answers.append(network.solve_at(alone, penalty))
+    if not answers or _doubt(answers[0]) > GAP_TOL:
+        answers.append(linear.solve_at(alone, penalty, solution.stock_price_w[t]))
+    return min(answers, key=_doubt)
+
+
+def _doubt(solution: LinearSolution) -> float:
+    return abs(float(solution.gap[0]))
+
+
+def _cross_check(problem: Problem, solution: LinearSolution) -> CrossCheck:
     t = int(solution.bound_w.argmax())
     # Under one set of penalties both answers are one program's optimum.
-    same = solution.penalty_w_per_qps[t]
-    referee = solve_linear(problem.interval(t), same, prices=solution.stock_price_w[t])
+    penalty = solution.penalty_w_per_qps[t : t + 1]
+    referee = linear.solve_at(problem.interval(t), penalty, solution.stock_price_w[t])
     ours, theirs = float(solution.objective_w[t]), float(referee.objective_w[0])
     difference = (ours - theirs) / theirs if theirs else ours
     if abs(difference) > _AGREE and max(abs(solution.gap[t]), abs(referee.gap[0])) <= GAP_TOL:
@@ -101,13 +121,6 @@ def _cross_check(problem: Problem, solution: LinearSolution, penalty: npt.ArrayL
             "is certified"
         )
     return CrossCheck(interval=t, objective_w=theirs, difference=difference)
-
-
-def _at(penalty: npt.ArrayLike | None, t: int, problem: Problem) -> npt.ArrayLike | None:
-    if penalty is None or np.ndim(penalty) == 1:
-        return penalty
-    row: npt.NDArray[np.float64] = np.asarray(penalty)[t]
-    return row
 
 
 def _with_interval(solution: LinearSolution, t: int, one: LinearSolution) -> LinearSolution:

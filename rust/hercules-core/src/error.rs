@@ -15,6 +15,8 @@ pub enum Error {
     Memory { bytes: usize },
     /// The caller asked to stop; what was finished is in the result.
     Cancelled,
+    /// A solver ended at something that is not an answer.
+    Unsolved(String),
     /// A promise of this library was broken.
     Internal(String),
 }
@@ -36,7 +38,7 @@ impl fmt::Display for Error {
                 let table = table.map_or_else(|| "the table".to_owned(), |number| format!("tables[{number}]"));
                 write!(f, "indices[{position}] is {value}, outside {table}'s rows 0 <= index < {rows}")
             }
-            Self::Size(message) | Self::Internal(message) => f.write_str(message),
+            Self::Size(message) | Self::Unsolved(message) | Self::Internal(message) => f.write_str(message),
             Self::Memory { bytes } => write!(f, "cannot allocate {bytes} bytes"),
             Self::Cancelled => f.write_str("cancelled"),
         }

@@ -10,6 +10,7 @@ import_exception!(hercules_fast.errors, InputError);
 import_exception!(hercules_fast.errors, InternalError);
 import_exception!(hercules_fast.errors, SizeError);
 import_exception!(hercules_fast.errors, DTypeError);
+import_exception!(hercules_fast.errors, SolverError);
 
 /// Carrier that lets `?` turn a core error into a Python exception (neither type is ours in this crate).
 pub struct CoreError(pub Error);
@@ -29,6 +30,7 @@ impl From<CoreError> for PyErr {
             Error::Size(_) => SizeError::new_err(message),
             Error::Memory { .. } => PyMemoryError::new_err(message),
             Error::Cancelled => InternalError::new_err("a cancelled call returned without a result"),
+            Error::Unsolved(_) => SolverError::new_err(message),
             Error::Internal(_) => InternalError::new_err(message),
         }
     }

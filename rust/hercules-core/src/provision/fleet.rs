@@ -2,6 +2,37 @@
 
 use crate::error::{Error, Result};
 
+/// Values that are allowed. Far wider than any fleet's, and such that no product or quotient of the solvers overflows.
+pub(super) struct Range {
+    least: f64,
+    most: f64,
+    zero: bool,
+}
+
+const RATES: Range = Range { least: 1e-9, most: 1e15, zero: true };
+const POWERS: Range = Range { least: 0.0, most: 1e15, zero: true };
+pub(super) const DEMANDS: Range = Range { least: 1e-12, most: 1e18, zero: true };
+pub(super) const COSTS: Range = Range { least: 0.0, most: 1e15, zero: true };
+pub(super) const PENALTIES: Range = Range { least: 1e-60, most: 1e60, zero: false };
+
+/// Most types and workloads together: columns of the program are numbered by 32 bits.
+const MOST_NODES: usize = 1 << 29;
+
+impl Range {
+    /// Whether all of `values`, a matrix of that many columns, are allowed.
+    pub(super) fn check(&self, field: &str, values: &[f64], columns: usize) -> Result<()> {
+        let good = |x: f64| ((x >= self.least) & (x <= self.most)) | (self.zero & (x == 0.0));
+        // Without an early end, so that it is done by vectors: there are millions.
+        if values.iter().fold(true, |all, &x| all & good(x)) {
+            return Ok(());
+        }
+        let Some(i) = values.iter().position(|&x| !good(x)) else { return Ok(()) };
+        let zero = if self.zero && self.least > 0.0 { "0, or " } else { "" };
+        let allowed = format!("{zero}from {:e} to {:e}", self.least, self.most);
+        Err(Error::invalid(field, format!("[{}, {}] is {}; must be {allowed}", i / columns, i % columns, values[i])))
+    }
+}
+
 /// What one machine does and draws, for every row and workload; borrowed, checked once.
 ///
 /// A *row* is a way of using a server type: most fleets have one row per type, a type with several configurations
@@ -30,6 +61,10 @@ impl<'a> Fleet<'a> {
         group: Option<&'a [u32]>,
     ) -> Result<Self> {
         let rows = row_type.len();
+        if types.saturating_add(workloads) > MOST_NODES {
+            let message = format!("are {types}, with {workloads} workloads; at most {MOST_NODES} together");
+            return Err(Error::invalid("types", message));
+        }
         let cells = rows.checked_mul(workloads).filter(|&cells| cells > 0 && types > 0);
         let Some(cells) = cells else {
             return Err(Error::invalid("qps", format!("{rows} rows of {workloads} workloads on {types} types: empty")));
@@ -44,17 +79,8 @@ impl<'a> Fleet<'a> {
         if let Some(r) = row_type.iter().position(|&h| h as usize >= types) {
             return Err(Error::invalid("row_type", format!("entry {r} is {}; must be below {types}", row_type[r])));
         }
-        for (field, values) in [("qps", qps), ("power_w", power_w)] {
-            let good = |x: &f64| (0.0..=f64::MAX).contains(x);
-            // Without an early end, so that it is done by vectors: there are millions.
-            if values.iter().fold(true, |all, x| all & good(x)) {
-                continue;
-            }
-            if let Some(i) = values.iter().position(|x| !good(x)) {
-                let (r, w) = (i / workloads, i % workloads);
-                return Err(Error::invalid(field, format!("[{r}, {w}] is {}; must be finite, 0 or more", values[i])));
-            }
-        }
+        RATES.check("qps", qps, workloads)?;
+        POWERS.check("power_w", power_w, workloads)?;
         if let Some(i) = group.and_then(|group| group.iter().position(|&k| k == 0)) {
             let (r, w) = (i / workloads, i % workloads);
             return Err(Error::invalid("group", format!("[{r}, {w}] is 0; must be 1 or more machines")));
@@ -90,7 +116,7 @@ impl<'a> Fleet<'a> {
     }
 }
 
-/// What one interval asks for and what it may use; borrowed, checked once.
+/// What one interval asks for and what it may use; borrowed from a checked [`super::timeline::Timeline`].
 #[derive(Clone, Copy, Debug)]
 pub struct Interval<'a> {
     /// q/s to cover, `[workloads]`.
@@ -106,37 +132,6 @@ pub struct Interval<'a> {
 }
 
 impl Interval<'_> {
-    /// Whether shapes and values fit `fleet`.
-    pub fn check(&self, fleet: &Fleet<'_>) -> Result<()> {
-        let (h, w) = (fleet.types(), fleet.workloads());
-        let lengths = [
-            ("demand", self.demand.len(), w),
-            ("stock", self.stock.len(), h),
-            ("penalty", self.penalty.len(), w),
-            ("watt_cost", self.watt_cost.map_or(h, <[f64]>::len), h),
-            ("machine_cost", self.machine_cost.map_or(h, <[f64]>::len), h),
-        ];
-        for (field, len, wanted) in lengths {
-            if len != wanted {
-                return Err(Error::invalid(field, format!("has {len} entries; must have {wanted}")));
-            }
-        }
-        let none: &[f64] = &[];
-        let (watt, machine) = (self.watt_cost.unwrap_or(none), self.machine_cost.unwrap_or(none));
-        for (field, values, least) in [
-            ("demand", self.demand, 0.0),
-            ("penalty", self.penalty, f64::MIN_POSITIVE),
-            ("watt_cost", watt, 0.0),
-            ("machine_cost", machine, 0.0),
-        ] {
-            if let Some(i) = values.iter().position(|x| !(x.is_finite() && *x >= least)) {
-                let allowed = if least > 0.0 { "above 0" } else { "0 or more" };
-                return Err(Error::invalid(field, format!("[{i}] is {}; must be finite and {allowed}", values[i])));
-            }
-        }
-        Ok(())
-    }
-
     /// Cost of one watt on type `h`.
     pub fn watt_cost(&self, h: usize) -> f64 {
         self.watt_cost.map_or(1.0, |cost| cost[h])

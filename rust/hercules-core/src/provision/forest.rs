@@ -40,6 +40,12 @@ pub struct Variable {
     pub cost: f64,
 }
 
+impl Variable {
+    pub fn is(&self, other: &Self) -> bool {
+        (self.kind, self.row, self.a, self.b) == (other.kind, other.row, other.a, other.b)
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 pub struct Node {
     parent: u32,
@@ -283,6 +289,7 @@ impl Forest {
             let node = &self.nodes[i as usize];
             let amount = self.change[i as usize];
             if node.parent == NONE && node.kind == Kind::Pair {
+                self.flow[i as usize] = amount; // what the row still lacks, for now
                 continue;
             }
             self.flow[i as usize] = amount / own;
@@ -296,22 +303,13 @@ impl Forest {
             let root = self.tree[place];
             let node = &self.nodes[root as usize];
             if node.parent == NONE && node.kind == Kind::Pair {
-                self.flow[root as usize] = 0.0;
-                let amount = self.change[root as usize];
-                self.direction_of_root(root, amount);
+                let amount = std::mem::take(&mut self.flow[root as usize]);
+                self.direction([(root, amount), (NONE, 0.0)]);
                 for &(i, change) in &self.moved {
                     self.flow[i as usize] += change;
                 }
             }
         }
-    }
-
-    fn direction_of_root(&mut self, root: u32, amount: f64) {
-        // `direction` uses `change` as scratch; the amounts of other roots must survive it.
-        let kept = std::mem::take(&mut self.change);
-        self.change = vec![0.0; kept.len()];
-        self.direction([(root, amount), (NONE, 0.0)]);
-        self.change = kept;
     }
 
     // -- prices -----------------------------------------------------------------------------------------------------
@@ -320,6 +318,16 @@ impl Forest {
     fn price_below(&self, i: u32, parent_price: f64) -> f64 {
         let node = &self.nodes[i as usize];
         if self.is_type(i) { node.qps * parent_price - node.cost } else { (node.cost + parent_price) / node.qps }
+    }
+
+    /// What the price of `i` was rounded at: the cost in the equation that gives it, in units of the price.
+    pub fn price_scale(&self, i: u32) -> f64 {
+        let node = &self.nodes[i as usize];
+        match node.kind {
+            Kind::Pair if self.is_type(i) => node.cost,
+            Kind::Pair => node.cost / node.qps,
+            Kind::Slack | Kind::Shed => node.cost,
+        }
     }
 
     /// Price of a root from what it owns.

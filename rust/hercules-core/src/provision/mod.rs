@@ -16,9 +16,13 @@
 mod crash;
 pub mod fleet;
 mod forest;
+#[cfg(test)]
+mod forest_tests;
 mod pool;
 pub mod pricing;
 mod simplex;
 pub mod solver;
+#[cfg(test)]
+mod tests;
 pub mod timeline;
 pub mod whole;

@@ -55,10 +55,11 @@ impl Pool {
         &self.by_type[self.by_type_starts[h] as usize..self.by_type_starts[h + 1] as usize]
     }
 
-    /// Add what `best` found to the columns that `keep` wants.
-    pub fn merge(&mut self, fleet: &Fleet<'_>, costs: Costs<'_>, best: &Best, keep: impl Fn(&Column) -> bool) {
+    /// Add what `best` found to the columns that `keep` wants; whether any is new.
+    pub fn merge(&mut self, fleet: &Fleet<'_>, costs: Costs<'_>, best: &Best, keep: impl Fn(&Column) -> bool) -> bool {
         let workloads = fleet.workloads();
         let old = std::mem::take(&mut self.columns);
+        let mut any = false;
         let mut columns = Vec::with_capacity(old.len() + workloads);
         for w in 0..workloads {
             let from = columns.len();
@@ -66,6 +67,7 @@ impl Pool {
             for &row in best.rows(w) {
                 if columns[from..].iter().all(|column: &Column| column.row != row) {
                     columns.push(column(fleet, costs, row, w));
+                    any = true;
                 }
             }
             columns[from..].sort_unstable_by_key(|column| column.row);
@@ -74,6 +76,7 @@ impl Pool {
         self.starts[workloads] = columns.len() as u32;
         self.columns = columns;
         self.index();
+        any
     }
 
     /// Costs afresh, for another interval.

@@ -81,9 +81,13 @@ impl<'a> Costs<'a> {
 impl<'a> Columns<'a> {
     pub fn new(fleet: Fleet<'a>) -> Result<Self> {
         let cells = fleet.rows() * fleet.workloads();
-        let eligible: usize = (0..fleet.rows()).map(|r| fleet.row(r).0.iter().filter(|q| **q > 0.0).count()).sum();
-        let sparse = ((eligible as f64) < SPARSE_BELOW * cells as f64).then(|| Lists::new(&fleet, eligible));
-        Ok(Self { fleet, sparse, kernels: Kernels::of(Isa::chosen(None)?) })
+        let sparse = (eligible(&fleet) as f64) < SPARSE_BELOW * cells as f64;
+        Ok(Self::with(fleet, sparse, Isa::chosen(None)?))
+    }
+
+    /// As lists where `sparse`, by the kernels of `isa`.
+    pub(super) fn with(fleet: Fleet<'a>, sparse: bool, isa: Isa) -> Self {
+        Self { fleet, sparse: sparse.then(|| Lists::new(&fleet)), kernels: Kernels::of(isa) }
     }
 
     pub fn fleet(&self) -> &Fleet<'a> {
@@ -171,8 +175,14 @@ impl<'a> Columns<'a> {
     }
 }
 
+/// Number of eligible pairs.
+fn eligible(fleet: &Fleet<'_>) -> usize {
+    (0..fleet.rows()).map(|r| fleet.row(r).0.iter().filter(|q| **q > 0.0).count()).sum()
+}
+
 impl Lists {
-    fn new(fleet: &Fleet<'_>, eligible: usize) -> Self {
+    fn new(fleet: &Fleet<'_>) -> Self {
+        let eligible = eligible(fleet);
         let mut lists = Self {
             starts: Vec::with_capacity(fleet.rows() + 1),
             workload: Vec::with_capacity(eligible),

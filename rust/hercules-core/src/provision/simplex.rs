@@ -12,8 +12,14 @@ use crate::error::{Error, Result};
 
 /// A reduced cost below this part of its terms is a gain; above, rounding.
 pub const PRICE_TOL: f64 = 1e-11;
+/// By how much that part grows when rounding is seen to be worse.
+const COARSER: f64 = 4.0;
 /// A variable below minus this part of its scale breaks its bound; above, rounding.
 const FLOW_TOL: f64 = 1e-12;
+/// Steps without gain after which the lowest index is chosen, and steps after which a run has lost its way to rounding:
+/// each per row of the program, and besides.
+const PATIENCE: (usize, usize) = (2, 100);
+const MOST_STEPS: (usize, usize) = (100, 10_000);
 /// Steps after which the flows are computed afresh.
 const REFRESH: u64 = 512;
 /// Workloads whose columns are collected together.
@@ -28,10 +34,12 @@ pub struct Simplex {
     pub needed: Vec<f64>,
     /// Cost of a q/s that is shed, by workload.
     pub penalty: Vec<f64>,
-    /// Largest cost of a machine: the scale of stock prices.
-    pub cost_scale: f64,
     /// Steps taken so far.
     pub steps: u64,
+    pub(super) patience: usize,
+    pub(super) most_steps: u64,
+    /// [`PRICE_TOL`], or more of it where rounding is seen to be worse in this run.
+    price_tol: f64,
     /// Whether no step has been taken since the flows were computed afresh.
     fresh: bool,
     candidates: Vec<u32>,
@@ -40,15 +48,17 @@ pub struct Simplex {
 }
 
 impl Simplex {
-    pub fn new(types: usize, penalty: Vec<f64>, pool: Pool, cost_scale: f64) -> Self {
+    pub fn new(types: usize, penalty: Vec<f64>, pool: Pool) -> Self {
         let n = types + penalty.len();
         Self {
             forest: Forest::new(types, penalty.len(), &penalty),
             pool,
             needed: vec![0.0; n],
             penalty,
-            cost_scale,
             steps: 0,
+            patience: PATIENCE.0 * n + PATIENCE.1,
+            most_steps: (MOST_STEPS.0 * n + MOST_STEPS.1) as u64,
+            price_tol: PRICE_TOL,
             fresh: false,
             candidates: Vec::new(),
             next_block: 0,
@@ -74,13 +84,13 @@ impl Simplex {
 
     /// From a basis without negative variables to one that no column of the pool can improve.
     pub fn primal(&mut self, control: &Control) -> Result<()> {
-        let mut idle = 0_usize;
-        let patience = 2 * self.forest.len() + 100;
+        let (mut idle, last) = (0, self.steps + self.most_steps);
+        self.price_tol = PRICE_TOL;
         self.candidates.clear();
-        while let Some(enter) = self.entering(idle > patience) {
-            let gain = self.primal_step(&enter, idle > patience)?;
+        while let Some(enter) = self.entering(idle > self.patience) {
+            let gain = self.primal_step(&enter, idle > self.patience)?;
             idle = if gain { 0 } else { idle + 1 };
-            self.count_step(control)?;
+            self.count_step(last, control)?;
         }
         Ok(())
     }
@@ -91,8 +101,11 @@ impl Simplex {
         self.fresh = true;
     }
 
-    fn count_step(&mut self, control: &Control) -> Result<()> {
+    fn count_step(&mut self, last: u64, control: &Control) -> Result<()> {
         self.steps += 1;
+        if self.steps > last {
+            return Err(unsolved("goes on and on"));
+        }
         if self.steps.is_multiple_of(REFRESH) {
             self.refresh();
             if control.cancelled() {
@@ -113,6 +126,7 @@ impl Simplex {
                 let here = if flow > 0.0 { flow / change } else { 0.0 };
                 let better = here < step
                     || (here == step
+                        && leaving != NONE
                         && if lowest_index { self.index(i) < self.index(leaving) } else { change > pivot });
                 if better {
                     (leaving, step, pivot) = (i, here, change);
@@ -120,7 +134,12 @@ impl Simplex {
             }
         }
         if leaving == NONE {
-            return Err(Error::Internal("provisioning: a step of the simplex method has no end".into()));
+            return Err(unsolved("has a step without an end"));
+        }
+        if self.forest.variable(leaving).is(enter) {
+            // It is in the basis, where all gains are 0: what prices promised is their rounding.
+            self.price_tol *= COARSER;
+            return Ok(false);
         }
         self.forest.advance(step);
         self.fresh = false;
@@ -197,13 +216,14 @@ impl Simplex {
         let (n, types) = (self.forest.len(), self.types());
         let i = (code - pairs) % n;
         let price = self.forest.price(i as u32);
-        let (gain, scale) = if i < types {
-            (-price, self.cost_scale)
+        let (gain, scale) = if code - pairs < n {
+            (-price, self.forest.price_scale(i as u32))
+        } else if i < types {
+            return 0.0;
         } else {
-            let penalty = self.penalty[i - types];
-            (if code - pairs < n { -price } else { price - penalty }, penalty)
+            (price - self.penalty[i - types], self.penalty[i - types])
         };
-        if gain <= PRICE_TOL * scale || (i < types && code - pairs >= n) {
+        if gain <= self.price_tol * scale {
             return 0.0;
         }
         gain * self.needed[i].max(f64::MIN_POSITIVE)
@@ -215,7 +235,7 @@ impl Simplex {
         let rent = self.forest.price(column.a);
         let worth = column.qps * self.forest.price(column.b);
         let gain = worth - (column.cost + rent);
-        if gain <= PRICE_TOL * (column.cost + rent.abs()) {
+        if gain <= self.price_tol * (column.cost + rent.abs()) {
             return 0.0;
         }
         let machines = (self.needed[column.b as usize] / column.qps).min(self.needed[column.a as usize]);
@@ -252,14 +272,23 @@ impl Simplex {
 
     /// From a basis whose prices no column of the pool undercuts to one that has no negative variables either.
     pub fn dual(&mut self, control: &Control) -> Result<()> {
-        let mut idle = 0_usize;
-        let patience = 2 * self.forest.len() + 100;
-        while let Some(leaving) = self.leaving(idle > patience) {
-            let step = self.dual_step(leaving, idle > patience)?;
+        let (mut idle, last) = (0, self.steps + self.most_steps);
+        while let Some(leaving) = self.leaving(idle > self.patience) {
+            let step = self.dual_step(leaving, idle > self.patience)?;
             idle = if step { 0 } else { idle + 1 };
-            self.count_step(control)?;
+            self.count_step(last, control)?;
         }
         Ok(())
+    }
+
+    /// From an optimal basis to one that is so with its flows computed afresh, too; whether a step was needed.
+    pub fn restore(&mut self, control: &Control) -> Result<bool> {
+        if !self.fresh {
+            self.refresh();
+        }
+        let before = self.steps;
+        self.dual(control)?;
+        Ok(self.steps != before)
     }
 
     /// The node whose variable is furthest below zero.
@@ -339,7 +368,7 @@ impl Simplex {
             // Nothing can: the variable is below zero by what rounding has gathered. Once the flows are fresh, it is not.
             self.forest.attach(&gone, flow);
             if self.fresh {
-                return Err(Error::Internal("provisioning: a step of the dual simplex method finds nothing".into()));
+                return Err(unsolved("has a dual step without an end"));
             }
             self.refresh();
             return Ok(false);
@@ -350,4 +379,11 @@ impl Simplex {
         self.forest.make_up(&gone, flow);
         Ok(step > 0.0)
     }
+}
+
+/// Rounding has the better of the method: rates, costs and loads are too far apart for it.
+pub fn unsolved(what: &str) -> Error {
+    Error::Unsolved(format!(
+        "the network simplex method {what}: rates, costs or loads are too far apart for its rounding"
+    ))
 }

@@ -5,7 +5,7 @@ use super::fleet::{Assignment, Fleet, Interval};
 use super::forest::{Kind, Variable};
 use super::pool::Pool;
 use super::pricing::{Best, Columns, Costs};
-use super::simplex::{PRICE_TOL, Simplex};
+use super::simplex::{PRICE_TOL, Simplex, unsolved};
 use crate::control::Control;
 use crate::error::{Error, Result};
 
@@ -16,11 +16,16 @@ const MORE: usize = 4;
 const GUESSES: usize = 3;
 /// A column this much dearer than its price leaves the pool when others come in.
 const KEEP_WITHIN: f64 = 0.15;
+/// Rounds of adding columns after which none leaves any more, and after which there is no end to be seen.
+const KEEP_ALL: usize = 32;
+const MOST_ROUNDS: usize = 1000;
 /// Times that the penalties are raised by [`RAISE`] while less load could be shed.
 const MOST_RAISES: usize = 6;
 const RAISE: f64 = 16.0;
 /// Parts of a stock or a demand that are its rounding.
 const DUST: f64 = 1e-14;
+/// Part of a demand that is the rounding of the capacity for it.
+const COVERED: f64 = 1e-12;
 /// A unit of load that is shed costs this many times the worst cost of serving it.
 const SHED_FACTOR: f64 = 20.0;
 
@@ -70,11 +75,28 @@ impl<'a> Solver<'a> {
         control: &Control,
     ) -> Result<Answer> {
         let costs = Costs::of(interval);
-        let before = self.simplex.as_ref().map_or(0, |simplex| simplex.steps);
-        let mut simplex = match self.simplex.take() {
-            None => self.cold(interval, costs, control)?,
-            Some(simplex) => self.warm(simplex, interval, costs, costs_changed, control)?,
-        };
+        if let Some(last) = self.simplex.take() {
+            let before = last.steps;
+            let warm = self.warm(last, interval, costs, costs_changed, control);
+            match warm.and_then(|simplex| self.finish(simplex, interval, fixed_penalty, before, control)) {
+                Err(Error::Unsolved(_)) => {} // from scratch, the way is another
+                answer => return answer,
+            }
+        }
+        let cold = self.cold(interval, costs, control)?;
+        self.finish(cold, interval, fixed_penalty, 0, control)
+    }
+
+    /// The answer from a basis within bounds, which stays for the next interval.
+    fn finish(
+        &mut self,
+        mut simplex: Simplex,
+        interval: &Interval<'_>,
+        fixed_penalty: bool,
+        before: u64,
+        control: &Control,
+    ) -> Result<Answer> {
+        let costs = Costs::of(interval);
         let mut prices = self.optimise(&mut simplex, costs, control)?;
         for _ in 0..MOST_RAISES {
             if fixed_penalty || self.sheds_least(&mut simplex, interval) {
@@ -87,6 +109,9 @@ impl<'a> Solver<'a> {
             prices = self.optimise(&mut simplex, costs, control)?;
         }
         let answer = self.read(&simplex, interval, costs, prices, before);
+        if !(answer.objective.is_finite() && answer.bound.is_finite()) {
+            return Err(unsolved("loses its figures"));
+        }
         self.simplex = Some(simplex);
         Ok(answer)
     }
@@ -109,8 +134,7 @@ impl<'a> Solver<'a> {
                 return Err(Error::Cancelled);
             }
         }
-        let cost_scale = pool.columns.iter().map(|column| column.cost).fold(f64::MIN_POSITIVE, f64::max);
-        let mut simplex = Simplex::new(fleet.types(), interval.penalty.to_vec(), pool, cost_scale);
+        let mut simplex = Simplex::new(fleet.types(), interval.penalty.to_vec(), pool);
         simplex.needed = needed;
         crash::serve(&mut simplex, &u);
         Ok(simplex)
@@ -153,7 +177,7 @@ impl<'a> Solver<'a> {
     /// From a basis within bounds to one that is optimal over all columns; its stock prices and load prices.
     fn optimise(&self, simplex: &mut Simplex, costs: Costs<'_>, control: &Control) -> Result<(Vec<f64>, Vec<f64>)> {
         let types = self.fleet().types();
-        loop {
+        for round in 0..MOST_ROUNDS {
             simplex.primal(control)?;
             let u: Vec<f64> = (0..types as u32).map(|h| simplex.forest.price(h).max(0.0)).collect();
             let mut v = simplex.penalty.clone();
@@ -162,21 +186,31 @@ impl<'a> Solver<'a> {
             let undercut: Vec<u32> = (0..v.len() as u32)
                 .filter(|&w| v[w as usize] < basis_price(w as usize) * (1.0 - 2.0 * PRICE_TOL))
                 .collect();
-            if undercut.is_empty() {
+            // Columns of the pool that seem to undercut still are there by rounding.
+            if undercut.is_empty() || !self.widen(simplex, costs, &u, &undercut, round < KEEP_ALL) {
+                if simplex.restore(control)? {
+                    continue;
+                }
                 return Ok((u, v));
             }
             if control.cancelled() {
                 return Err(Error::Cancelled);
             }
-            let limit: Vec<f64> = (0..v.len()).map(|w| basis_price(w) * (1.0 - PRICE_TOL)).collect();
-            let mut best = Best::new(MORE, limit);
-            self.columns.collect_for(&undercut, costs, &u, &mut best);
-            let forest = &simplex.forest;
-            simplex.pool.merge(self.fleet(), costs, &best, |column| {
-                let worth = column.qps * forest.price(column.b);
-                column.cost + forest.price(column.a) <= worth * (1.0 + KEEP_WITHIN)
-            });
         }
+        Err(unsolved("finds no end of better columns"))
+    }
+
+    /// Add the best columns for the workloads `undercut` to the pool, which may `forget` dear ones; whether any is new.
+    fn widen(&self, simplex: &mut Simplex, costs: Costs<'_>, u: &[f64], undercut: &[u32], forget: bool) -> bool {
+        let (fleet, forest) = (self.fleet(), &simplex.forest);
+        let price = |w: usize| forest.price((fleet.types() + w) as u32);
+        let limit = (0..fleet.workloads()).map(|w| price(w) * (1.0 - PRICE_TOL)).collect();
+        let mut best = Best::new(MORE, limit);
+        self.columns.collect_for(undercut, costs, u, &mut best);
+        simplex.pool.merge(fleet, costs, &best, |column| {
+            let worth = column.qps * forest.price(column.b);
+            !forget || column.cost + forest.price(column.a) <= worth * (1.0 + KEEP_WITHIN)
+        })
     }
 
     /// Whether no less load, weighed by its first penalty, could be shed: the basis is optimal for shed alone.
@@ -223,21 +257,32 @@ impl<'a> Solver<'a> {
             let [stock, demand] = [variable.a, variable.b].map(|i| simplex.needed[i as usize]);
             stock > 0.0 && (flow > DUST * stock || flow * variable.qps > DUST * demand)
         };
-        let mut shed = vec![0.0; fleet.workloads()];
         for i in 0..simplex.forest.len() as u32 {
             let (variable, flow) = (simplex.forest.variable(i), simplex.forest.flow(i).max(0.0));
-            match variable.kind {
-                Kind::Pair if counts(&variable, flow) => pairs.push((variable.row, variable.b - types as u32, flow)),
-                Kind::Shed => shed[variable.a as usize - types] = flow,
-                Kind::Pair | Kind::Slack => {}
+            if variable.kind == Kind::Pair && counts(&variable, flow) {
+                pairs.push((variable.row, variable.b - types as u32, flow));
             }
         }
         pairs.sort_unstable_by_key(|&(row, w, _)| (row, w));
-        let mut objective = 0.0;
-        for &(row, w, flow) in &pairs {
-            let h = fleet.row_type()[row as usize] as usize;
-            objective += flow * costs.machine(h, fleet.row(row as usize).1[w as usize]);
+        let mut used = vec![0.0; types];
+        for &(row, _, flow) in &pairs {
+            used[fleet.row_type()[row as usize] as usize] += flow;
         }
+        // Stock is never exceeded, and what is shed is what the machines leave: where rounding has gone too far, the
+        // objective shows it.
+        let mut objective = 0.0;
+        let mut capacity = vec![0.0; fleet.workloads()];
+        for (row, w, flow) in &mut pairs {
+            let (h, w) = (fleet.row_type()[*row as usize] as usize, *w as usize);
+            let (qps, power_w) = fleet.row(*row as usize);
+            *flow *= (f64::from(interval.stock[h]) / used[h]).min(1.0);
+            capacity[w] += *flow * qps[w];
+            objective += *flow * costs.machine(h, power_w[w]);
+        }
+        let short = |(demand, capacity): (&f64, &f64)| {
+            if demand - capacity > COVERED * demand { demand - capacity } else { 0.0 }
+        };
+        let shed: Vec<f64> = interval.demand.iter().zip(&capacity).map(short).collect();
         objective += shed.iter().zip(&simplex.penalty).map(|(shed, penalty)| shed * penalty).sum::<f64>();
         let worth: f64 = interval.demand.iter().zip(&load_price).map(|(demand, v)| demand * v).sum();
         let rent: f64 = interval.stock.iter().zip(&stock_price).map(|(&stock, u)| f64::from(stock) * u).sum();

@@ -43,32 +43,47 @@ impl Cover {
 impl Menu {
     /// List what `offer` prices: `None` = not to be had, else the cost of a unit and how many there are.
     #[inline(always)]
-    pub fn fill(&mut self, items: &[Item], mut offer: impl FnMut(&Item) -> Option<(f64, u32)>) {
+    pub fn fill(&mut self, items: &[Item], offer: impl Fn(&Item) -> Option<(f64, u32)>) {
+        self.price(items, offer);
+        self.keep(f64::INFINITY);
+    }
+
+    /// The first half of [`Menu::fill`], after which [`Menu::rate`] is known.
+    #[inline(always)]
+    pub fn price(&mut self, items: &[Item], offer: impl Fn(&Item) -> Option<(f64, u32)>) {
         self.entries.clear();
-        let mut rate = f64::INFINITY;
-        let mut least = f64::INFINITY;
-        let mut cheapest = 0;
+        self.rate = f64::INFINITY;
         for (i, item) in items.iter().enumerate() {
             if let Some((cost, most)) = offer(item) {
-                if cost < least {
-                    (least, cheapest) = (cost, self.entries.len() as u32);
-                }
-                rate = rate.min(cost * item.per_qps);
-                self.entries.push(Entry {
-                    qps: item.qps,
-                    cost,
-                    excess: 0.0,
-                    item: i as u32,
-                    kind: item.kind,
-                    most,
-                    cheapest,
-                });
+                self.rate = self.rate.min(cost * item.per_qps);
+                let (qps, kind) = (item.qps, item.kind);
+                self.entries.push(Entry { qps, cost, excess: 0.0, item: i as u32, kind, most, cheapest: 0 });
             }
         }
-        for entry in &mut self.entries {
-            entry.excess = entry.cost - rate * entry.qps;
+    }
+
+    /// The second half: keep the entries of less than `most` excess.
+    pub fn keep(&mut self, most: f64) {
+        let rate = self.rate;
+        let mut least = f64::INFINITY;
+        let (mut n, mut cheapest) = (0, 0);
+        for i in 0..self.entries.len() {
+            let entry = self.entries[i];
+            let excess = entry.cost - rate * entry.qps;
+            if excess < most {
+                if entry.cost < least {
+                    (least, cheapest) = (entry.cost, n as u32);
+                }
+                self.entries[n] = Entry { excess, cheapest, ..entry };
+                n += 1;
+            }
         }
-        self.rate = rate;
+        self.entries.truncate(n);
+    }
+
+    /// Least cost per q/s of all entries; infinite where there are none.
+    pub fn rate(&self) -> f64 {
+        self.rate
     }
 
     /// Largest rate of a unit, 0 where there is none.
@@ -88,20 +103,21 @@ impl Menu {
     pub fn cover(&self, missing: f64, limit: f64) -> Option<Cover> {
         let entries = self.entries.as_slice();
         let mut best = Cover { cost: limit, ..Cover::NONE };
-        let budget = limit - self.rate * missing;
-        if budget <= 0.0 {
-            return None;
+        let alone = entries.partition_point(|entry| entry.qps >= missing);
+        if alone > 0 {
+            let cheapest = &entries[entries[alone - 1].cheapest as usize];
+            if cheapest.cost < best.cost {
+                best = Cover { cost: cheapest.cost, items: [cheapest.item, 0], len: 1 };
+            }
         }
+        let mut budget = best.cost - self.rate * missing;
         // From the smallest rate up, what a unit leaves to cover shrinks, and the entries that do so reach further.
         let mut enough = 0;
-        for entry in entries.iter().rev() {
-            let left = missing - entry.qps;
-            if left <= 0.0 {
-                break; // alone it covers
-            }
+        for entry in entries[alone..].iter().rev() {
             if entry.excess >= budget {
                 continue;
             }
+            let left = missing - entry.qps;
             while enough < entries.len() && entries[enough].qps >= left {
                 enough += 1;
             }
@@ -113,13 +129,7 @@ impl Menu {
             let allowed = entry.kind != other.kind || entry.most.min(other.most) >= 2;
             if cost < best.cost && allowed {
                 best = Cover { cost, items: [entry.item, other.item], len: 2 };
-            }
-        }
-        let enough = entries.partition_point(|entry| entry.qps >= missing);
-        if enough > 0 {
-            let cheapest = &entries[entries[enough - 1].cheapest as usize];
-            if cheapest.cost < best.cost {
-                best = Cover { cost: cheapest.cost, items: [cheapest.item, 0], len: 1 };
+                budget = cost - self.rate * missing;
             }
         }
         (best.len > 0).then_some(best)

@@ -22,6 +22,8 @@ pub(super) struct Item {
     pub kind: u32,
     /// Machines in a unit.
     pub size: u32,
+    /// Units that the stock of its type makes.
+    pub limit: u32,
     pub units: u32,
 }
 
@@ -34,11 +36,16 @@ pub(super) struct Work {
     load_price: f64,
     /// Largest rate first, then by row.
     pub items: Vec<Item>,
-    /// Whether `items` are all there are.
-    whole_list: bool,
+    /// Places of the items in use, in rising order.
+    in_use: Vec<u32>,
 }
 
 impl Work {
+    /// Items in use, with their places.
+    pub fn used(&self) -> impl Iterator<Item = (usize, &Item)> {
+        self.in_use.iter().map(|&i| (i as usize, &self.items[i as usize]))
+    }
+
     /// What it lacks, 0 where that is no more than rounding.
     pub fn missing(&self) -> f64 {
         let missing = self.target - self.capacity;
@@ -99,7 +106,6 @@ impl<'a> Desk<'a> {
         }
         let by_cost = |a: &(f64, f64, u32), b: &(f64, f64, u32)| a.0.total_cmp(&b.0).then(a.2.cmp(&b.2));
         self.works[w].load_price = load_price;
-        self.works[w].whole_list = column.len() <= keep + spare;
         if column.len() > keep + spare {
             column.select_nth_unstable_by(keep, by_cost);
             let mut left = keep;
@@ -126,21 +132,19 @@ impl<'a> Desk<'a> {
         let size = self.fleet.group(r, w);
         let qps = f64::from(size) * qps[w];
         let cost = self.interval.watt_cost(kind) * power[w] + self.interval.machine_cost(kind);
-        Item { qps, per_qps: 1.0 / qps, cost: f64::from(size) * cost, row: r as u32, kind: kind as u32, size, units: 0 }
+        Item { qps, per_qps: 1.0 / qps, cost: f64::from(size) * cost, row: r as u32, kind: kind as u32, size, limit: self.interval.stock[kind] / size, units: 0 }
     }
 
-    /// Let `w` use every row that can serve it; false if it does already.
+    /// Let `w` use every row that can serve it and has machines left; false if it may already.
     pub fn widen(&mut self, w: usize) -> bool {
-        if self.works[w].whole_list {
-            return false;
-        }
+        let before = self.works[w].items.len();
         for r in 0..self.fleet.rows() {
-            if self.fleet.row(r).0[w] > 0.0 && self.interval.stock[self.fleet.row_type()[r] as usize] > 0 {
+            let size = i64::from(self.fleet.group(r, w));
+            if self.free[self.fleet.row_type()[r] as usize] >= size && self.fleet.row(r).0[w] > 0.0 {
                 self.place(r, w);
             }
         }
-        self.works[w].whole_list = true;
-        true
+        self.works[w].items.len() > before
     }
 
     /// Index of row `r` among the items of `w`; it is added where it is missing.
@@ -153,13 +157,16 @@ impl<'a> Desk<'a> {
         let items = &mut self.works[w].items;
         let at = items.partition_point(|other| precedes(other, &item));
         items.insert(at, item);
+        for i in self.works[w].in_use.iter_mut().filter(|i| **i as usize >= at) {
+            *i += 1;
+        }
         at
     }
 
     /// Units of `item` that stock allows beside those in use.
     pub fn available(&self, item: &Item) -> u32 {
-        let units = self.free[item.kind as usize] / i64::from(item.size);
-        units.clamp(0, i64::from(u32::MAX)) as u32
+        let free = self.free[item.kind as usize].clamp(0, i64::from(u32::MAX)) as u32;
+        if item.size == 1 { free } else { free / item.size }
     }
 
     /// Change the units of an item.
@@ -171,8 +178,13 @@ impl<'a> Desk<'a> {
         let item = &mut work.items[i];
         item.units = (i64::from(item.units) + units) as u32;
         self.free[item.kind as usize] -= units * i64::from(item.size);
+        match (work.in_use.binary_search(&(i as u32)), item.units) {
+            (Err(at), 1..) => work.in_use.insert(at, i as u32),
+            (Ok(at), 0) => _ = work.in_use.remove(at),
+            _ => {}
+        }
         // Summed afresh: what is added to and taken from a sum leaves its rounding behind.
-        work.capacity = work.items.iter().map(|item| f64::from(item.units) * item.qps).sum();
+        work.capacity = work.used().map(|(_, item)| f64::from(item.units) * item.qps).sum();
     }
 
     pub fn penalty(&self, w: usize) -> f64 {
@@ -184,7 +196,7 @@ impl<'a> Desk<'a> {
         let mut value = (0.0, 0.0);
         for (work, penalty) in self.works.iter().zip(self.interval.penalty) {
             value.0 += penalty * work.missing();
-            value.1 += work.items.iter().map(|item| f64::from(item.units) * item.cost).sum::<f64>();
+            value.1 += work.used().map(|(_, item)| f64::from(item.units) * item.cost).sum::<f64>();
         }
         value
     }
@@ -204,17 +216,11 @@ impl<'a> Desk<'a> {
         }
     }
 
-    /// Units of `item` that could be added if nobody else had any.
-    pub fn at_most(&self, item: &Item) -> u32 {
-        (self.interval.stock[item.kind as usize] / item.size).saturating_sub(item.units)
-    }
-
     /// Machines in use.
     pub fn assignment(&self) -> Assignment<u32> {
         let mut places: Vec<(u32, u32, u32)> = Vec::new();
         for (w, work) in self.works.iter().enumerate() {
-            let used = work.items.iter().filter(|item| item.units > 0);
-            places.extend(used.map(|item| (item.row, w as u32, item.units * item.size)));
+            places.extend(work.used().map(|(_, item)| (item.row, w as u32, item.units * item.size)));
         }
         places.sort_unstable();
         Assignment {
@@ -227,11 +233,13 @@ impl<'a> Desk<'a> {
     /// Take over `assignment` in place of what is assigned.
     pub fn load(&mut self, assignment: &Assignment<u32>) {
         for w in 0..self.works.len() {
-            for i in 0..self.works[w].items.len() {
-                if self.works[w].items[i].units > 0 {
-                    self.add(w, i, -i64::from(self.works[w].items[i].units));
-                }
+            let work = &mut self.works[w];
+            for i in work.in_use.drain(..) {
+                let item = &mut work.items[i as usize];
+                self.free[item.kind as usize] += i64::from(item.units) * i64::from(item.size);
+                item.units = 0;
             }
+            work.capacity = 0.0;
         }
         for ((&r, &w), &machines) in assignment.row.iter().zip(&assignment.workload).zip(&assignment.machines) {
             let i = self.place(r as usize, w as usize);

@@ -139,7 +139,6 @@ pub fn whole_machines(
     let by_interval = penalty.chunks_exact(fleet.workloads()).enumerate();
     let tasks: Vec<Task<'_>> =
         by_interval.map(|(t, penalty)| relaxed.task(t, timeline.interval(fleet, t, penalty))).collect();
-    tasks.iter().try_for_each(|task| task.interval.check(fleet))?;
     let answer = |task: &Task<'_>| {
         let machines = Search::run(fleet, task, control)?;
         let bound = with_bound.then(|| bound::bound(fleet, &task.interval, task.stock_price, control)).transpose()?;

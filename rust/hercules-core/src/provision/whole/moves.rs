@@ -24,17 +24,39 @@ impl Change {
     }
 }
 
-/// The best change of a covered workload that takes out at most `most_out` units (1 to 3): the most worth under `worth` of what is taken out, less the cost on `menu` of
-/// what covers again; more than `least`, or None.
-#[inline(always)] // `worth` differs from caller to caller
+/// The best change of a covered workload that takes out at most `most_out` units (1 to 3): the most worth under `worth`
+/// of what is taken out, less the cost under `offer` ([`Menu::fill`]) of what covers again; more than `least`, or None.
+///
+/// At the least rate of the menu, a change gains at most the excess of what is taken out over that rate, the slack at
+/// that rate, and nothing for what is put in. Most sets fall to this bound, and most of the menu before them.
+#[inline(always)] // `offer` and `worth` differ from caller to caller
 pub(super) fn best_change(
     work: &Work,
-    menu: &Menu,
+    menu: &mut Menu,
+    offer: impl Fn(&Item) -> Option<(f64, u32)>,
     worth: impl Fn(&Item) -> f64,
     most_out: usize,
     least: f64,
 ) -> Option<Change> {
+    menu.price(&work.items, offer);
     let slack = work.slack();
+    let rate = if menu.rate() < f64::INFINITY { menu.rate() } else { 0.0 };
+    let mut used = [Used::default(); MOST_USED];
+    let mut n = 0;
+    let mut most = 0.0;
+    for (i, item) in work.used().take(MOST_USED) {
+        let worth = worth(item);
+        used[n] = Used { item: i as u32, units: item.units, qps: item.qps, worth };
+        most = f64::max(most, worth - rate * item.qps);
+        n += 1;
+    }
+    let used = &used[..n];
+    let at_best = rate * slack + most_out as f64 * most;
+    if at_best <= least {
+        return None;
+    }
+    menu.keep(at_best - least);
+
     let mut best = Change { gain: least, out: [0; 3], taken: 0, cover: Cover::NONE };
     let mut consider = |out: [u32; 3], taken: usize, qps: f64, worth: f64| {
         let missing = qps - slack;
@@ -42,36 +64,39 @@ pub(super) fn best_change(
             if worth > best.gain {
                 best = Change { gain: worth, out, taken, cover: Cover::NONE };
             }
-        } else if let Some(cover) = menu.cover(missing, worth - best.gain) {
+        } else if worth - best.gain > rate * missing
+            && let Some(cover) = menu.cover(missing, worth - best.gain)
+        {
             best = Change { gain: worth - cover.cost, out, taken, cover };
         }
     };
-    let mut used = [(0u32, 0u32, 0.0, 0.0); MOST_USED];
-    let mut n = 0;
-    for (i, item) in work.items.iter().enumerate().filter(|(_, item)| item.units > 0).take(MOST_USED) {
-        used[n] = (i as u32, item.units, item.qps, worth(item));
-        n += 1;
-    }
-    for a in 0..n {
-        let (i, units_i, qps_i, worth_i) = used[a];
-        consider([i, 0, 0], 1, qps_i, worth_i);
+    for (a, i) in used.iter().enumerate() {
+        consider([i.item, 0, 0], 1, i.qps, i.worth);
         if most_out < 2 {
             continue;
         }
-        for b in a + usize::from(units_i < 2)..n {
-            let (j, units_j, qps_j, worth_j) = used[b];
-            let (qps, worth) = (qps_i + qps_j, worth_i + worth_j);
-            consider([i, j, 0], 2, qps, worth);
+        for (b, j) in used.iter().enumerate().skip(a + usize::from(i.units < 2)) {
+            let (qps, worth) = (i.qps + j.qps, i.worth + j.worth);
+            consider([i.item, j.item, 0], 2, qps, worth);
             if most_out < 3 {
                 continue;
             }
             let taken_j = 1 + u32::from(a == b);
-            for &(k, _, qps_k, worth_k) in &used[b + usize::from(units_j <= taken_j)..n] {
-                consider([i, j, k], 3, qps + qps_k, worth + worth_k);
+            for k in &used[b + usize::from(j.units <= taken_j)..] {
+                consider([i.item, j.item, k.item], 3, qps + k.qps, worth + k.worth);
             }
         }
     }
     (best.taken > 0).then_some(best)
+}
+
+/// An item in use.
+#[derive(Clone, Copy, Default)]
+struct Used {
+    item: u32,
+    units: u32,
+    qps: f64,
+    worth: f64,
 }
 
 impl Desk<'_> {
@@ -139,8 +164,7 @@ impl Desk<'_> {
                     if work.missing() > 0.0 {
                         break;
                     }
-                    menu.fill(&work.items, |item| self.at_cost(item));
-                    match best_change(work, menu, |item| item.cost, most_out, least) {
+                    match best_change(work, menu, |item| self.at_cost(item), |item| item.cost, most_out, least) {
                         Some(change) if self.try_change(w, &change) => again = true,
                         _ => break,
                     }

@@ -27,8 +27,6 @@ pub(super) struct Prices {
     over: Vec<f64>,
     /// What a machine costs, price included, on average over the items of its type.
     scale: Vec<f64>,
-    /// Types of which a workload may want more than when it last looked; for how many sweeps.
-    fresh: Vec<u8>,
 }
 
 impl Prices {
@@ -41,7 +39,7 @@ impl Prices {
         }
         let scale: Vec<f64> = sums.iter().map(|(sum, n)| if *n > 0.0 { sum / n } else { 0.0 }).collect();
         let over = scale.iter().map(|scale| FIRST * scale).collect();
-        Self { price: price.to_vec(), over, scale, fresh: vec![2; price.len()] }
+        Self { price: price.to_vec(), over, scale }
     }
 
     /// Cost of a unit of `item` with the stock that it takes, while stock lasts.
@@ -73,11 +71,9 @@ impl Prices {
         let mut holds = true;
         for (h, &free) in free.iter().enumerate() {
             self.over[h] *= GROWTH;
-            self.fresh[h] = self.fresh[h].saturating_sub(1);
             holds &= free >= 0;
             if free < 0 || (free > 0 && self.price[h] > 0.0) {
                 self.price[h] = (self.price[h] - STEP * self.scale[h] * free.clamp(-3, 3) as f64).max(0.0);
-                self.fresh[h] = self.fresh[h].max(u8::from(free > 0));
             }
         }
         holds
@@ -95,12 +91,12 @@ impl Desk<'_> {
         menu: &mut Menu,
         control: &Control,
     ) -> Result<()> {
-        for _ in 0..sweeps {
+        for sweep in 0..sweeps {
             if control.cancelled() {
                 return Err(Error::Cancelled);
             }
             for w in 0..self.works.len() {
-                self.sweep(w, prices, most_out, least, menu);
+                self.sweep(w, sweep == 0, prices, most_out, least, menu);
             }
             if prices.advance(&self.free) {
                 break;
@@ -114,29 +110,25 @@ impl Desk<'_> {
         Ok(())
     }
 
-    fn sweep(&mut self, w: usize, prices: &mut Prices, most_out: usize, least: f64, menu: &mut Menu) {
+    fn sweep(&mut self, w: usize, first: bool, prices: &Prices, most_out: usize, least: f64, menu: &mut Menu) {
         if self.works[w].missing() > 0.0 {
             self.complete(w, menu, |desk, item| {
-                let units = desk.at_most(item);
+                let units = item.limit.saturating_sub(item.units);
                 (units > 0).then(|| (prices.to_add(item, &desk.free), units))
             });
         }
         let (work, free) = (&self.works[w], self.free.as_slice());
-        let may_change =
-            |item: &Item| prices.fresh[item.kind as usize] > 0 || (item.units > 0 && free[item.kind as usize] < 0);
-        if work.missing() > 0.0 || !work.items.iter().any(may_change) {
+        // At first all choose; then those who overdraw. Others would save little by it as prices move.
+        if work.missing() > 0.0 || !(first || work.used().any(|(_, item)| free[item.kind as usize] < 0)) {
             return;
         }
-        menu.fill(&work.items, |item| {
-            let units = self.at_most(item);
+        let offer = |item: &Item| {
+            let units = item.limit.saturating_sub(item.units);
             (units > 0).then(|| (prices.to_add(item, free), units))
-        });
-        if let Some(change) = best_change(work, menu, |item| prices.to_give(item, free), most_out, least)
-            && self.try_change(w, &change)
+        };
+        if let Some(change) = best_change(work, menu, offer, |item| prices.to_give(item, free), most_out, least)
         {
-            for &i in change.taken() {
-                prices.fresh[self.works[w].items[i as usize].kind as usize] = 2;
-            }
+            self.try_change(w, &change);
         }
     }
 
@@ -144,12 +136,11 @@ impl Desk<'_> {
     fn settle(&mut self, h: usize, menu: &mut Menu) {
         let mut best: Option<(f64, f64, usize, usize)> = None;
         for (w, work) in self.works.iter().enumerate() {
-            let gives = |item: &Item| item.kind as usize == h && item.units > 0;
-            if !work.items.iter().any(gives) {
+            if work.used().all(|(_, item)| item.kind as usize != h) {
                 continue;
             }
             menu.fill(&work.items, |item| self.at_cost(item));
-            for (i, item) in work.items.iter().enumerate().filter(|(_, item)| gives(item)) {
+            for (i, item) in work.used().filter(|(_, item)| item.kind as usize == h) {
                 let short = (item.qps - work.slack()).max(0.0);
                 let (lost, cost) = if short == 0.0 {
                     (0.0, -item.cost)

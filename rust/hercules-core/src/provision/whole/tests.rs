@@ -12,7 +12,7 @@ fn items(units: &[(f64, f64, u32)], one_type: bool) -> Vec<Item> {
         .zip(units)
         .map(|(i, &(qps, cost, units))| {
             let kind = if one_type { 0 } else { i };
-            Item { qps, per_qps: 1.0 / qps, cost, row: i, kind, size: 1, units }
+            Item { qps, per_qps: 1.0 / qps, cost, row: i, kind, size: 1, limit: units, units }
         })
         .collect();
     items.sort_by(|a, b| b.qps.total_cmp(&a.qps).then(a.row.cmp(&b.row)));
@@ -80,8 +80,8 @@ proptest! {
         let mut menu = Menu::default();
         while {
             let before = desk.value();
-            menu.fill(&desk.works[0].items, |item| desk.at_cost(item));
-            let change = best_change(&desk.works[0], &menu, |item| item.cost, out, 1e-9);
+            let offer = |item: &Item| desk.at_cost(item);
+            let change = best_change(&desk.works[0], &mut menu, offer, |item| item.cost, out, 1e-9);
             change.is_some_and(|change| {
                 let done = desk.try_change(0, &change);
                 let after = desk.value();
