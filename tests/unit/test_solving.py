@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import hercules_fast as hf
-from hercules_fast.errors import ConfigError, DTypeError, InputError, InternalError, InterruptedRun
+from hercules_fast.errors import ConfigError, DTypeError, InputError, InternalError, InterruptedRun, SolverError
 from hercules_fast.provisioning import (
     Constrained,
     FailureDomains,
@@ -17,6 +17,8 @@ from hercules_fast.provisioning import (
     PowerCap,
     Solution,
     Switching,
+    linear,
+    network,
     solve,
     solvers,
     solving,
@@ -281,18 +283,22 @@ def test_auto_is_checked_by_highs_and_the_others_are_not() -> None:
 
 def broken(monkeypatch, *, times: int) -> list[int]:
     """The core's answer to interval 1 of a timeline, and to it alone ``times - 1`` times more, is 1 % off its bound."""
-    original, asked = solvers.solve_network, []
+    asked: list[int] = []
 
-    def off(problem, *more, **options):
-        answer = original(problem, *more, **options)
-        asked.append(problem.n_intervals)
-        if len(asked) > times:
-            return answer
-        bound = answer.bound_w.copy()
-        bound[-1 if problem.n_intervals == 1 else 1] *= 0.99
-        return dataclasses.replace(answer, bound_w=bound)
+    def off(original):
+        def answer(problem, *more, **options):
+            right = original(problem, *more, **options)
+            asked.append(problem.n_intervals)
+            if len(asked) > times:
+                return right
+            bound = right.bound_w.copy()
+            bound[-1 if problem.n_intervals == 1 else 1] *= 0.99
+            return dataclasses.replace(right, bound_w=bound)
 
-    monkeypatch.setattr(solvers, "solve_network", off)
+        return answer
+
+    monkeypatch.setattr(solvers, "solve_network", off(network.solve_network))
+    monkeypatch.setattr(network, "solve_at", off(network.solve_at))
     return asked
 
 
@@ -316,15 +322,30 @@ def test_an_answer_off_its_certificate_is_solved_again(times, solver, penalty, m
 
 
 def test_two_certified_optima_that_differ_are_a_fault(monkeypatch) -> None:
-    original = solvers.solve_linear
+    original = linear.solve_at
 
-    def cheaper(problem, *more, **options):
-        answer = original(problem, *more, **options)
+    def cheaper(*given):
+        answer = original(*given)
         return dataclasses.replace(answer, objective_w=0.9 * answer.objective_w, bound_w=0.9 * answer.bound_w)
 
-    monkeypatch.setattr(solvers, "solve_linear", cheaper)
+    monkeypatch.setattr(linear, "solve_at", cheaper)
     with pytest.raises(InternalError, match=r"interval 0: the network simplex method finds .* and each is certified"):
         ask()
+
+
+def test_what_the_core_gives_up_is_left_to_highs(monkeypatch) -> None:
+    right = ask([[900.0, 100.0], [300.0, 0.0]])
+
+    def gives_up(*_, **__):
+        raise SolverError("rates too far apart")
+
+    monkeypatch.setattr(solvers, "solve_network", gives_up)
+    answer = ask([[900.0, 100.0], [300.0, 0.0]])
+    assert answer.linear.resolved == (0, 1)
+    assert answer.linear.solver == ("highs", "highs")
+    assert answer.servers.tolist() == right.servers.tolist()
+    with pytest.raises(SolverError, match="too far apart"):
+        ask(solver="network")
 
 
 def test_an_answer_above_the_stock_is_never_returned(monkeypatch) -> None:

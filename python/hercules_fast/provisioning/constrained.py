@@ -203,7 +203,10 @@ class _Run:
         master = self.stages.master
         if master.n_eligible * self.n <= ALL_COLUMNS:
             return None
-        free = solve_network(self.problem.interval(0), self.weight[:1] if self.fixed else None, threads=1)
+        try:
+            free = solve_network(self.problem.interval(0), self.weight[:1] if self.fixed else None, threads=1)
+        except SolverError:  # the core's way only; the program has its own
+            return None
         prices: FloatArray = free.stock_price_w[0]
         return prices
 
