@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import hercules_fast as hf
-from hercules_fast.errors import ConfigError, DTypeError, InputError, InternalError, InterruptedRun
+from hercules_fast.errors import ConfigError, DTypeError, InputError, InternalError, InterruptedRun, SolverError
 from hercules_fast.provisioning import (
     Constrained,
     FailureDomains,
@@ -17,6 +17,8 @@ from hercules_fast.provisioning import (
     PowerCap,
     Solution,
     Switching,
+    linear,
+    network,
     solve,
     solvers,
     solving,
@@ -214,6 +216,30 @@ def test_the_network_solver_refuses_what_breaks_the_network() -> None:
     assert ask(constraints=rules, solver="highs").servers.tolist() == ask(constraints=rules).servers.tolist()
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_safe_domains_alone_are_a_network(seed) -> None:
+    """All solvers find the linear optimum; whole machines keep stock and survive any one failure."""
+    given = fleet(seed) | {
+        "constraints": [FailureDomains(domain_of={str(h): "abc"[h % 3] for h in range(6)}, mode="safe")]
+    }
+    given["demand_qps"] = given["demand_qps"] * (0.1 if seed % 2 else 1.2)  # with and without shortage
+    loose = [solve(**given, solver=name, integer=False) for name in SOLVERS]
+    full = ~(loose[0].shed_qps + loose[0].exposed_qps).any(axis=1)  # elsewhere parts have weights of their own
+    assert full.any() or seed % 2 == 0
+    for answer in loose:
+        assert np.abs(answer.gap).max() <= 1e-9
+        assert answer.objective_w[full] == pytest.approx(loose[0].objective_w[full], rel=1e-8)
+    assert loose[0].cross_check is not None
+    assert loose[0].linear.solver == ("network",) * 4
+    whole = solve(**given)
+    assert (whole.objective_w >= whole.bound_w * (1 - 1e-9)).all()
+    assert (whole.servers.sum(axis=2) <= whole.problem.stocks).all()
+    rate = whole.servers * whole.problem.qps
+    for f in range(3):
+        left = rate.sum(axis=1) - rate[:, f::3].sum(axis=1)
+        assert (left >= whole.problem.demand_qps * (1 - 1e-9) - whole.exposed_qps).all()
+
+
 # -- solvers ----------------------------------------------------------------------------------------------------------
 
 
@@ -259,20 +285,20 @@ def broken(monkeypatch, *, times: int) -> list[int]:
     """The core's answer to interval 1 of a timeline, and to it alone ``times - 1`` times more, is 1 % off its bound."""
     asked: list[int] = []
 
-    def off_by(original):
-        def off(problem, *more, **options):
-            answer = original(problem, *more, **options)
+    def off(original):
+        def answer(problem, *more, **options):
+            right = original(problem, *more, **options)
             asked.append(problem.n_intervals)
             if len(asked) > times:
-                return answer
-            bound = answer.bound_w.copy()
+                return right
+            bound = right.bound_w.copy()
             bound[-1 if problem.n_intervals == 1 else 1] *= 0.99
-            return dataclasses.replace(answer, bound_w=bound)
+            return dataclasses.replace(right, bound_w=bound)
 
-        return off
+        return answer
 
-    monkeypatch.setattr(solvers, "solve_network", off_by(solvers.solve_network))
-    monkeypatch.setattr(solvers.network, "solve_at", off_by(solvers.network.solve_at))
+    monkeypatch.setattr(solvers, "solve_network", off(network.solve_network))
+    monkeypatch.setattr(network, "solve_at", off(network.solve_at))
     return asked
 
 
@@ -296,15 +322,30 @@ def test_an_answer_off_its_certificate_is_solved_again(times, solver, penalty, m
 
 
 def test_two_certified_optima_that_differ_are_a_fault(monkeypatch) -> None:
-    original = solvers.linear.solve_at
+    original = linear.solve_at
 
-    def cheaper(problem, *more, **options):
-        answer = original(problem, *more, **options)
+    def cheaper(*given):
+        answer = original(*given)
         return dataclasses.replace(answer, objective_w=0.9 * answer.objective_w, bound_w=0.9 * answer.bound_w)
 
-    monkeypatch.setattr(solvers.linear, "solve_at", cheaper)
+    monkeypatch.setattr(linear, "solve_at", cheaper)
     with pytest.raises(InternalError, match=r"interval 0: the network simplex method finds .* and each is certified"):
         ask()
+
+
+def test_what_the_core_gives_up_is_left_to_highs(monkeypatch) -> None:
+    right = ask([[900.0, 100.0], [300.0, 0.0]])
+
+    def gives_up(*_, **__):
+        raise SolverError("rates too far apart")
+
+    monkeypatch.setattr(solvers, "solve_network", gives_up)
+    answer = ask([[900.0, 100.0], [300.0, 0.0]])
+    assert answer.linear.resolved == (0, 1)
+    assert answer.linear.solver == ("highs", "highs")
+    assert answer.servers.tolist() == right.servers.tolist()
+    with pytest.raises(SolverError, match="too far apart"):
+        ask(solver="network")
 
 
 def test_an_answer_above_the_stock_is_never_returned(monkeypatch) -> None:

@@ -23,12 +23,13 @@ from hercules_fast.provisioning.highs import power_of_two
 from hercules_fast.provisioning.linear import GAP_TOL, as_assignment, assignment_cost, checked_penalty
 from hercules_fast.provisioning.master import ALL_COLUMNS, Master, Point, State, TwoStage
 from hercules_fast.provisioning.network import solve_network
+from hercules_fast.provisioning.parts import Parts
 from hercules_fast.provisioning.problem import COVER_TOL, FloatArray, IntArray, Problem, shortfall_qps
 from hercules_fast.provisioning.relaxed import LinearSolution, relative_gap, shed_penalties
 from hercules_fast.provisioning.rounding import Rounding, pair_keys
 from hercules_fast.provisioning.solution import PRICE_DUST, Constrained, Solution
 
-__all__ = ["solve_constrained"]
+__all__ = ["finish", "solve_constrained"]
 
 # Branch and bound ends after so many nodes: at the same place on any machine, which no time limit does.
 _MIP_NODES = 2_000
@@ -76,7 +77,7 @@ def solve_constrained(
     asked = problem
     if (share < 1.0).any():
         asked = dataclasses.replace(problem, demand_qps=problem.demand_qps * share)
-    parts = _Parts.of(asked, rules) if rules.safe_domains else None
+    parts = Parts.of(asked, rules) if rules.safe_domains else None
     run = _Run(
         asked if parts is None else parts.problem,
         rules if parts is None else dataclasses.replace(rules, minimum=parts.minimum),
@@ -90,14 +91,16 @@ def solve_constrained(
         run.all_intervals(progress)
     except KeyboardInterrupt:
         done = len(run.answers)
-        partial = _finish(problem.first(done), rules, run, parts, share[:done]) if done else None
+        partial = finish(problem.first(done), rules, run.solution(), parts, share[:done]) if done else None
         raise InterruptedRun(f"stopped after {done} of {problem.n_intervals} intervals", partial) from None
-    return _finish(problem, rules, run, parts, share)
+    return finish(problem, rules, run.solution(), parts, share)
 
 
-def _finish(problem: Problem, rules: Rules, run: _Run, parts: _Parts | None, share: FloatArray) -> Solution:
+def finish(
+    problem: Problem, rules: Rules, solution: Solution, parts: Parts | None, share: FloatArray | float
+) -> Solution:
     """The solution in terms of the problem that was given: its workloads, its demand."""
-    solution = run.solution() if parts is None else parts.folded(problem, run.solution())
+    solution = solution if parts is None else parts.folded(problem, solution)
     linear, said = solution.linear, solution.constrained
     assert said is not None
     shed, _ = _uncovered(problem, rules, linear.assignment)
@@ -107,7 +110,7 @@ def _finish(problem: Problem, rules: Rules, run: _Run, parts: _Parts | None, sha
         problem=problem,
         linear=dataclasses.replace(linear, shed_qps=shed),
         load_qps=problem.demand_qps,
-        constrained=dataclasses.replace(said, exposed_qps=exposed, served_share=share),
+        constrained=dataclasses.replace(said, exposed_qps=exposed, served_share=np.broadcast_to(share, exposed.shape)),
     )
 
 
@@ -200,7 +203,10 @@ class _Run:
         master = self.stages.master
         if master.n_eligible * self.n <= ALL_COLUMNS:
             return None
-        free = solve_network(self.problem.interval(0), self.weight[:1] if self.fixed else None, threads=1)
+        try:
+            free = solve_network(self.problem.interval(0), self.weight[:1] if self.fixed else None, threads=1)
+        except SolverError:  # the core's way only; the program has its own
+            return None
         prices: FloatArray = free.stock_price_w[0]
         return prices
 
@@ -512,79 +518,6 @@ def _table(problem: Problem, row: IntArray, workload: IntArray, machines: FloatA
         workload=workload.astype(np.int32),
         machines=machines,
     )
-
-
-# -- safe domains -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Parts:
-    """Each workload cut into one part per failure domain, so that any k may fail: a plain problem again."""
-
-    problem: Problem
-    workload: IntArray
-    """int64 [V], the workload of each part."""
-    per_part: FloatArray
-    """[V] demand of the part per demand of its workload."""
-    minimum: IntArray | None
-    """int64 [R, V]."""
-
-    @classmethod
-    def of(cls, problem: Problem, rules: Rules) -> _Parts:
-        """A workload that no more than k domains can run stays whole: nothing could protect it."""
-        assert rules.domain is not None
-        domain = rules.domain[problem.types]
-        able = np.stack([problem.eligible[domain == f].any(axis=0) for f in range(rules.n_domains)])  # [F, W]
-        workload, inside, share = [], [], []
-        for w, domains in enumerate(able.T):
-            some = np.flatnonzero(domains)
-            if len(some) > rules.k:
-                workload += [w] * len(some)
-                inside += [domain == f for f in some]
-                share += [1.0 / (len(some) - rules.k)] * len(some)
-            else:
-                workload.append(w)
-                inside.append(np.ones(problem.n_rows, dtype=bool))
-                share.append(1.0)
-        of = np.array(workload, dtype=np.int64)
-        rows = np.stack(inside, axis=1)
-        split = dataclasses.replace(
-            problem,
-            qps=np.where(rows, problem.qps[:, of], 0.0),
-            power_w=problem.power_w[:, of],
-            demand_qps=problem.demand_qps[:, of] * np.array(share),
-            group=None if problem.group is None else problem.group[:, of],
-            workloads=tuple(f"{problem.workloads[w]}, part {i}" for i, w in enumerate(workload)),
-        )
-        minimum = None if rules.minimum is None else np.where(rows, rules.minimum[:, of], 0)
-        return cls(split, of, np.array(share), minimum)
-
-    def folded(self, problem: Problem, solution: Solution) -> Solution:
-        """The solution of the parts as one of the workloads; objective and bound stay those of the parts."""
-
-        def fold(table: Assignment) -> Assignment:
-            workload = self.workload[table.workload]
-            order = np.lexsort((workload, table.row, table.interval))
-            return dataclasses.replace(
-                table,
-                shape=(table.shape[0], problem.n_rows, problem.n_workloads),
-                row=table.row[order],
-                workload=workload[order].astype(np.int32),
-                machines=table.machines[order],
-            )
-
-        linear = solution.linear
-        load_price = np.zeros((len(linear.load_price_w), problem.n_workloads))
-        np.add.at(load_price.T, self.workload, (linear.load_price_w * self.per_part).T)
-        penalty = np.zeros(load_price.shape)
-        penalty[:, self.workload] = linear.penalty_w_per_qps
-        return dataclasses.replace(
-            solution,
-            linear=dataclasses.replace(
-                linear, assignment=fold(linear.assignment), load_price_w=load_price, penalty_w_per_qps=penalty
-            ),
-            whole=None if solution.whole is None else fold(solution.whole),
-        )
 
 
 # -- fair share -------------------------------------------------------------------------------------------------------

@@ -97,6 +97,11 @@ class FairShare:
 Constraint = PowerCap | FailureDomains | Switching | Hysteresis | FairShare
 
 
+def breaking(constraints: Sequence[Constraint]) -> list[Constraint]:
+    """Those that a network cannot hold: all but safe failure domains."""
+    return [c for c in constraints if not (isinstance(c, FailureDomains) and c.mode == "safe")]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Rules:
     """The constraints as arrays over a problem's H types and T intervals."""

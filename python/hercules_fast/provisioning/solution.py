@@ -43,7 +43,8 @@ class Constrained:
     """Whether intervals depend on each other. Then only the sum of ``bound_w`` over all of them is a bound."""
     status: tuple[str, ...]
     """[T] "optimal" (the linear optimum, or whole machines within ``mip_gap`` of the best), "limit" (the search ended
-    at one of nodes or time), "rounded" (and found nothing better than the rounding), "kept" (hysteresis)."""
+    at one of nodes or time), "rounded" (it found nothing better than the rounding, or there was no search), "kept"
+    (hysteresis)."""
     binding: tuple[str, ...]
     """What binds, in words: caps, failure rules, ramps, minimum up-times, minimum footprints."""
 
@@ -74,7 +75,7 @@ class Solution:
     constrained: Constrained | None = None
     """What the constraints say; None without any."""
     cross_check: CrossCheck | None = None
-    """What HiGHS says of the dearest interval; None unless ``solver="auto"`` and without constraints."""
+    """What HiGHS says of the dearest interval; None unless ``solver="auto"`` and the core answered."""
     single: bool = False
     """Whether the demand was that of one interval."""
     choices: int | None = None

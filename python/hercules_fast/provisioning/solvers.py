@@ -14,7 +14,7 @@ import numpy.typing as npt
 from hercules_fast.errors import DTypeError, InputError, InternalError, SolverError
 from hercules_fast.provisioning import linear, network
 from hercules_fast.provisioning.assignment import Assignment
-from hercules_fast.provisioning.constraints import Constraint, PowerCap
+from hercules_fast.provisioning.constraints import Constraint, PowerCap, breaking
 from hercules_fast.provisioning.linear import solve_linear
 from hercules_fast.provisioning.network import solve_network
 from hercules_fast.provisioning.problem import Problem
@@ -88,9 +88,9 @@ def checked_solver(solver: str, constraints: Sequence[Constraint] = ()) -> None:
         raise InputError(f"solver: {solver!r}; allowed: {', '.join(map(repr, get_args(SolverName)))}")
     if isinstance(constraints, str) or not isinstance(constraints, Sequence):
         raise DTypeError(f"constraints: {type(constraints).__name__}; needed: a sequence of constraints")
-    if solver == "network" and constraints:
-        which = ", ".join(type(c).__name__ + (f" {c.name!r}" if isinstance(c, PowerCap) else "") for c in constraints)
-        raise InputError(f"solver: 'network', which cannot hold {which}; allowed with constraints: 'auto', 'highs'")
+    if solver == "network" and (broken := breaking(constraints)):
+        which = ", ".join(type(c).__name__ + (f" {c.name!r}" if isinstance(c, PowerCap) else "") for c in broken)
+        raise InputError(f"solver: 'network', which cannot hold {which}; allowed: 'auto', 'highs'")
 
 
 def _again(problem: Problem, solution: LinearSolution, t: int) -> LinearSolution:

@@ -10,13 +10,15 @@ import numpy.typing as npt
 
 from hercules_fast.errors import InputError, InternalError, InterruptedRun
 from hercules_fast.provisioning.assignment import Assignment
-from hercules_fast.provisioning.constrained import solve_constrained
-from hercules_fast.provisioning.constraints import Constraint
+from hercules_fast.provisioning.constrained import finish, solve_constrained
+from hercules_fast.provisioning.constraints import Constraint, breaking, resolve
 from hercules_fast.provisioning.footprint import footprint_cost, with_footprint, without_footprint
 from hercules_fast.provisioning.integer import whole_machines
+from hercules_fast.provisioning.linear import checked_penalty
+from hercules_fast.provisioning.parts import Parts
 from hercules_fast.provisioning.problem import FloatArray, IntArray, Problem
 from hercules_fast.provisioning.relaxed import LinearSolution
-from hercules_fast.provisioning.solution import Solution
+from hercules_fast.provisioning.solution import Constrained, Solution
 from hercules_fast.provisioning.solvers import SolverName, checked_solver, solve_program
 
 __all__ = ["solve", "solve_problem"]
@@ -53,7 +55,8 @@ def solve(
         power_w: the same shape, provisioned power of that server.
         demand_qps: float64 [W] or [T, W], q/s to cover, headroom included.
         stock: int64 [H] or [T, H], machines there are.
-        solver: "auto", "network" or "highs", see :func:`solve_program`; constraints need HiGHS.
+        solver: "auto", "network" or "highs", see :func:`solve_program`; constraints that break the network
+            need HiGHS.
         integer: whole machines (the default) or the fractional optimum.
         shed_penalty: float64, [W] or [T, W], cost per q/s that is shed. Left out: the least load that the stock allows
             is shed (weighed by its dearest cost per q/s), and then cost is minimised.
@@ -134,10 +137,12 @@ def solve_problem(
     ``minimum``: int64 [R, W] machines that are on in every interval, needed or not.
     """
     checked_solver(solver, constraints)
-    if constraints:
+    if constraints and (solver == "highs" or breaking(constraints) or (minimum is not None and minimum.any())):
         return solve_constrained(
             problem, constraints, integer=integer, penalty=penalty, minimum=minimum, progress=progress
         )
+    if constraints:
+        return _solve_safe(problem, constraints, solver, integer, penalty, threads, progress)
     minimum = np.zeros(problem.qps.shape, dtype=np.int64) if minimum is None else minimum
     rest = without_footprint(problem, minimum)
     stopped = check = whole = None
@@ -169,6 +174,45 @@ def solve_problem(
     if stopped is not None:
         raise InterruptedRun(str(stopped), solution) from None
     return solution
+
+
+def _solve_safe(
+    problem: Problem,
+    constraints: Sequence[Constraint],
+    solver: SolverName,
+    integer: bool,
+    penalty: npt.ArrayLike | None,
+    threads: int | None,
+    progress: Callable[[int, int], object] | None,
+) -> Solution:
+    """Safe failure domains alone: a plain problem whose workloads are parts of those that were given."""
+    rules = resolve(problem, constraints)
+    parts = Parts.of(problem, rules)
+    weight = None if penalty is None else checked_penalty(problem, penalty)[:, parts.workload]
+
+    def whole(found: Solution) -> Solution:
+        n = found.problem.n_intervals
+        said = Constrained(
+            objective_w=found.objective_w,
+            exposed_qps=found.exposed_qps,
+            served_share=np.ones(found.load_qps.shape),
+            switched_on=found.switched_on,
+            cap_names=(),
+            cap_price=np.zeros((n, 0)),
+            tied=False,
+            status=("rounded" if integer else "optimal",) * n,
+            binding=(),
+        )
+        return finish(problem.first(n), rules, replace(found, constrained=said), parts, 1.0)
+
+    try:
+        return whole(
+            solve_problem(
+                parts.problem, solver=solver, integer=integer, penalty=weight, threads=threads, progress=progress
+            )
+        )
+    except InterruptedRun as stop:
+        raise InterruptedRun(str(stop), stop.partial and whole(stop.partial)) from None
 
 
 def _with_minimum(problem: Problem, linear: LinearSolution, minimum: IntArray) -> LinearSolution:
