@@ -72,7 +72,7 @@ proptest! {
         let fleet = Fleet::new(1, qps.len(), &qps, &power, &rows, None).unwrap();
         let demand = [part * units.iter().map(|unit| unit.0 * f64::from(unit.2)).sum::<f64>()];
         let interval = Interval { demand: &demand, stock: &stock, penalty: &[1e3], watt_cost: None, machine_cost: None };
-        let mut desk = Desk::new(&fleet, &interval, &vec![0.0; qps.len()], 24, 12);
+        let mut desk = Desk::new(&fleet, &interval, &vec![0.0; qps.len()], 24);
         for i in 0..qps.len() {
             let row = desk.works[0].items[i].row as usize;
             desk.add(0, i, i64::from(units[row].2));
