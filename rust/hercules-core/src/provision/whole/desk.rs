@@ -118,7 +118,16 @@ impl<'a> Desk<'a> {
         let size = self.fleet.group(r, w);
         let qps = f64::from(size) * qps[w];
         let cost = self.interval.watt_cost(kind) * power[w] + self.interval.machine_cost(kind);
-        Item { qps, per_qps: 1.0 / qps, cost: f64::from(size) * cost, row: r as u32, kind: kind as u32, size, limit: self.interval.stock[kind] / size, units: 0 }
+        Item {
+            qps,
+            per_qps: 1.0 / qps,
+            cost: f64::from(size) * cost,
+            row: r as u32,
+            kind: kind as u32,
+            size,
+            limit: self.interval.stock[kind] / size,
+            units: 0,
+        }
     }
 
     /// Let `w` use every row that can serve it and has machines left; false if it may already.

@@ -211,7 +211,7 @@ impl<'a> Search<'a> {
 
     fn new(fleet: &Fleet<'a>, task: &'a Task<'a>, control: &'a Control) -> Self {
         let cells = fleet.rows() * fleet.workloads();
-        let keep = LISTED.max((6 * fleet.rows()).isqrt());
+        let keep = LISTED.max((10 * fleet.rows()).isqrt());
         let desk = Desk::new(fleet, &task.interval, task.stock_price, keep);
         let mut targets = vec![0.0; fleet.workloads()];
         for (r, w, machines) in task.places() {

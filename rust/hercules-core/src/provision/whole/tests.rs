@@ -81,7 +81,7 @@ proptest! {
         while {
             let before = desk.value();
             let offer = |item: &Item| desk.at_cost(item);
-            let change = best_change(&desk.works[0], &mut menu, offer, |item| item.cost, out, 1e-9);
+            let change = best_change(&desk.works[0], &mut menu, offer, |item| item.cost, |_| true, out, 1e-9);
             change.is_some_and(|change| {
                 let done = desk.try_change(0, &change);
                 let after = desk.value();
