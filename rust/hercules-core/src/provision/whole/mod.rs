@@ -311,6 +311,9 @@ impl<'a> Search<'a> {
                 let stream = stream.inner(k);
                 for i in 0..self.desk.works[w].items.len() {
                     let units = u64::from(self.desk.works[w].items[i].units);
+                    if units == 0 {
+                        continue;
+                    }
                     self.desk.add(w, i, -(below(stream.bits(i as u64), OUT).min(units) as i64));
                 }
             }

@@ -163,29 +163,21 @@ impl Desk<'_> {
 
     /// Exchange units of each workload for cheaper ones that are free, while that pays.
     pub fn polish(&mut self, most_out: usize, least: f64, menu: &mut Menu) {
-        for _ in 0..MOST_PASSES {
-            let mut again = false;
-            for w in 0..self.works.len() {
-                for _ in 0..MOST_PASSES {
-                    let work = &self.works[w];
-                    if work.missing() > 0.0 {
-                        break;
-                    }
-                    match best_change(
-                        work,
-                        menu,
-                        |item| self.at_cost(item),
-                        |item| item.cost,
-                        |_| true,
-                        most_out,
-                        least,
-                    ) {
-                        Some(change) if self.try_change(w, &change) => again = true,
-                        _ => break,
-                    }
+        let n = self.works.len();
+        let mut idle = 0; // workloads looked at since the last change
+        for w in (0..n).cycle().take(MOST_PASSES * n) {
+            idle += 1;
+            for _ in 0..MOST_PASSES {
+                let work = &self.works[w];
+                if work.missing() > 0.0 {
+                    break;
+                }
+                match best_change(work, menu, |item| self.at_cost(item), |item| item.cost, |_| true, most_out, least) {
+                    Some(change) if self.try_change(w, &change) => idle = 1,
+                    _ => break,
                 }
             }
-            if !again {
+            if idle == n {
                 return;
             }
         }
