@@ -100,50 +100,40 @@ pub fn provision_linear<'py>(
         if brief { Ok(work()) } else { pool::install(threads, work) }
     })?;
     let answers = watched.result.and_then(|answers| answers).map_err(CoreError)?;
-    Ok((result(py, answers, types, workloads)?, watched.interrupted))
-}
-
-/// One part of all answers, `len` entries in all; what is joined is freed.
-fn joined<T>(answers: &mut [Answer], len: usize, part: fn(&mut Answer) -> &mut Vec<T>) -> Vec<T> {
-    let mut all = Vec::with_capacity(len);
-    for answer in answers {
-        all.extend(std::mem::take(part(answer)));
-    }
-    all
+    Ok((result(py, &answers, types, workloads)?, watched.interrupted))
 }
 
 fn result<'py>(
     py: Python<'py>,
-    answers: Vec<Option<Answer>>,
+    answers: &[Option<Answer>],
     types: usize,
     workloads: usize,
 ) -> PyResult<Bound<'py, PyDict>> {
-    let places: Vec<i64> = (0_i64..).zip(&answers).filter(|(_, answer)| answer.is_some()).map(|(t, _)| t).collect();
-    let mut solved: Vec<Answer> = answers.into_iter().flatten().collect();
+    let solved: Vec<&Answer> = answers.iter().flatten().collect();
+    let places: Vec<i64> = (0_i64..).zip(answers).filter(|(_, answer)| answer.is_some()).map(|(t, _)| t).collect();
     let mut starts = vec![0_i64];
     for answer in &solved {
         starts.push(starts[starts.len() - 1] + answer.machines.row.len() as i64);
     }
-    let pairs = starts[solved.len()] as usize;
-    let row = joined(&mut solved, pairs, |answer| &mut answer.machines.row);
-    let workload = joined(&mut solved, pairs, |answer| &mut answer.machines.workload);
-    let machines = joined(&mut solved, pairs, |answer| &mut answer.machines.machines);
-    let index = |values: Vec<u32>| values.into_iter().map(|i| i as i32).collect::<Vec<_>>().into_pyarray(py);
-    let mut matrix = |width: usize, part: fn(&mut Answer) -> &mut Vec<f64>| {
-        let n = solved.len();
-        joined(&mut solved, n * width, part).into_pyarray(py).reshape([n, width])
+    let index = |part: fn(&Answer) -> &Vec<u32>| -> Vec<i32> {
+        solved.iter().flat_map(|answer| part(answer).iter().map(|&i| i as i32)).collect()
     };
+    let matrix = |width: usize, part: fn(&Answer) -> &Vec<f64>| {
+        let flat: Vec<f64> = solved.iter().flat_map(|answer| part(answer).iter().copied()).collect();
+        flat.into_pyarray(py).reshape([solved.len(), width])
+    };
+    let vector = |part: fn(&Answer) -> f64| solved.iter().map(|answer| part(answer)).collect::<Vec<_>>();
     let dict = PyDict::new(py);
     dict.set_item("solved", places.into_pyarray(py))?;
     dict.set_item("starts", starts.into_pyarray(py))?;
-    dict.set_item("row", index(row))?;
-    dict.set_item("workload", index(workload))?;
+    dict.set_item("row", index(|answer| &answer.machines.row).into_pyarray(py))?;
+    dict.set_item("workload", index(|answer| &answer.machines.workload).into_pyarray(py))?;
+    let machines: Vec<f64> = solved.iter().flat_map(|answer| answer.machines.machines.iter().copied()).collect();
     dict.set_item("machines", machines.into_pyarray(py))?;
-    dict.set_item("shed", matrix(workloads, |answer| &mut answer.shed)?)?;
-    dict.set_item("stock_price", matrix(types, |answer| &mut answer.stock_price)?)?;
-    dict.set_item("load_price", matrix(workloads, |answer| &mut answer.load_price)?)?;
-    dict.set_item("penalty", matrix(workloads, |answer| &mut answer.penalty)?)?;
-    let vector = |part: fn(&Answer) -> f64| solved.iter().map(|answer| part(answer)).collect::<Vec<_>>();
+    dict.set_item("shed", matrix(workloads, |answer| &answer.shed)?)?;
+    dict.set_item("stock_price", matrix(types, |answer| &answer.stock_price)?)?;
+    dict.set_item("load_price", matrix(workloads, |answer| &answer.load_price)?)?;
+    dict.set_item("penalty", matrix(workloads, |answer| &answer.penalty)?)?;
     dict.set_item("objective", vector(|answer| answer.objective).into_pyarray(py))?;
     dict.set_item("bound", vector(|answer| answer.bound).into_pyarray(py))?;
     let steps: Vec<i64> = solved.iter().map(|answer| answer.steps as i64).collect();

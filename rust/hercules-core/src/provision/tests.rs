@@ -42,10 +42,6 @@ impl Case {
         }
     }
 
-    fn intervals(&self) -> usize {
-        self.demand.len() / self.workloads
-    }
-
     fn interval(&self, t: usize) -> Interval<'_> {
         let (by_type, by_workload) =
             (t * self.types..(t + 1) * self.types, t * self.workloads..(t + 1) * self.workloads);
@@ -102,7 +98,9 @@ fn case(rows: usize, workloads: usize, intervals: usize) -> impl Strategy<Value 
         )
             .prop_map(
                 move |((qps, power_w, row_type), (demand, stock, mut penalty, watt_cost, machine_cost))| {
-                    penalty.iter_mut().for_each(|penalty| *penalty += 0.5);
+                    for penalty in &mut penalty {
+                        *penalty += 0.5;
+                    }
                     Case { workloads, row_type, types, qps, power_w, demand, stock, penalty, watt_cost, machine_cost }
                 },
             )
@@ -134,11 +132,11 @@ proptest! {
             let [mut best, mut some] = [(); 2].map(|()| Best::new(3, case.penalty.clone()));
             columns.collect(costs, &u, &mut best);
             columns.collect_for(&[0], costs, &u, &mut some);
-            for w in 0..case.workloads {
+            for (w, &v) in v.iter().enumerate() {
                 let mut cheap: Vec<usize> =
                     rows.clone().filter(|&r| eligible(r, w) && key(r, w) < case.penalty[w]).collect();
                 cheap.sort_by(|&a, &b| key(a, w).total_cmp(&key(b, w)).then(a.cmp(&b)));
-                prop_assert_eq!(v[w], cheap.first().map_or(case.penalty[w], |&r| key(r, w)));
+                prop_assert_eq!(v, cheap.first().map_or(case.penalty[w], |&r| key(r, w)));
                 cheap.truncate(3);
                 let found: Vec<usize> = best.rows(w).iter().map(|&r| r as usize).collect();
                 prop_assert_eq!(&found, &cheap);
@@ -148,18 +146,21 @@ proptest! {
             }
         }
         let worst = Columns::with(fleet, false, Isa::Portable).worst(Costs::of(&interval), &case.stock);
-        for w in 0..case.workloads {
+        for (w, &worst) in worst.iter().enumerate() {
             let usable = rows.clone().filter(|&r| eligible(r, w) && case.stock[case.row_type[r] as usize] > 0);
             let most = usable.map(|r| key(r, w) - u[case.row_type[r] as usize] / fleet.row(r).0[w]).fold(0.0, f64::max);
-            prop_assert!((worst[w] - most).abs() <= 1e-12 * most);
+            prop_assert!((worst - most).abs() <= 1e-12 * most);
         }
     }
 }
 
 // -- the optimum ----------------------------------------------------------------------------------------------------
 
-/// Right-hand sides of coverage and stock, and the columns of the program: entries, cost, weighted shed.
-fn program(case: &Case, t: usize) -> (Vec<f64>, Vec<(Vec<f64>, f64, f64)>) {
+/// A column of the program: entries, cost, weighted shed.
+type Dense = (Vec<f64>, f64, f64);
+
+/// Right-hand sides of stock and coverage, and the columns.
+fn program(case: &Case, t: usize) -> (Vec<f64>, Vec<Dense>) {
     let (fleet, interval) = (case.fleet(), case.interval(t));
     let n = case.types + case.workloads;
     let needed = interval.stock.iter().map(|&n| f64::from(n)).chain(interval.demand.iter().copied()).collect();
@@ -211,9 +212,7 @@ fn vertices(case: &Case, t: usize) -> Vec<(f64, f64)> {
         if let Some(x) = eliminate(rows)
             && x.iter().all(|&x| x >= -1e-9)
         {
-            let sum = |part: fn(&(Vec<f64>, f64, f64)) -> f64| {
-                chosen.iter().zip(&x).map(|(&j, x)| part(&columns[j]) * x).sum::<f64>()
-            };
+            let sum = |part: fn(&Dense) -> f64| chosen.iter().zip(&x).map(|(&j, x)| part(&columns[j]) * x).sum::<f64>();
             found.push((sum(|column| column.1), sum(|column| column.2)));
         }
         let Some(i) = (0..n).rev().find(|&i| chosen[i] < m - n + i) else { return found };

@@ -21,7 +21,7 @@ const MOST_SETS: usize = 4096;
 /// Lower bound on `penalty * shortfall + cost` of every plan of the interval in whole machines. `stock_price` `[types]`:
 /// any prices >= 0; those of the linear optimum give a good bound.
 pub(super) fn bound(fleet: &Fleet<'_>, interval: &Interval<'_>, stock_price: &[f64], control: &Control) -> Result<f64> {
-    let desk = Desk::new(fleet, interval, stock_price, fleet.rows(), 0);
+    let desk = Desk::new(fleet, interval, stock_price, fleet.rows());
     let mut total = 0.0;
     for (work, &penalty) in desk.works.iter().zip(interval.penalty) {
         if control.cancelled() {

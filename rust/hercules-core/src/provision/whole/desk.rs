@@ -1,13 +1,14 @@
 //! What is being decided: for each workload a short list of items it may use, and how many units of each it has.
 
 use crate::provision::fleet::{Assignment, Fleet, Interval};
+use std::ops::Range;
 
 /// A workload counts as covered when it misses no more than this part of its demand: room for the rounding of
 /// `count * qps`, far below what a load forecast knows.
 pub(super) const COVER_TOL: f64 = 1e-9;
 
-/// Workloads whose columns are read together: a cache line of each row.
-const BLOCK: usize = 8;
+/// Workloads whose columns are read together: two cache lines of each row.
+const BLOCK: usize = 16;
 
 /// A row on one workload. A unit is the group of machines in which it comes.
 #[derive(Clone, Copy, Debug)]
@@ -69,61 +70,46 @@ pub(super) struct Desk<'a> {
 }
 
 impl<'a> Desk<'a> {
-    /// Nothing assigned; each workload lists the `keep` items of least reduced cost under `price`, and the `spare` next
-    /// ones of types that are free of charge there: those have machines left when all others are in use.
-    pub fn new(fleet: &Fleet<'a>, interval: &Interval<'a>, price: &[f64], keep: usize, spare: usize) -> Self {
+    /// Nothing assigned; each workload lists the `keep` items of least reduced cost under `price`.
+    pub fn new(fleet: &Fleet<'a>, interval: &Interval<'a>, price: &[f64], keep: usize) -> Self {
         let works = interval.demand.iter().map(|&target| Work { target, ..Work::default() }).collect();
         let free = interval.stock.iter().map(|&machines| i64::from(machines)).collect();
         let mut desk = Self { fleet: *fleet, interval: *interval, free, works };
         let rows: Vec<usize> =
             (0..fleet.rows()).filter(|&r| interval.stock[fleet.row_type()[r] as usize] > 0).collect();
-        let mut columns = vec![Vec::new(); BLOCK];
+        // Rates and costs of row `r` on the workloads of a block.
+        let cells = |r: usize, block: Range<usize>| {
+            let kind = fleet.row_type()[r] as usize;
+            let (watt, machine, price) = (interval.watt_cost(kind), interval.machine_cost(kind), price[kind]);
+            let (qps, power) = fleet.row(r);
+            qps[block.clone()].iter().zip(&power[block]).map(move |(qps, power)| (*qps, watt * power + machine + price))
+        };
+        let mut lists = vec![Shortlist::default(); BLOCK];
         for first in (0..fleet.workloads()).step_by(BLOCK) {
             let block = first..(first + BLOCK).min(fleet.workloads());
+            let mut load_price = [f64::INFINITY; BLOCK];
             for &r in &rows {
-                let kind = fleet.row_type()[r] as usize;
-                let (qps, power) = fleet.row(r);
-                for (w, column) in block.clone().zip(&mut columns) {
-                    if qps[w] > 0.0 {
-                        let cost = interval.watt_cost(kind) * power[w] + interval.machine_cost(kind) + price[kind];
-                        column.push((cost, qps[w], r as u32));
+                for (least, (qps, cost)) in load_price.iter_mut().zip(cells(r, block.clone())) {
+                    let rate = cost / qps;
+                    *least = if rate < *least { rate } else { *least }; // not where qps is 0
+                }
+            }
+            for &r in &rows {
+                for ((list, least), (qps, cost)) in lists.iter_mut().zip(load_price).zip(cells(r, block.clone())) {
+                    let reduced = cost - least * qps;
+                    if qps > 0.0 && reduced < list.below {
+                        list.push(reduced, r, keep);
                     }
                 }
             }
-            for (w, column) in block.zip(&mut columns) {
-                desk.list(w, column, price, keep, spare);
-                column.clear();
+            for (w, (list, least)) in block.zip(lists.iter_mut().zip(load_price)) {
+                let mut items: Vec<Item> = list.take(keep).map(|r| desk.item(r, w)).collect();
+                items.sort_unstable_by(|a, b| b.qps.total_cmp(&a.qps).then(a.row.cmp(&b.row)));
+                desk.works[w].items = items;
+                desk.works[w].load_price = least;
             }
         }
         desk
-    }
-
-    /// Choose the items of `w` among its (cost with price, rate, row).
-    fn list(&mut self, w: usize, column: &mut Vec<(f64, f64, u32)>, price: &[f64], keep: usize, spare: usize) {
-        let load_price = column.iter().fold(f64::INFINITY, |least, (cost, qps, _)| least.min(cost / qps));
-        for (cost, qps, _) in &mut *column {
-            *cost -= load_price * *qps;
-        }
-        let by_cost = |a: &(f64, f64, u32), b: &(f64, f64, u32)| a.0.total_cmp(&b.0).then(a.2.cmp(&b.2));
-        self.works[w].load_price = load_price;
-        if column.len() > keep + spare {
-            column.select_nth_unstable_by(keep, by_cost);
-            let mut left = keep;
-            for i in keep..column.len() {
-                if price[self.fleet.row_type()[column[i].2 as usize] as usize] <= 0.0 {
-                    column.swap(left, i);
-                    left += 1;
-                }
-            }
-            if left > keep + spare {
-                column[keep..left].select_nth_unstable_by(spare, by_cost);
-                left = keep + spare;
-            }
-            column.truncate(left);
-        }
-        let mut items: Vec<Item> = column.iter().map(|&(_, _, r)| self.item(r as usize, w)).collect();
-        sort(&mut items);
-        self.works[w].items = items;
     }
 
     fn item(&self, r: usize, w: usize) -> Item {
@@ -132,7 +118,16 @@ impl<'a> Desk<'a> {
         let size = self.fleet.group(r, w);
         let qps = f64::from(size) * qps[w];
         let cost = self.interval.watt_cost(kind) * power[w] + self.interval.machine_cost(kind);
-        Item { qps, per_qps: 1.0 / qps, cost: f64::from(size) * cost, row: r as u32, kind: kind as u32, size, limit: self.interval.stock[kind] / size, units: 0 }
+        Item {
+            qps,
+            per_qps: 1.0 / qps,
+            cost: f64::from(size) * cost,
+            row: r as u32,
+            kind: kind as u32,
+            size,
+            limit: self.interval.stock[kind] / size,
+            units: 0,
+        }
     }
 
     /// Let `w` use every row that can serve it and has machines left; false if it may already.
@@ -252,6 +247,43 @@ fn precedes(a: &Item, b: &Item) -> bool {
     a.qps > b.qps || (a.qps == b.qps && a.row < b.row)
 }
 
-fn sort(items: &mut [Item]) {
-    items.sort_unstable_by(|a, b| b.qps.total_cmp(&a.qps).then(a.row.cmp(&b.row)));
+/// The rows of least reduced cost of a workload, found while reading all.
+#[derive(Clone, Debug)]
+struct Shortlist {
+    /// Reduced cost and row.
+    rows: Vec<(f64, usize)>,
+    /// Others need not be listed.
+    below: f64,
+}
+
+impl Default for Shortlist {
+    fn default() -> Self {
+        Self { rows: Vec::new(), below: f64::INFINITY }
+    }
+}
+
+impl Shortlist {
+    /// List row `r`; rows come in rising order.
+    fn push(&mut self, reduced: f64, r: usize, keep: usize) {
+        self.rows.push((reduced, r));
+        if self.rows.len() >= 2 * keep {
+            self.cut(keep);
+            self.below = self.rows[keep - 1].0;
+        }
+    }
+
+    /// Keep the first `keep` by reduced cost, then by row, the dearest of them last.
+    fn cut(&mut self, keep: usize) {
+        if self.rows.len() > keep {
+            self.rows.select_nth_unstable_by(keep - 1, |a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+            self.rows.truncate(keep);
+        }
+    }
+
+    /// The `keep` rows; the list is empty then.
+    fn take(&mut self, keep: usize) -> impl Iterator<Item = usize> {
+        self.cut(keep);
+        self.below = f64::INFINITY;
+        self.rows.drain(..).map(|(_, r)| r)
+    }
 }

@@ -34,11 +34,13 @@ const SNAP: f64 = 1e-7;
 const MEANT: f64 = 1e-6;
 /// A change must save more than this part of the dearest unit: no cycling on rounding noise.
 const LEAST: f64 = 1e-12;
+/// Least number of items that each workload lists; more are worth their time where there are many rows.
+const LISTED: usize = 24;
 /// Sweeps of a negotiation; further ones change little.
 const SWEEPS: usize = 30;
 /// Up to this many (row, workload) pairs a fleet is small.
 const SMALL: usize = 200;
-/// From this many on it is large: more items per workload are worth their time.
+/// From this many on it is large: exchanges of three units are worth their time again.
 const LARGE: usize = 30_000;
 /// Disturbances of a small fleet: one for each of these parts of the cost that the bound leaves open, within limits.
 const DISTURBANCE: f64 = 2e-4;
@@ -208,8 +210,8 @@ impl<'a> Search<'a> {
 
     fn new(fleet: &Fleet<'a>, task: &'a Task<'a>, control: &'a Control) -> Self {
         let cells = fleet.rows() * fleet.workloads();
-        let keep = if cells < LARGE { 24 } else { 40 };
-        let desk = Desk::new(fleet, &task.interval, task.stock_price, keep, 12);
+        let keep = LISTED.max((10 * fleet.rows()).isqrt());
+        let desk = Desk::new(fleet, &task.interval, task.stock_price, keep);
         let mut targets = vec![0.0; fleet.workloads()];
         for (r, w, machines) in task.places() {
             targets[w] += machines * fleet.row(r).0[w];
@@ -308,6 +310,9 @@ impl<'a> Search<'a> {
                 let stream = stream.inner(k);
                 for i in 0..self.desk.works[w].items.len() {
                     let units = u64::from(self.desk.works[w].items[i].units);
+                    if units == 0 {
+                        continue;
+                    }
                     self.desk.add(w, i, -(below(stream.bits(i as u64), OUT).min(units) as i64));
                 }
             }

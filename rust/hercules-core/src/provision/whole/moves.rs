@@ -24,17 +24,19 @@ impl Change {
     }
 }
 
-/// The best change of a covered workload that takes out at most `most_out` units (1 to 3): the most worth under `worth`
-/// of what is taken out, less the cost under `offer` ([`Menu::fill`]) of what covers again; more than `least`, or None.
+/// The best change of a covered workload that takes out at most `most_out` units (1 to 3), one of them of an item that
+/// `gives`: the most worth under `worth` of what is taken out, less the cost under `offer` ([`Menu::fill`]) of what
+/// covers again; more than `least`, or None.
 ///
-/// At the least rate of the menu, a change gains at most the excess of what is taken out over that rate, the slack at
-/// that rate, and nothing for what is put in. Most sets fall to this bound, and most of the menu before them.
-#[inline(always)] // `offer` and `worth` differ from caller to caller
+/// At the least rate of the menu, a change gains at most the excess over that rate of what is taken out, plus the slack
+/// at that rate. Most sets fall to this bound, and much of the menu before them.
+#[inline(always)] // the closures differ from caller to caller
 pub(super) fn best_change(
     work: &Work,
     menu: &mut Menu,
     offer: impl Fn(&Item) -> Option<(f64, u32)>,
     worth: impl Fn(&Item) -> f64,
+    gives: impl Fn(&Item) -> bool,
     most_out: usize,
     least: f64,
 ) -> Option<Change> {
@@ -43,12 +45,17 @@ pub(super) fn best_change(
     let rate = if menu.rate() < f64::INFINITY { menu.rate() } else { 0.0 };
     let mut used = [Used::default(); MOST_USED];
     let mut n = 0;
+    let mut givers = 0;
     let mut most = 0.0;
-    for (i, item) in work.used().take(MOST_USED) {
-        let worth = worth(item);
-        used[n] = Used { item: i as u32, units: item.units, qps: item.qps, worth };
-        most = f64::max(most, worth - rate * item.qps);
-        n += 1;
+    // Those that give first: a set that has one begins with one.
+    for turn in [true, false] {
+        for (i, item) in work.used().filter(|(_, item)| gives(item) == turn).take(MOST_USED - n) {
+            let worth = worth(item);
+            used[n] = Used { item: i as u32, units: item.units, qps: item.qps, worth };
+            most = f64::max(most, worth - rate * item.qps);
+            n += 1;
+        }
+        givers = if turn { n } else { givers };
     }
     let used = &used[..n];
     let at_best = rate * slack + most_out as f64 * most;
@@ -70,7 +77,7 @@ pub(super) fn best_change(
             best = Change { gain: worth - cover.cost, out, taken, cover };
         }
     };
-    for (a, i) in used.iter().enumerate() {
+    for (a, i) in used[..givers].iter().enumerate() {
         consider([i.item, 0, 0], 1, i.qps, i.worth);
         if most_out < 2 {
             continue;
@@ -156,21 +163,21 @@ impl Desk<'_> {
 
     /// Exchange units of each workload for cheaper ones that are free, while that pays.
     pub fn polish(&mut self, most_out: usize, least: f64, menu: &mut Menu) {
-        for _ in 0..MOST_PASSES {
-            let mut again = false;
-            for w in 0..self.works.len() {
-                for _ in 0..MOST_PASSES {
-                    let work = &self.works[w];
-                    if work.missing() > 0.0 {
-                        break;
-                    }
-                    match best_change(work, menu, |item| self.at_cost(item), |item| item.cost, most_out, least) {
-                        Some(change) if self.try_change(w, &change) => again = true,
-                        _ => break,
-                    }
+        let n = self.works.len();
+        let mut idle = 0; // workloads looked at since the last change
+        for w in (0..n).cycle().take(MOST_PASSES * n) {
+            idle += 1;
+            for _ in 0..MOST_PASSES {
+                let work = &self.works[w];
+                if work.missing() > 0.0 {
+                    break;
+                }
+                match best_change(work, menu, |item| self.at_cost(item), |item| item.cost, |_| true, most_out, least) {
+                    Some(change) if self.try_change(w, &change) => idle = 1,
+                    _ => break,
                 }
             }
-            if !again {
+            if idle == n {
                 return;
             }
         }

@@ -15,6 +15,9 @@ use crate::rng::Stream;
 /// Cost of overdrawing, in prices of a machine: in the first sweep, and what each sweep multiplies it by.
 const FIRST: f64 = 0.03;
 const GROWTH: f64 = 1.05;
+/// At the first of so many sweeps anything may be exchanged, at the others sets with a unit of an overdrawn type: few
+/// others would be found.
+const EVERY: usize = 10;
 /// Change of a type's price per sweep for each machine over or idle (up to three), in prices of a machine.
 const STEP: f64 = 0.01;
 
@@ -96,7 +99,7 @@ impl Desk<'_> {
                 return Err(Error::Cancelled);
             }
             for w in 0..self.works.len() {
-                self.sweep(w, sweep == 0, prices, most_out, least, menu);
+                self.sweep(w, sweep % EVERY == 0, prices, most_out, least, menu);
             }
             if prices.advance(&self.free) {
                 break;
@@ -110,7 +113,7 @@ impl Desk<'_> {
         Ok(())
     }
 
-    fn sweep(&mut self, w: usize, first: bool, prices: &Prices, most_out: usize, least: f64, menu: &mut Menu) {
+    fn sweep(&mut self, w: usize, all: bool, prices: &Prices, most_out: usize, least: f64, menu: &mut Menu) {
         if self.works[w].missing() > 0.0 {
             self.complete(w, menu, |desk, item| {
                 let units = item.limit.saturating_sub(item.units);
@@ -118,16 +121,16 @@ impl Desk<'_> {
             });
         }
         let (work, free) = (&self.works[w], self.free.as_slice());
-        // At first all choose; then those who overdraw. Others would save little by it as prices move.
-        if work.missing() > 0.0 || !(first || work.used().any(|(_, item)| free[item.kind as usize] < 0)) {
+        let gives = |item: &Item| all || free[item.kind as usize] < 0;
+        if work.missing() > 0.0 || !work.used().any(|(_, item)| gives(item)) {
             return;
         }
         let offer = |item: &Item| {
             let units = item.limit.saturating_sub(item.units);
             (units > 0).then(|| (prices.to_add(item, free), units))
         };
-        if let Some(change) = best_change(work, menu, offer, |item| prices.to_give(item, free), most_out, least)
-        {
+        let worth = |item: &Item| prices.to_give(item, free);
+        if let Some(change) = best_change(work, menu, offer, worth, gives, most_out, least) {
             self.try_change(w, &change);
         }
     }

@@ -62,6 +62,89 @@ proptest! {
         }
     }
 
+    /// Among all sets of up to `out` units with one that gives, and of up to two that cover again, none gains more.
+    #[test]
+    fn a_change_is_the_best(units in units(), part in 0.3..1.0f64, out in 1..=3usize, givers: [bool; 7]) {
+        let n = units.len();
+        let qps: Vec<f64> = units.iter().map(|unit| unit.0).collect();
+        let power: Vec<f64> = units.iter().map(|unit| unit.1).collect();
+        let rows: Vec<u32> = (0..n as u32).collect();
+        let fleet = Fleet::new(1, n, &qps, &power, &rows, None).unwrap();
+        let demand = [part * units.iter().map(|unit| unit.0 * f64::from(unit.2)).sum::<f64>()];
+        let interval =
+            Interval { demand: &demand, stock: &vec![99; n], penalty: &[1e3], watt_cost: None, machine_cost: None };
+        let mut desk = Desk::new(&fleet, &interval, &vec![0.0; n], n);
+        for i in 0..n {
+            let row = desk.works[0].items[i].row as usize;
+            desk.add(0, i, i64::from(units[row].2));
+        }
+        let work = &desk.works[0];
+        let gives = |item: &Item| givers[item.row as usize];
+        let (offer, worth) = (|item: &Item| Some((item.cost, 9)), |item: &Item| 1.2 * item.cost);
+        let found = best_change(work, &mut Menu::default(), offer, worth, gives, out, 1e-9);
+
+        let none = n; // place of "nothing"
+        let sets: Vec<[usize; 3]> =
+            (0..(n + 1).pow(3)).map(|k| [k % (n + 1), k / (n + 1) % (n + 1), k / (n + 1).pow(2)]).collect();
+        let some = |set: &[usize; 3]| -> Vec<Item> {
+            set.iter().filter(|&&i| i != none).map(|&i| work.items[i]).collect()
+        };
+        let sum = |set: &[Item], of: fn(&Item) -> f64| set.iter().map(of).sum::<f64>();
+        let added: Vec<(f64, f64)> = sets
+            .iter()
+            .map(some)
+            .filter(|set| set.len() <= 2)
+            .map(|set| (sum(&set, |item| item.qps), sum(&set, |item| item.cost)))
+            .collect();
+        let mut best = 1e-9;
+        for set in sets.iter().map(some) {
+            let there = |item: &Item| set.iter().filter(|other| other.row == item.row).count() <= item.units as usize;
+            if set.len() <= out && set.iter().all(there) && set.iter().any(gives) {
+                let missing = sum(&set, |item| item.qps) - work.slack();
+                let covers = added.iter().filter(|cover| cover.0 >= missing).map(|cover| cover.1);
+                best = f64::max(best, sum(&set, worth) - covers.fold(f64::INFINITY, f64::min));
+            }
+        }
+        match found {
+            Some(change) => {
+                prop_assert!((change.gain - best).abs() < 1e-6, "{} instead of {best}", change.gain);
+                prop_assert!(change.taken().iter().any(|&i| gives(&work.items[i as usize])));
+            }
+            None => prop_assert!(best < 1e-6, "nothing instead of {best}"),
+        }
+    }
+
+    /// Each workload lists the rows of least reduced cost, whatever the order in which they come.
+    #[test]
+    fn a_list_has_the_least_reduced_costs(
+        cells in prop::collection::vec((0..9u32, 1..9u32), 40 * 19),
+        stock in prop::collection::vec(0..3u32, 40),
+        price in prop::collection::vec(0..4u32, 40),
+        keep in 1..45usize,
+    ) {
+        let (n, workloads) = (40, 19);
+        let qps: Vec<f64> = cells.iter().map(|cell| f64::from(cell.0)).collect();
+        let power: Vec<f64> = cells.iter().map(|cell| f64::from(cell.1)).collect();
+        let price: Vec<f64> = price.iter().map(|&price| f64::from(price)).collect();
+        let rows: Vec<u32> = (0..n as u32).collect();
+        let fleet = Fleet::new(workloads, n, &qps, &power, &rows, None).unwrap();
+        let demand = vec![1.0; workloads];
+        let interval =
+            Interval { demand: &demand, stock: &stock, penalty: &demand, watt_cost: None, machine_cost: None };
+        let desk = Desk::new(&fleet, &interval, &price, keep);
+        for (w, work) in desk.works.iter().enumerate() {
+            let cell = |r: usize| (qps[r * workloads + w], power[r * workloads + w] + price[r]);
+            let able: Vec<usize> = (0..n).filter(|&r| stock[r] > 0 && cell(r).0 > 0.0).collect();
+            let least = able.iter().map(|&r| cell(r).1 / cell(r).0).fold(f64::INFINITY, f64::min);
+            let mut expected: Vec<(f64, usize)> = able.iter().map(|&r| (cell(r).1 - least * cell(r).0, r)).collect();
+            expected.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+            let mut expected: Vec<usize> = expected.iter().take(keep).map(|row| row.1).collect();
+            expected.sort_by(|&a, &b| cell(b).0.total_cmp(&cell(a).0).then(a.cmp(&b)));
+            let listed: Vec<usize> = work.items.iter().map(|item| item.row as usize).collect();
+            prop_assert_eq!(listed, expected);
+        }
+    }
+
     /// What a change says it gains is what it gains, and it keeps the workload covered.
     #[test]
     fn a_change_gains_what_it_says(units in units(), part in 0.05..1.0f64, out in 1..=3usize) {
@@ -72,7 +155,7 @@ proptest! {
         let fleet = Fleet::new(1, qps.len(), &qps, &power, &rows, None).unwrap();
         let demand = [part * units.iter().map(|unit| unit.0 * f64::from(unit.2)).sum::<f64>()];
         let interval = Interval { demand: &demand, stock: &stock, penalty: &[1e3], watt_cost: None, machine_cost: None };
-        let mut desk = Desk::new(&fleet, &interval, &vec![0.0; qps.len()], 24, 12);
+        let mut desk = Desk::new(&fleet, &interval, &vec![0.0; qps.len()], 24);
         for i in 0..qps.len() {
             let row = desk.works[0].items[i].row as usize;
             desk.add(0, i, i64::from(units[row].2));
@@ -81,7 +164,7 @@ proptest! {
         while {
             let before = desk.value();
             let offer = |item: &Item| desk.at_cost(item);
-            let change = best_change(&desk.works[0], &mut menu, offer, |item| item.cost, out, 1e-9);
+            let change = best_change(&desk.works[0], &mut menu, offer, |item| item.cost, |_| true, out, 1e-9);
             change.is_some_and(|change| {
                 let done = desk.try_change(0, &change);
                 let after = desk.value();
