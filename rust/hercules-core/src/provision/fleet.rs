@@ -21,7 +21,7 @@ const MOST_NODES: usize = 1 << 29;
 impl Range {
     /// Whether all of `values`, a matrix of that many columns, are allowed.
     pub(super) fn check(&self, field: &str, values: &[f64], columns: usize) -> Result<()> {
-        let good = |x: f64| ((x >= self.least) & (x <= self.most)) | (self.zero & (x == 0.0));
+        let good = |x: f64| (x >= self.least && x <= self.most) || (self.zero && x == 0.0);
         // Without an early end, so that it is done by vectors: there are millions.
         if values.iter().fold(true, |all, &x| all & good(x)) {
             return Ok(());
