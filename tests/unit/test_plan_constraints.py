@@ -166,6 +166,7 @@ def test_a_footprint_is_capacity_of_its_hall(mode) -> None:
     more = plan(halls, trace=day(600.0), minimum={("old", "ads"): 8})
     assert ads(more) == [[8, 2]]
     assert more.is_covered
+    assert more.bound_w[0] <= more.objective_w[0]
 
 
 def test_a_footprint_is_on_before_and_after() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hercules_fast import _core
 from hercules_fast.errors import (
     ConfigError,
     DTypeError,
@@ -283,3 +284,14 @@ def test_results_cannot_be_written_to():
         plan.demand_qps[0, 0] = 1.0
     with pytest.raises(dataclasses.FrozenInstanceError):
         plan.headroom = 0.0
+
+
+def test_the_core_takes_matrices_in_c_order_only():
+    """Fortran's order is contiguous too: read as it lies it would be another matrix."""
+    fleet = [np.full((2, 3), 9.0), np.full((2, 3), 5.0), np.array([0, 1]), 2, np.full((2, 3), 20.0)]
+    fleet += [np.array([[5, 5], [6, 7]]), None]
+    for place, name in ((0, "qps"), (1, "power_w"), (4, "demand"), (5, "stock")):
+        turned = [*fleet]
+        turned[place] = np.asfortranarray(turned[place])
+        with pytest.raises(InputError, match=f"{name}: must be C-ordered"):
+            _core.provision_linear(*turned)

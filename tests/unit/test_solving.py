@@ -111,6 +111,17 @@ def test_several_configurations_of_a_type() -> None:
     assert rows.power_w.tolist() == [750.0]
 
 
+def test_arrays_may_lie_in_memory_as_they_like() -> None:
+    """Transposed views of every matrix give the same answer."""
+    given = fleet(7) | {"group": np.random.default_rng(7).integers(1, 4, (6, 5))}
+    given["stock"] = np.random.default_rng(8).integers(20, 60, (4, 6))
+    given["watt_cost"] = np.random.default_rng(9).uniform(0.5, 2.0, (4, 6))
+    plain, turned = solve(**given), solve(**{name: np.asfortranarray(array) for name, array in given.items()})
+    assert np.array_equal(plain.servers, turned.servers)
+    assert np.array_equal(plain.bound_w, turned.bound_w)
+    assert not (turned.servers % given["group"]).any()
+
+
 def test_shed_load_and_missing_headroom_are_told_apart() -> None:
     """All serves 2200 q/s of ads: 2420 = 2200 and 10 % headroom misses the headroom, 3300 misses 800 of 3000 too."""
     answer = ask([[2420.0, 0.0], [3300.0, 0.0]], headroom=0.1)

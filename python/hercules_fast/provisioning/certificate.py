@@ -160,10 +160,8 @@ def _worth_of_missing(
         return worth
     for r in np.flatnonzero(gone[problem.types]):
         h = problem.types[r]
-        able = problem.qps[r] > 0
-        power = problem.power_w[r, able]
-        cost = power * (watt[h] + (1.0 if problem.watt_cost is None else problem.watt_cost[t, h])) + machine[h]
-        cost = cost + (0.0 if problem.machine_cost is None else problem.machine_cost[t, h])
+        able = np.flatnonzero(problem.qps[r] > 0)
+        cost = problem.pair_cost(t, np.full(len(able), r), able) + watt[h] * problem.power_w[r, able] + machine[h]
         saved = (problem.qps[r, able] * price[able] - cost).max(initial=0.0)
         worth[h] = max(worth[h], float(saved))
     return worth

@@ -254,7 +254,7 @@ def _as_counts(name: str, value: object) -> IntArray:
     array = np.asarray(value)
     if array.dtype.kind not in "iu":
         raise DTypeError(f"{name}: dtype {array.dtype} does not count machines; accepted: integers")
-    return np.array(array, dtype=np.int64)
+    return np.array(array, dtype=np.int64, order="C")
 
 
 def _as_cost(

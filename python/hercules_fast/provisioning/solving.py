@@ -137,12 +137,12 @@ def solve_problem(
     ``minimum``: int64 [R, W] machines that are on in every interval, needed or not.
     """
     checked_solver(solver, constraints)
-    if constraints and (solver == "highs" or breaking(constraints) or (minimum is not None and minimum.any())):
+    if constraints and (solver == "highs" or breaking(constraints)):
         return solve_constrained(
             problem, constraints, integer=integer, penalty=penalty, minimum=minimum, progress=progress
         )
     if constraints:
-        return _solve_safe(problem, constraints, solver, integer, penalty, threads, progress)
+        return _solve_safe(problem, constraints, solver, integer, penalty, minimum, threads, progress)
     minimum = np.zeros(problem.qps.shape, dtype=np.int64) if minimum is None else minimum
     rest = without_footprint(problem, minimum)
     stopped = check = whole = None
@@ -182,11 +182,12 @@ def _solve_safe(
     solver: SolverName,
     integer: bool,
     penalty: npt.ArrayLike | None,
+    minimum: IntArray | None,
     threads: int | None,
     progress: Callable[[int, int], object] | None,
 ) -> Solution:
     """Safe failure domains alone: a plain problem whose workloads are parts of those that were given."""
-    rules = resolve(problem, constraints)
+    rules = resolve(problem, constraints, minimum)
     parts = Parts.of(problem, rules)
     weight = None if penalty is None else checked_penalty(problem, penalty)[:, parts.workload]
 
@@ -208,7 +209,13 @@ def _solve_safe(
     try:
         return whole(
             solve_problem(
-                parts.problem, solver=solver, integer=integer, penalty=weight, threads=threads, progress=progress
+                parts.problem,
+                solver=solver,
+                integer=integer,
+                penalty=weight,
+                minimum=parts.minimum,
+                threads=threads,
+                progress=progress,
             )
         )
     except InterruptedRun as stop:

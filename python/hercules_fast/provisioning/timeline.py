@@ -72,7 +72,7 @@ def provision(
         stock: server type -> machines that may be switched on. Types of the table that are not named here stay off.
         policy: headroom, what is drained, what must be on, maintenance, prices and the rules of the baselines; None:
             the defaults of :class:`Policy`.
-        constraints: caps on power, failure domains, switching ..., see :func:`solve_constrained`; HiGHS answers then.
+        constraints: caps on power, failure domains, switching ..., see :func:`solve_constrained`.
         solver: of the linear program, see :func:`solve_program`: "auto", "network" or "highs".
         threads: worker threads; None: as set by the environment, else all CPUs. It never changes a byte.
 

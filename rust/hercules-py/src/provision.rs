@@ -37,6 +37,9 @@ pub fn entries<'a, T: numpy::Element, D: numpy::ndarray::Dimension>(
     if array.len() > MAX_CELLS {
         return Err(invalid(field, format!("has {} entries; at most {MAX_CELLS} are allowed", array.len())));
     }
+    if !array.is_c_contiguous() {
+        return Err(invalid(field, "must be C-ordered")); // `as_slice` takes Fortran's order too, as it lies
+    }
     array.as_slice().map_err(|_| invalid(field, "must be C-ordered"))
 }
 
