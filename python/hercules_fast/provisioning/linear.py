@@ -158,18 +158,18 @@ def _largest_scale(problem: Problem, t: int) -> float:
     return share * unit
 
 
-def checked_penalty(problem: Problem, penalty: npt.ArrayLike) -> FloatArray:
+def checked_penalty(problem: Problem, penalty: npt.ArrayLike, field: str = "penalty") -> FloatArray:
     """[T, W], checked."""
     given = np.asarray(penalty)
     shape = problem.demand_qps.shape
     if given.dtype.kind not in "fiu" or given.shape not in (shape, shape[1:]):
-        raise InputError(f"penalty: shape {given.shape}, dtype {given.dtype}; needed: numbers, {shape[1:]} or {shape}")
+        raise InputError(f"{field}: shape {given.shape}, dtype {given.dtype}; needed: numbers, {shape[1:]} or {shape}")
     given = np.broadcast_to(given.astype(np.float64), shape)
     bad = np.argwhere(~((given >= PENALTY_RANGE[0]) & (given <= PENALTY_RANGE[1])))
     if len(bad):
         t, w = bad[0].tolist()
         raise InputError(
-            f"penalty: interval {t}, workload {problem.workloads[w]!r} is {given[t, w]:g}; "
+            f"{field}: interval {t}, workload {problem.workloads[w]!r} is {given[t, w]:g}; "
             f"allowed: {PENALTY_RANGE[0]:g} to {PENALTY_RANGE[1]:g} per q/s"
         )
     return given

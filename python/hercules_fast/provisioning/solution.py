@@ -233,7 +233,14 @@ class Solution:
         t = int(power_w.argmax())
         watts = problem.watt_cost is None and problem.machine_cost is None
         lines = [
-            f"{problem.n_intervals} intervals, {problem.n_servers} server types, {problem.n_workloads} workloads",
+            ", ".join(
+                f"{n} {what}{'' if n == 1 else 's'}"
+                for n, what in (
+                    (problem.n_intervals, "interval"),
+                    (problem.n_servers, "server type"),
+                    (problem.n_workloads, "workload"),
+                )
+            ),
             f"  most power in interval {t}: {on[t]:.6g} servers, {power_w[t]:.6g} W; gap to the bound "
             f"{100 * gap[t]:.2g} %{'' if watts else ' of cost'}",
         ]

@@ -100,6 +100,8 @@ def solve(
     penalty = shed_penalty
     if penalty is not None and np.ndim(penalty) == 0:
         penalty = np.full(problem.n_workloads, penalty)
+    if penalty is not None:
+        penalty = checked_penalty(problem, penalty, "shed_penalty")
     load = problem.demand_qps / (1.0 + _headroom(problem, headroom))
 
     def in_shape(solution: Solution) -> Solution:
