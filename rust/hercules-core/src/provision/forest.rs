@@ -47,7 +47,7 @@ impl Variable {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct Node {
+struct Node {
     parent: u32,
     child: u32,
     next: u32,
@@ -73,14 +73,14 @@ pub struct Forest {
     mark: Vec<u32>,
     stamp: u32,
     change: Vec<f64>,
-    /// The free tree in preorder, as [`Forest::collect`] left it.
+    /// Nodes in preorder: after [`Forest::detach`], the free tree.
     pub tree: Vec<u32>,
     stack: Vec<u32>,
 }
 
 impl Forest {
-    /// Every type with its stock free, every workload with its demand shed; `penalty` in nodes' order of workloads.
-    pub fn new(types: usize, workloads: usize, penalty: &[f64]) -> Self {
+    /// Every type with its stock free, every workload with its demand shed; `penalty` by workload.
+    pub fn new(types: usize, penalty: &[f64]) -> Self {
         let loop_at = |kind, cost| Node {
             parent: NONE,
             child: NONE,
@@ -94,7 +94,6 @@ impl Forest {
         };
         let mut nodes = vec![loop_at(Kind::Slack, 0.0); types];
         nodes.extend(penalty.iter().map(|&penalty| loop_at(Kind::Shed, penalty)));
-        debug_assert_eq!(nodes.len(), types + workloads);
         let n = nodes.len();
         Self {
             types: types as u32,

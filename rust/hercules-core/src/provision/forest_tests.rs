@@ -118,7 +118,7 @@ proptest! {
     fn equations_hold_in_every_basis(walk in walk()) {
         let (types, n) = (walk.types(), walk.needed.len());
         let all = walk.variables();
-        let mut forest = Forest::new(types, n - types, &walk.penalty);
+        let mut forest = Forest::new(types, &walk.penalty);
         forest.set_flows(&walk.needed);
         for &(which, out, primal) in &walk.picks {
             walk.assert_flows(&forest, "flows");

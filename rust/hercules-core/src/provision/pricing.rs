@@ -1,7 +1,7 @@
 //! Passes over all columns of the program: the best few per workload at given prices, and the load prices themselves.
 //!
-//! A pass reads rates and powers once, in the order in which they lie, and does a handful of operations on each; with
-//! a few milliseconds per million columns it is what proves an optimum found on a small pool of columns.
+//! A pass reads rates and powers once, in the order in which they lie, and does a handful of operations on each: cheap
+//! enough to prove an optimum that was found on a small pool of columns.
 
 use super::fleet::{Fleet, Interval};
 use crate::cpu::Isa;
@@ -220,10 +220,6 @@ impl Best {
     pub fn new(k: usize, limit: Vec<f64>) -> Self {
         let n = limit.len();
         Self { k, limit, count: vec![0; n], key: vec![0.0; n * k], row: vec![0; n * k] }
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.count.iter().all(|&n| n == 0)
     }
 
     /// Rows kept for workload `w`, the cheapest first.

@@ -51,7 +51,7 @@ impl Simplex {
     pub fn new(types: usize, penalty: Vec<f64>, pool: Pool) -> Self {
         let n = types + penalty.len();
         Self {
-            forest: Forest::new(types, penalty.len(), &penalty),
+            forest: Forest::new(types, &penalty),
             pool,
             needed: vec![0.0; n],
             penalty,
@@ -365,7 +365,7 @@ impl Simplex {
             self.ratio[self.forest.tree[place] as usize] = 0.0;
         }
         let Some(code) = enter else {
-            // Nothing can: the variable is below zero by what rounding has gathered. Once the flows are fresh, it is not.
+            // Nothing can: the variable is below zero by gathered rounding. Once the flows are fresh, it is not.
             self.forest.attach(&gone, flow);
             if self.fresh {
                 return Err(unsolved("has a dual step without an end"));

@@ -229,8 +229,9 @@ impl<'a> Solver<'a> {
         });
         let in_order = (0..n).all(|i| {
             let price = shed_only.price(i);
-            let scale = if (i as usize) < types { f64::INFINITY } else { interval.penalty[i as usize - types] };
-            if scale.is_infinite() { price >= 0.0 } else { price >= -1e-12 * scale && price <= scale * (1.0 + 1e-9) }
+            let Some(w) = (i as usize).checked_sub(types) else { return price >= 0.0 };
+            let penalty = interval.penalty[w];
+            price >= -1e-12 * penalty && price <= penalty * (1.0 + 1e-9)
         });
         if !in_order {
             return false;

@@ -37,7 +37,7 @@ impl<'a> Timeline<'a> {
         self.demand.len() / fleet.workloads()
     }
 
-    /// Interval `t` with `penalty`, its shape checked by [`Interval::check`].
+    /// Interval `t` with `penalty`, its shape checked by [`Timeline::check`].
     pub(super) fn interval<'b>(&self, fleet: &Fleet<'_>, t: usize, penalty: &'b [f64]) -> Interval<'b>
     where
         'a: 'b,
