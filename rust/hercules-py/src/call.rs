@@ -93,7 +93,9 @@ pub fn watched_unless<R: Send>(
     let control = Control::new();
     let outcome = py.detach(|| std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&control))));
     let result = outcome.map_err(|panic| panicked(panic.as_ref()))?;
-    if let Some(callback) = progress {
+    if let Some(callback) = progress
+        && control.done() > 0
+    {
         callback.call1(py, (control.done(), total))?;
     }
     Ok(Watched { result, interrupted: false })

@@ -11,7 +11,7 @@ use numpy::{IntoPyArray, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyU
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-/// Most entries of a matrix, and most intervals times types or workloads.
+/// Most entries of an array.
 const MAX_CELLS: usize = 1 << 31;
 
 /// Most pairs of a fleet of which an interval takes no more than a few milliseconds.
@@ -83,11 +83,8 @@ pub fn provision_linear<'py>(
 ) -> PyResult<(Bound<'py, PyDict>, bool)> {
     let workloads = qps.shape()[1];
     let rows = counts("row_type", entries("row_type", &row_type)?)?;
-    if types > MAX_CELLS {
-        return Err(invalid("types", format!("is {types}; must be at most {MAX_CELLS}")));
-    }
-    let fleet = Fleet::new(workloads, types, entries("qps", &qps)?, entries("power_w", &power_w)?, &rows, None)
-        .map_err(CoreError)?;
+    let (rates, powers) = (entries("qps", &qps)?, matrix("power_w", &power_w, workloads)?);
+    let fleet = Fleet::new(workloads, types, rates, powers, &rows, None).map_err(CoreError)?;
     let stock = counts("stock", matrix("stock", &stock, types)?)?;
     let [penalty, watt_cost, machine_cost] =
         [("penalty", &penalty, workloads), ("watt_cost", &watt_cost, types), ("machine_cost", &machine_cost, types)]
