@@ -15,13 +15,13 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from lp_instances import Instance
 
 MISSING: set[str] = set()
+"""Packages of rivals that were asked for and are not installed."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,13 @@ class Program:
         return csc_array((self.values, self.rows, self.starts), shape=shape)
 
 
-def load(name: str) -> ModuleType | None:
+def is_here(package: str) -> bool:
     try:
-        return importlib.import_module(name)
+        importlib.import_module(package)
     except ImportError:
-        MISSING.add(name.partition(".")[0])
-        return None
+        MISSING.add(package)
+        return False
+    return True
 
 
 def ignore_deprecations(call: Callable[..., Answer]) -> Callable[..., Answer]:
@@ -137,7 +138,7 @@ def highs_run(model: Any) -> float:
     return float(model.getInfo().objective_function_value)
 
 
-def highs(program: Program, limit_s: float | None = None) -> Answer:
+def highs(program: Program, limit_s: float) -> Answer:
     start = time.process_time()
     model = highs_model(program, limit_s)
     built = time.process_time()
@@ -175,7 +176,7 @@ def highs_whole(program: Program, limit_s: float) -> Answer | None:
     return Answer(info.objective_function_value, built - start, solved - built, info.mip_dual_bound)
 
 
-def glop(program: Program, limit_s: float | None = None) -> Answer:
+def glop(program: Program, limit_s: float) -> Answer:
     from ortools.linear_solver.python import model_builder_helper as builder
 
     start = time.process_time()
@@ -184,8 +185,7 @@ def glop(program: Program, limit_s: float | None = None) -> Answer:
     matrix = program.matrix().tocsr()
     model.fill_model_from_sparse_data(np.zeros(n), np.full(n, np.inf), program.cost, lower, upper, matrix)
     solver = builder.ModelSolverHelper("glop")
-    if limit_s is not None:
-        solver.set_time_limit_in_seconds(limit_s)
+    solver.set_time_limit_in_seconds(limit_s)
     built = time.process_time()
     solver.solve(model)
     if solver.status() != builder.SolveStatus.OPTIMAL:
@@ -194,7 +194,7 @@ def glop(program: Program, limit_s: float | None = None) -> Answer:
     return Answer(solver.objective_value(), built - start, time.process_time() - built)
 
 
-def scipy(program: Program, limit_s: float | None = None) -> Answer:
+def scipy(program: Program, limit_s: float) -> Answer:
     from scipy.optimize import linprog
 
     start = time.process_time()
@@ -202,14 +202,14 @@ def scipy(program: Program, limit_s: float | None = None) -> Answer:
     matrix.data[: matrix.indptr[n_workloads]] *= -1.0
     right = np.concatenate([-program.demand_qps, program.stock])
     built = time.process_time()
-    options = {} if limit_s is None else {"time_limit": limit_s}
+    options = {"time_limit": limit_s}
     found = linprog(program.cost, A_ub=matrix, b_ub=right, bounds=(0, None), method="highs", options=options)
     if found.status != 0:
         raise Stopped(f"SciPy: {found.message}")
     return Answer(float(found.fun), built - start, time.process_time() - built)
 
 
-def cvxpy(program: Program, limit_s: float | None = None) -> Answer:
+def cvxpy(program: Program, limit_s: float) -> Answer:
     import cvxpy as cp
 
     start = time.process_time()
@@ -219,15 +219,14 @@ def cvxpy(program: Program, limit_s: float | None = None) -> Answer:
     in_stock = matrix[n_workloads:] @ machines <= program.stock
     problem = cp.Problem(cp.Minimize(program.cost @ machines), [covered, in_stock])
     built = time.process_time()
-    options = {} if limit_s is None else {"time_limit": limit_s}
-    problem.solve(solver=cp.HIGHS, threads=1, **options)
+    problem.solve(solver=cp.HIGHS, threads=1, time_limit=limit_s)
     if problem.status != cp.OPTIMAL:
         raise Stopped(f"CVXPY: {problem.status}")
     return Answer(float(problem.value), built - start, time.process_time() - built)
 
 
 @ignore_deprecations
-def pulp(program: Program, limit_s: float | None = None) -> Answer:
+def pulp(program: Program, limit_s: float) -> Answer:
     """Its solver is a process of its own, whose CPU time counts too."""
     import pulp as pl
 
@@ -269,4 +268,4 @@ RIVALS: dict[str, tuple[str, Callable[..., Answer]]] = {
 
 def installed(*names: str) -> dict[str, Callable[..., Answer]]:
     """The rivals of these names that are here."""
-    return {name: RIVALS[name][1] for name in names if load(RIVALS[name][0]) is not None}
+    return {name: RIVALS[name][1] for name in names if is_here(RIVALS[name][0])}
