@@ -256,6 +256,13 @@ def try_odd_arguments(table: np.ndarray, lookups: np.ndarray, rows: _core.TableR
         (rows.export_fused, ["last"]),
         (_core.TableRows.from_file, [file.fileno(), 4096, "int8", 5, 3, True]),
         (_core.TableRows.from_file, [file.fileno(), 4096, "int8", 5, 3, False]),
+        (
+            _core.provision_linear,
+            [
+                *(np.full((2, 3), 9.0), np.full((2, 3), 5.0), np.array([0, 1]), 2, np.full((1, 3), 20.0)),
+                *(np.array([[5, 5]]), np.ones((1, 3)), np.ones((1, 2)), np.ones((1, 2)), 1),
+            ],
+        ),
     ]
     dice, refused = random.Random(1), 0
     for function, arguments in calls:

@@ -295,3 +295,11 @@ def test_the_core_takes_matrices_in_c_order_only():
         turned[place] = np.asfortranarray(turned[place])
         with pytest.raises(InputError, match=f"{name}: must be C-ordered"):
             _core.provision_linear(*turned)
+
+
+def test_the_core_takes_powers_of_the_shape_of_the_rates_only():
+    """As many entries in another shape would be read as another matrix."""
+    with pytest.raises(InputError, match="power_w: has 2 columns; must have 3"):
+        _core.provision_linear(
+            np.full((2, 3), 9.0), np.full((3, 2), 5.0), np.array([0, 1]), 2, np.full((1, 3), 20.0), np.array([[5, 5]])
+        )

@@ -271,7 +271,7 @@ impl<'a> Search<'a> {
         self.desk.negotiate(&mut self.prices, SWEEPS, self.most_out, self.least, &mut self.menu, self.control)
     }
 
-    /// Serve what the linear optimum sheds with what is left, exchange at bare cost, and keep the result if it is better.
+    /// Serve what the linear optimum sheds with what is left, exchange at bare cost, and keep the result if better.
     fn finish(&mut self) {
         self.desk.aim(self.task.interval.demand);
         for w in 0..self.desk.works.len() {
