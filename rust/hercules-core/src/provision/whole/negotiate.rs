@@ -150,7 +150,7 @@ impl Desk<'_> {
                 } else if let Some(cover) = menu.cover(short, f64::INFINITY) {
                     (0.0, cover.cost - item.cost)
                 } else {
-                    (self.penalty(w) * (short - menu.largest()).max(0.0), item.cost)
+                    (self.penalty(w) * (short - menu.largest()).max(0.0), -item.cost)
                 };
                 if best.is_none_or(|best| (lost, cost) < (best.0, best.1)) {
                     best = Some((lost, cost, w, i));
