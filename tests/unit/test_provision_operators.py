@@ -202,6 +202,15 @@ def test_minimums_that_cannot_be(minimum, error, says) -> None:
         plan(minimum=minimum)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("minimum", 3), ("drain", 3), ("drain", [3]), ("drain", [("a", "b", "c")]), ("greedy_order", 3)],
+)
+def test_choices_of_another_kind_are_refused_by_name(field, value) -> None:
+    with pytest.raises(InputError, match=rf"policy\.{field}: .*3|policy\.{field}: \('a', 'b', 'c'\)"):
+        Policy(**{field: value})
+
+
 def test_a_refused_minimum_names_any_server() -> None:
     problem = Problem(qps=[[0.0]], power_w=[[1.0]], demand_qps=[[1.0]], stock=[1], servers=("rack {a}",))
     with pytest.raises(InputError, match=r"minimum: 1 'rack \{a\}' for '0'; allowed: 0"):
