@@ -335,6 +335,7 @@ def test_headroom_of_the_day_before(files, capsys) -> None:
         (["--drain", "old:rnak"], "did you mean 'rank'"),
         (["--minimum", "old=3"], "--minimum: 'old'; allowed is SERVER:WORKLOAD=N"),
         (["--minimum", "old:rank=-1"], "--minimum: 'old:rank=-1': allowed is NAME=N"),
+        (["--minimum", "old:rank=" + "9" * 5000], "allowed is NAME=N with a whole N from 0 to 2**31 - 1"),
         (["--minimum", "old:rank=99"], "minimum: 99 'old' in all; allowed: up to its stock, 40"),
         (["--minimum", "gpu:=feed=1"], "this server cannot run it"),
         (["--estimate", "best"], "invalid choice: 'best'"),
@@ -453,7 +454,7 @@ def strict_yaml(text: str) -> list[dict]:
 
 def test_replicas_for_kubernetes(files, capsys) -> None:
     target = files / "replicas.yaml"
-    assert provision(files, "--out", str(target), "--at", "2026-01-05T03:30", "--json") == 0
+    assert provision(files, "--out", str(target), "--at", "2026-01-05T04:30+01:00", "--json") == 0
     plan = Plan.from_dict(json.loads(capsys.readouterr().out))
     documents = strict_yaml(target.read_text())
     pairs = {
@@ -478,7 +479,7 @@ def test_replicas_for_kubernetes(files, capsys) -> None:
     at_peak = strict_yaml(target.read_text())
     assert {d["metadata"]["annotations"]["hercules-fast/interval"] for d in at_peak} == {f"{plan.times[plan.peak]}Z"}
     capsys.readouterr()
-    for time in ("2026-01-04T23:59", "2026-01-07T00:00", "noon"):
+    for time in ("2026-01-04T23:59", "2026-01-07T00:00", "noon", "now"):
         assert provision(files, "--out", str(target), "--overwrite", "--at", time) == 2
         assert "at: is" in capsys.readouterr().err
 

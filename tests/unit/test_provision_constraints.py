@@ -199,6 +199,11 @@ def test_a_penalty_of_the_caller_weighs_shed_against_cost():
 # -- bad input --------------------------------------------------------------------------------------------------------
 
 
+def test_machines_on_before_are_told_by_type():
+    with pytest.raises(ConfigError, match=r"Switching\.initial: is \[1, 2\]; needed: a mapping by server type"):
+        solve_constrained(two([1.0]), [Switching(initial=[1, 2])])
+
+
 def test_all_faults_at_once():
     constraints = [
         PowerCap(name="r", servers=("old", "odd"), limit_w=-1.0),

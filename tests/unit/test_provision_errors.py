@@ -251,6 +251,7 @@ def test_plan_files(tmp_path):
             r"assignment\.starts: allowed are 3 rising positions from 0 to",
         ),
         (lambda d: d["lp_assignment"]["workload"].pop(), r"lp_assignment\.workload: allowed are \d+ positions"),
+        (lambda d: d["assignment"].update(machines=3), "assignment: does not meet the schema: machines is not a list"),
         (lambda d: d.update(row_type=[1, 0]), "row_type: allowed are 0 to 1, in order"),
     ],
 )

@@ -16,6 +16,7 @@ from hercules_fast.provisioning import (
     Plan,
     Policy,
     Prices,
+    Problem,
     SiteEnergy,
     Window,
     headroom_from_errors,
@@ -23,6 +24,7 @@ from hercules_fast.provisioning import (
     load_prices,
     provision,
 )
+from hercules_fast.provisioning.footprint import without_footprint
 from hercules_fast.tables import EfficiencyTable
 from hercules_fast.traffic import LoadTrace
 
@@ -198,6 +200,21 @@ def test_a_minimum_footprint_is_on_needed_or_not() -> None:
 def test_minimums_that_cannot_be(minimum, error, says) -> None:
     with pytest.raises(error, match=says):
         plan(minimum=minimum)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("minimum", 3), ("drain", 3), ("drain", [3]), ("drain", [("a", "b", "c")]), ("greedy_order", 3)],
+)
+def test_choices_of_another_kind_are_refused_by_name(field, value) -> None:
+    with pytest.raises(InputError, match=rf"policy\.{field}: .*3|policy\.{field}: \('a', 'b', 'c'\)"):
+        Policy(**{field: value})
+
+
+def test_a_refused_minimum_names_any_server() -> None:
+    problem = Problem(qps=[[0.0]], power_w=[[1.0]], demand_qps=[[1.0]], stock=[1], servers=("rack {a}",))
+    with pytest.raises(InputError, match=r"minimum: 1 'rack \{a\}' for '0'; allowed: 0"):
+        without_footprint(problem, np.array([[1]]))
 
 
 # -- maintenance -----------------------------------------------------------------------------------------------------

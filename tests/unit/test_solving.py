@@ -344,6 +344,37 @@ def test_two_certified_optima_that_differ_are_a_fault(monkeypatch) -> None:
         ask()
 
 
+def test_ctrl_c_while_the_answer_is_checked_keeps_the_answer(monkeypatch) -> None:
+    right = ask([[900.0, 100.0], [300.0, 0.0]])
+
+    def interrupted(*_):
+        raise InterruptedRun("stopped after 0 of 1 intervals")
+
+    monkeypatch.setattr(linear, "solve_at", interrupted)
+    with pytest.raises(InterruptedRun, match="after 2 of 2 intervals, while they were checked") as stopped:
+        ask([[900.0, 100.0], [300.0, 0.0]])
+    assert stopped.value.partial.servers.tolist() == right.servers.tolist()
+
+
+def test_groups_of_choices_have_the_shape_of_their_rates() -> None:
+    rates = [[[100.0], [300.0]], [[120.0], [0.0]]]  # [C, H, W]
+    given = {"power_w": [[[200.0], [300.0]], [[260.0], [300.0]]], "demand_qps": [900.0], "stock": [10, 4]}
+    with pytest.raises(InputError, match=r"group: shape \(4, 1\); needed: \(2, 2, 1\) = that of qps"):
+        hf.provisioning.solve(rates, **given, group=[[1], [1], [2], [1]])
+    answer = hf.provisioning.solve(rates, **given, group=[[[2], [1]], [[2], [1]]])
+    assert not (answer.servers[:, 0] % 2).any()
+
+
+def test_a_cap_that_binds_is_named_in_any_currency() -> None:
+    """Five minutes at 0.005 a kWh: a watt costs 4e-7."""
+    cap = hf.provisioning.PowerCap(name="row", servers=("new",), limit_w=600.0)
+    given = {"qps": [[100.0], [300.0]], "power_w": [[200.0], [300.0]], "demand_qps": [[900.0]], "stock": [10, 4]}
+    answer = hf.provisioning.solve(
+        **given, watt_cost=[[4e-7, 4e-7]], servers=("old", "new"), constraints=[cap], integer=False
+    )
+    assert any("power cap 'row' binds" in line for line in answer.binding)
+
+
 def test_what_the_core_gives_up_is_left_to_highs(monkeypatch) -> None:
     right = ask([[900.0, 100.0], [300.0, 0.0]])
 

@@ -253,7 +253,8 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _count(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdecimal() and int(text) < 2**31 else None
+    short = text.isascii() and text.isdecimal() and len(text) <= 10  # int() itself refuses thousands of digits
+    return int(text) if short and int(text) < 2**31 else None
 
 
 def _price(text: str) -> float | None:

@@ -27,7 +27,7 @@ from hercules_fast.provisioning.parts import Parts
 from hercules_fast.provisioning.problem import COVER_TOL, FloatArray, IntArray, Problem, shortfall_qps
 from hercules_fast.provisioning.relaxed import LinearSolution, relative_gap, shed_penalties
 from hercules_fast.provisioning.rounding import Rounding, pair_keys
-from hercules_fast.provisioning.solution import PRICE_DUST, Constrained, Solution
+from hercules_fast.provisioning.solution import Constrained, Solution, price_dust
 
 __all__ = ["finish", "solve_constrained"]
 
@@ -541,7 +541,7 @@ def _fair_shares(problem: Problem, rules: Rules) -> FloatArray:
             if not free.any():
                 break
             what = f"interval {t}, fair share"
-            largest, price = master.share(t, np.where(free, demand, 0.0), settled * demand, what)
+            largest, price, _ = master.share(t, np.where(free, demand, 0.0), settled * demand, what)
             if largest >= 1.0:
                 break
             tight = free & (price > 1e-9 * price.sum())
@@ -559,7 +559,7 @@ def _binding(
     problem: Problem, rules: Rules, points: Sequence[Point], switched: npt.NDArray[np.float64], load_price: FloatArray
 ) -> tuple[str, ...]:
     """What binds beside the stock, the dearest first within each kind."""
-    dust = PRICE_DUST * float(problem.power_w.max(initial=1.0))
+    watt_dust, dust = price_dust(problem)
     n_t = len(points)
     words = []
 
@@ -569,9 +569,9 @@ def _binding(
     cap = np.stack([p.duals.cap for p in points])
     for name, price in sorted(zip(rules.cap_names, cap.T, strict=True), key=lambda x: -x[1].max()):
         t = int(price.argmax())
-        if price[t] > PRICE_DUST:
+        if price[t] > watt_dust:
             worth = f"one more W would save {price[t]:.3g} in interval {t}"
-            words.append(f"power cap {name!r} {often(price > PRICE_DUST)}; {worth}")
+            words.append(f"power cap {name!r} {often(price > watt_dust)}; {worth}")
     if rules.k and not rules.safe_domains:
         survive = np.stack([p.duals.survive for p in points]) * problem.demand_qps
         for w in np.flatnonzero((survive > dust).any(axis=0)):

@@ -308,7 +308,9 @@ class _Checks:
                 f"is {horizon} intervals; allowed: at least the longest min_up_intervals, {min_up.max()}",
             )
         initial = None
-        if given.initial is not None:
+        if given.initial is not None and not isinstance(given.initial, Mapping):
+            self.fault(f"{place}.initial", f"is {given.initial!r}; needed: a mapping by server type, or None")
+        elif given.initial is not None:
             initial = np.zeros(self.problem.n_servers, np.int64)
             for name, count in given.initial.items():
                 if self.known(f"{place}.initial", name):

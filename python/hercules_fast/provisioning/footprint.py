@@ -26,9 +26,8 @@ def without_footprint(problem: Problem, minimum: IntArray) -> Problem:
     """
     if not minimum.any():
         return problem
-    names = [f"{problem.servers[h]!r} for {{}}" for h in problem.types]
     for r, w in np.argwhere(minimum > 0).tolist():
-        pair = names[r].format(repr(problem.workloads[w]))
+        pair = f"{problem.servers[problem.types[r]]!r} for {problem.workloads[w]!r}"
         if problem.qps[r, w] <= 0:
             raise InputError(f"minimum: {minimum[r, w]} {pair}; allowed: 0, this server cannot run it, or is drained")
         if problem.group is not None and minimum[r, w] % problem.group[r, w]:

@@ -49,6 +49,8 @@ def whole_bound(problem: Problem, linear: LinearSolution, *, threads: int | None
     At the stock prices of ``linear`` every workload is a covering knapsack in whole units; the sum of their optima,
     less the worth of the stock, is the bound (Lagrangean relaxation; Geoffrion, 1974). It lies above ``linear.bound_w``
     by what the granularity of the single workloads costs, and tells how near to the best a plan is.
+
+    Raises :class:`KeyboardInterrupt` on Ctrl-C.
     """
     columns, interrupted = _solve(problem, linear, True, threads, None)
     if interrupted:

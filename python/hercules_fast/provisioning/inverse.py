@@ -141,8 +141,7 @@ def _growth_at(
         unit = float((alone_qps[grow > 0] / grow[grow > 0]).min())
         master = Master(part, Rules.none(part), goal="share")
         what = f"largest growth, interval {t}"
-        share, _ = master.share(0, grow * unit, held - have, what)
-        price = master._duals(master.solver.run(what)[1])[0][0].stock  # of the basis at hand: no iteration
+        share, _, price = master.share(0, grow * unit, held - have, what)
         return share * unit, np.where(price > 1e-9 * price.max(initial=0.0), price, 0.0)
     return 0.0, no_price
 

@@ -1,4 +1,4 @@
-"""The linear program of provisioning, solved by HiGHS: the solver of record, warm-started from interval to interval.
+"""The linear program of provisioning, solved by HiGHS, warm-started from interval to interval.
 
 Minimise ``sum N[r,w] cost[r,w] + sum penalty[w] shed[w]`` subject to
 coverage ``sum_r N[r,w] qps[r,w] + shed[w] >= demand[w]`` for each workload w, and
@@ -13,8 +13,6 @@ answer show to be better, until there are none. The answer is the optimum over a
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,11 +22,11 @@ from hercules_fast.errors import InputError, InterruptedRun
 from hercules_fast.provisioning.assignment import Assignment
 from hercules_fast.provisioning.certificate import certificate
 from hercules_fast.provisioning.constraints import Rules
-from hercules_fast.provisioning.master import Master, Point, TwoStage
+from hercules_fast.provisioning.master import Point, TwoStage
 from hercules_fast.provisioning.problem import FloatArray, Problem, shortfall_qps
 from hercules_fast.provisioning.relaxed import LinearSolution, shed_penalties
 
-__all__ = ["largest_scales", "solve_at", "solve_linear"]
+__all__ = ["GAP_TOL", "as_assignment", "assignment_cost", "checked_penalty", "solve_at", "solve_linear"]
 
 # Objective against certificate, relative, above which an interval is solved again without a warm start.
 GAP_TOL = 1e-9
@@ -69,21 +67,25 @@ def _solve(problem: Problem, weight: FloatArray, prices: FloatArray | None, *, f
     except KeyboardInterrupt:
         done = len(points)
         part = problem.first(done) if done else None
-        partial = None if part is None else assemble(part, Rules.none(part), points, stages.penalty[:done])
+        partial = None if part is None else _assemble(part, Rules.none(part), points, stages.penalty[:done])
         raise InterruptedRun(f"stopped after {done} of {problem.n_intervals} intervals", partial) from None
-    solution = assemble(problem, rules, points, stages.penalty)
+    solution = _assemble(problem, rules, points, stages.penalty)
     doubtful = tuple(int(t) for t in np.flatnonzero(np.abs(solution.gap) > GAP_TOL))
     if not doubtful:
         return solution
-    used = stages.penalty
-    for t in doubtful:  # a warm start can end beside the optimum: start afresh
-        again = TwoStage(problem, rules, 1, used, fixed=fixed)
-        points[t] = again.solve(t, None, points[t].duals.stock)[0]
-        used[t] = again.penalty[t]
-    return assemble(problem, rules, points, used, doubtful)
+    used = stages.penalty.copy()
+    try:
+        for t in doubtful:  # a warm start can end beside the optimum: start afresh
+            again = TwoStage(problem, rules, 1, used, fixed=fixed)
+            points[t] = again.solve(t, None, points[t].duals.stock)[0]
+            used[t] = again.penalty[t]
+    except KeyboardInterrupt:
+        n = problem.n_intervals
+        raise InterruptedRun(f"stopped after {n} of {n} intervals, while they were checked", solution) from None
+    return _assemble(problem, rules, points, used, doubtful)
 
 
-def assemble(
+def _assemble(
     problem: Problem, rules: Rules, points: Sequence[Point], penalty: FloatArray, resolved: tuple[int, ...] = ()
 ) -> LinearSolution:
     """The solution in the problem's units, with its certificate; shed as the machines leave it."""
@@ -123,39 +125,6 @@ def assignment_cost(problem: Problem, assignment: Assignment) -> FloatArray:
     cost = problem.pair_cost(t, assignment.row, assignment.workload)
     sums = np.bincount(t, assignment.machines * cost, minlength=assignment.shape[0])
     return np.asarray(sums, dtype=np.float64)
-
-
-def largest_scales(problem: Problem, intervals: Sequence[int]) -> FloatArray:
-    """For each of ``intervals`` the largest factor by which all its demand may grow and still be covered.
-
-    Maximise f subject to ``sum_r N qps >= f demand[t]`` and stock. Infinite where the interval asks for nothing.
-    """
-    return np.array([_largest_scale(problem, t) for t in intervals])
-
-
-def _largest_scale(problem: Problem, t: int) -> float:
-    demand = problem.demand_qps[t]
-    asked = demand > 0
-    if not asked.any():
-        return math.inf
-    part = dataclasses.replace(
-        problem.interval(t),
-        qps=problem.qps[:, asked],
-        power_w=problem.power_w[:, asked],
-        demand_qps=demand[None, asked],
-        group=None,
-        workloads=(),
-    )
-    if not part.eligible.any(axis=0).all():
-        return 0.0
-    # In units of the scale at which the workload alone on the whole fleet would fit: the answer is then 1/W..1.
-    best = np.zeros((part.n_servers, part.n_workloads))
-    np.maximum.at(best, part.types, part.qps)
-    unit = float(((best * part.stocks[0][:, None]).sum(axis=0) / part.demand_qps[0]).min())
-    master = Master(part, Rules.none(part), goal="share")
-    zero = np.zeros(part.n_workloads)
-    share, _ = master.share(0, part.demand_qps[0] * unit, zero, f"largest load scale, interval {t}")
-    return share * unit
 
 
 def checked_penalty(problem: Problem, penalty: npt.ArrayLike, field: str = "penalty") -> FloatArray:

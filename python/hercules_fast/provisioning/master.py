@@ -361,10 +361,13 @@ class Master:
             values, prices = self.solver.run(what, primal=True)
         return values, prices
 
-    def share(self, t: int, growing_qps: FloatArray, fixed_qps: FloatArray, what: str) -> tuple[float, FloatArray]:
+    def share(
+        self, t: int, growing_qps: FloatArray, fixed_qps: FloatArray, what: str
+    ) -> tuple[float, FloatArray, FloatArray]:
         """For the goal "share": the largest f such that ``fixed_qps + f growing_qps`` [W] can be covered in interval t.
 
-        Also which workloads f is short of, as prices [W]: of those above 0 no optimum covers more.
+        Also which workloads f is short of, as prices [W]: of those above 0 no optimum covers more. And stock prices
+        [H]: what f gains by one more machine.
         """
         self.place(t, None, fixed_qps)
         entries = -growing_qps * self.cover_scale
@@ -377,7 +380,8 @@ class Master:
         if not len(self.pool_row):
             self.fill_pool()
         values, prices = self._run(what, False)
-        return float(values[self.share_column]), self._duals(prices)[1][0].max(axis=0) * growing_qps
+        duals, limits = self._duals(prices)
+        return float(values[self.share_column]), limits[0].max(axis=0) * growing_qps, duals[0].stock
 
     def _duals(self, prices: FloatArray) -> tuple[list[Duals], list[FloatArray]]:
         """Prices of each interval and the price [F, W] of a q/s in each domain, back in the problem's units."""

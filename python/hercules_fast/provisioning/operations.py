@@ -40,6 +40,7 @@ __all__ = [
     "load_constraints",
     "load_maintenance",
     "load_prices",
+    "utc_moment",
 ]
 
 _GRAMS_PER_KG = 1000.0
@@ -92,7 +93,7 @@ class Maintenance:
         for window in self.windows:
             if window.server not in servers:
                 raise UnknownNameError.of(f"server of {self.name!r}", window.server, servers)
-            begin, end = _moment(window.start), _moment(window.end)
+            begin, end = utc_moment(window.start), utc_moment(window.end)
             left[(starts < end) & (starts + length > begin), servers.index(window.server)] -= window.machines
         if (left < 0).any():
             t, h = np.argwhere(left < 0)[0].tolist()
@@ -103,7 +104,8 @@ class Maintenance:
         return left
 
 
-def _moment(text: str) -> np.datetime64:
+def utc_moment(text: str) -> np.datetime64:
+    """An ISO 8601 time, with an offset or in UTC. Raises :class:`ValueError`, :class:`OverflowError`."""
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is not None:
         moment = moment.astimezone(UTC).replace(tzinfo=None)
@@ -112,7 +114,7 @@ def _moment(text: str) -> np.datetime64:
 
 def _time_fault(path: str, text: str) -> Iterator[Fault]:
     try:
-        _moment(text)
+        utc_moment(text)
     except (ValueError, OverflowError):
         yield Fault(path, f"is {text!r}; allowed is a time such as '2026-01-05T00:00' (UTC) or with an offset")
 
@@ -121,7 +123,7 @@ def _window_faults(form: Maintenance) -> Iterator[Fault]:
     for i, window in enumerate(form.windows):
         faults = [f for name in ("start", "end") for f in _time_fault(f"windows[{i}].{name}", getattr(window, name))]
         yield from faults
-        if not faults and not _moment(window.start) < _moment(window.end):
+        if not faults and not utc_moment(window.start) < utc_moment(window.end):
             yield Fault(f"windows[{i}].end", f"is {window.end!r}; allowed is a time after start, {window.start!r}")
 
 
@@ -167,7 +169,7 @@ class SiteEnergy:
         """[2, T] price and carbon intensity, each the mean over the interval."""
         price = np.array(self.price_per_kwh, dtype=np.float64)
         carbon = np.array(self.carbon_g_per_kwh or np.zeros(len(price)), dtype=np.float64)
-        first = _moment(self.start) if self.start else times[0].astype("datetime64[s]")
+        first = utc_moment(self.start) if self.start else times[0].astype("datetime64[s]")
         begin = (times.astype("datetime64[s]") - first).astype(np.float64) / self.interval_s
         end = begin + interval_s / self.interval_s
         steps = len(price)

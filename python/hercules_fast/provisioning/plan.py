@@ -806,7 +806,11 @@ def _assignment_reader(machines: Callable[[Any], npt.NDArray[Any]]) -> Callable[
     def read(value: Any) -> dict[str, npt.NDArray[Any]]:
         counts = {name: _read_counts(value[name]) for name in ("starts", "row", "workload")}
         counts |= {name: counts[name].astype(np.int32) for name in ("row", "workload")}
-        return {**counts, "machines": machines(value["machines"])}
+        arrays = {**counts, "machines": machines(value["machines"])}
+        for name, array in arrays.items():
+            if array.ndim != 1:
+                raise ValueError(f"{name} is not a list of numbers")
+        return arrays
 
     return read
 

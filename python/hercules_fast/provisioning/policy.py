@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -100,6 +100,8 @@ class Policy:
             if self.greedy_order not in NAMED_ORDERS:
                 words = f"{', '.join(map(repr, NAMED_ORDERS))}, or a tuple of workload names"
                 raise InputError(f"policy.greedy_order: {self.greedy_order!r}; allowed: {words}")
+        elif not isinstance(self.greedy_order, Sequence):
+            raise InputError(f"policy.greedy_order: {self.greedy_order!r}; allowed: a tuple of workload names")
         else:
             object.__setattr__(self, "greedy_order", tuple(self.greedy_order))
         if isinstance(self.baselines, str) or not set(self.baselines) <= set(BASELINES):
@@ -127,17 +129,19 @@ class Policy:
             _finite("headroom", headroom, 0.0, 1000.0)
 
     def _check_drain(self) -> None:
-        if isinstance(self.drain, str):
+        if isinstance(self.drain, str) or not isinstance(self.drain, Collection):
             raise InputError(f"policy.drain: {self.drain!r}; allowed: a list of server types and (server, workload)")
         pairs = []
         for item in self.drain:
-            pair = (item,) if isinstance(item, str) else tuple(item)
+            pair = tuple(item) if isinstance(item, Sequence) and not isinstance(item, str) else (item,)
             if not 1 <= len(pair) <= 2 or not all(isinstance(name, str) for name in pair):
                 raise InputError(f"policy.drain: {item!r}; allowed: a server type, or (server, workload)")
             pairs.append(item if isinstance(item, str) else (pair[0], pair[-1]))
         object.__setattr__(self, "drain", tuple(pairs))
 
     def _check_minimum(self) -> None:
+        if not isinstance(self.minimum, Mapping):
+            raise InputError(f"policy.minimum: {self.minimum!r}; allowed: (server, workload) -> machines")
         for pair, count in self.minimum.items():
             if not isinstance(pair, tuple) or len(pair) != 2:
                 raise InputError(f"policy.minimum: {pair!r}; allowed: (server, workload) -> machines")

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from hercules_fast.provisioning.problem import FloatArray, IntArray, Problem
 
-__all__ = ["Pricing"]
+__all__ = ["Pricing", "load_price"]
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -172,7 +172,7 @@ def load_price(least: FloatArray, penalty: FloatArray, k: int = 0) -> FloatArray
     ``v <= penalty``, ``w <= penalty`` (load exposed to a failure costs as much as load that is shed),
     ``v + w - z[f] <= least[f]``, ``0 <= z[f] <= w`` and ``sum z <= k w``; its demand counts in both rows. With the
     prices sorted and S[j] the sum of the j least: ``tau = min(2 penalty, least[0] + penalty, min_j (k penalty + S[j])
-    / j, min_{j > k} S[j] / (j - k))``. Infinite where none of that binds never happens: the penalty does.
+    / j, min_{j > k} S[j] / (j - k))``. Finite whatever the prices: the penalty bounds it.
     """
     if k == 0:
         return np.asarray(np.minimum(least.min(axis=0), penalty), dtype=np.float64)

@@ -26,8 +26,6 @@ QPS_RANGE = (1e-4, 1e10)
 POWER_RANGE_W = (1e-6, 1e9)
 DEMAND_RANGE_QPS = (1e-6, 1e12)
 STOCK_MAX = 10_000_000
-
-
 # Cost of a watt and of a machine: any currency, any scale, but no entry that would be lost beside the others.
 COST_RANGE = (1e-9, 1e9)
 GROUP_MAX = 100_000

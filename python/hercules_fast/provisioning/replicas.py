@@ -8,6 +8,7 @@ import re
 import numpy as np
 
 from hercules_fast.errors import InputError
+from hercules_fast.provisioning.operations import utc_moment
 from hercules_fast.provisioning.plan import Plan
 
 __all__ = ["NODE_LABEL", "interval_at", "replicas_yaml"]
@@ -18,16 +19,19 @@ _NAME_MAX = 63
 
 
 def interval_at(plan: Plan, time: str) -> int:
-    """The interval of ``plan`` in which ``time`` (ISO 8601, UTC) lies. Raises :class:`InputError`."""
+    """The interval of ``plan`` in which ``time`` (ISO 8601, with an offset or in UTC) lies.
+
+    Raises :class:`InputError`.
+    """
     allowed = (
         f"a time from {plan.times[0]} to before {plan.times[-1] + np.timedelta64(round(plan.interval_s), 's')} (UTC)"
     )
     try:
-        moment = np.datetime64(time.removesuffix("Z"), "s")
-    except ValueError:
+        moment = utc_moment(time)
+    except (ValueError, OverflowError):
         raise InputError(f"at: is {time!r}; allowed is {allowed}") from None
     t = int(np.searchsorted(plan.times, moment, side="right")) - 1
-    if np.isnat(moment) or t < 0 or moment >= plan.times[t] + np.timedelta64(round(plan.interval_s), "s"):
+    if t < 0 or moment >= plan.times[t] + np.timedelta64(round(plan.interval_s), "s"):
         raise InputError(f"at: is {time!r}; allowed is {allowed}")
     return t
 

@@ -18,7 +18,7 @@ from hercules_fast.provisioning.relaxed import LinearSolution, relative_gap
 if TYPE_CHECKING:
     from hercules_fast.provisioning.solvers import CrossCheck
 
-__all__ = ["Constrained", "Solution", "stock_words"]
+__all__ = ["Constrained", "Solution", "price_dust", "stock_words"]
 
 # A price below this part of a typical cost says nothing.
 PRICE_DUST = 1e-6
@@ -249,13 +249,16 @@ class Solution:
         return "\n".join(lines)
 
 
+def price_dust(problem: Problem) -> tuple[float, float]:
+    """Prices of a watt and of a machine below which they are rounding, in the unit of the problem's costs."""
+    watt = 1.0 if problem.watt_cost is None else float(problem.watt_cost.max())
+    machine = 0.0 if problem.machine_cost is None else float(problem.machine_cost.max())
+    return PRICE_DUST * watt, PRICE_DUST * (float(problem.power_w.max()) * watt + machine)
+
+
 def stock_words(problem: Problem, price: FloatArray, short: npt.NDArray[np.bool_]) -> Iterator[str]:
     """The server types whose stock binds, the dearest first; ``price`` [T, H], ``short`` bool [T]."""
-    dust = PRICE_DUST * float(problem.power_w.max(initial=1.0))
-    if problem.watt_cost is not None or problem.machine_cost is not None:
-        watt = 1.0 if problem.watt_cost is None else float(problem.watt_cost.max())
-        machine = 0.0 if problem.machine_cost is None else float(problem.machine_cost.max())
-        dust = PRICE_DUST * (float(problem.power_w.max()) * watt + machine)
+    _, dust = price_dust(problem)
     for h in sorted(range(problem.n_servers), key=lambda h: (-price[:, h].max(), h)):
         t = int(price[:, h].argmax())
         if price[t, h] > dust:

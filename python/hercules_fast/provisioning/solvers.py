@@ -11,11 +11,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from hercules_fast.errors import DTypeError, InputError, InternalError, SolverError
+from hercules_fast.errors import DTypeError, InputError, InternalError, InterruptedRun, SolverError
 from hercules_fast.provisioning import linear, network
 from hercules_fast.provisioning.assignment import Assignment
 from hercules_fast.provisioning.constraints import Constraint, PowerCap, breaking
-from hercules_fast.provisioning.linear import solve_linear
+from hercules_fast.provisioning.linear import GAP_TOL, solve_linear
 from hercules_fast.provisioning.network import solve_network
 from hercules_fast.provisioning.problem import Problem
 from hercules_fast.provisioning.relaxed import LinearSolution
@@ -24,8 +24,6 @@ __all__ = ["CrossCheck", "SolverName", "solve_program"]
 
 SolverName = Literal["auto", "highs", "network"]
 
-# Relative gap of objective and certificate that is left to rounding.
-GAP_TOL = 1e-9
 # Two solvers' optima may differ by this part; HiGHS' own tolerances are wider than ours.
 _AGREE = 1e-6
 
@@ -74,12 +72,16 @@ def solve_program(
         solution = solve_linear(problem, penalty)
         return dataclasses.replace(solution, resolved=tuple(range(problem.n_intervals))), None
     doubtful = tuple(np.flatnonzero(np.abs(solution.gap) > GAP_TOL).tolist())
-    for t in doubtful:
-        again = _again(problem, solution, t)
-        if _doubt(again) < abs(solution.gap[t]):
-            solution = _with_interval(solution, t, again)
-    solution = dataclasses.replace(solution, resolved=doubtful)
-    return solution, _cross_check(problem, solution)
+    try:
+        for t in doubtful:
+            again = _again(problem, solution, t)
+            if _doubt(again) < abs(solution.gap[t]):
+                solution = _with_interval(solution, t, again)
+        solution = dataclasses.replace(solution, resolved=doubtful)
+        return solution, _cross_check(problem, solution)
+    except KeyboardInterrupt:  # of a check of one interval; all of them are solved
+        n = problem.n_intervals
+        raise InterruptedRun(f"stopped after {n} of {n} intervals, while they were checked", solution) from None
 
 
 def checked_solver(solver: str, constraints: Sequence[Constraint] = ()) -> None:

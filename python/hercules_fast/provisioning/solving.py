@@ -84,7 +84,12 @@ def solve(
         choices, n_types, n_workloads = rates.shape
         row_type = np.tile(np.arange(n_types), choices)
         rates, powers = (array.reshape(choices * n_types, n_workloads) for array in (rates, powers))
-        group = None if group is None else np.asarray(group).reshape(rates.shape)
+        if group is not None:
+            groups = np.asarray(group)
+            if groups.shape != (choices, n_types, n_workloads):
+                needed = (choices, n_types, n_workloads)
+                raise InputError(f"group: shape {groups.shape}; needed: {needed} = that of qps")
+            group = groups.reshape(rates.shape)
     problem = Problem(
         qps=rates,
         power_w=powers,
