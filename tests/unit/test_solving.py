@@ -288,6 +288,8 @@ def test_auto_is_checked_by_highs_and_the_others_are_not() -> None:
     assert (check.interval, check.objective_w) == (1, pytest.approx(1150.0))
     assert abs(check.difference) <= 1e-9
     assert "HiGHS finds the same optimum in the dearest interval" in check.words()
+    apart = dataclasses.replace(check, difference=-2e-5)
+    assert "differs by 2e-05" in apart.words()
     assert ask(solver="network").cross_check is ask(solver="highs").cross_check is None
     assert ask(constraints=[FairShare()]).cross_check is None
 
