@@ -218,6 +218,14 @@ def test_a_broken_plan_is_never_returned(monkeypatch):
         provision(table(), trace(), {"cpu": 4, "gpu": 3})
 
 
+@pytest.mark.parametrize("solver", ["auto", "network", "highs"])
+def test_progress_counts_the_intervals(solver):
+    seen = []
+    provision(table(), trace(), {"cpu": 4, "gpu": 3}, solver=solver, progress=lambda *at: seen.append(at))
+    assert seen[-1] == (2, 2)
+    assert seen == sorted(seen)
+
+
 def test_plan_files(tmp_path):
     plan = provision(table(), trace(), {"cpu": 4, "gpu": 3})
     with pytest.raises(MissingFileError, match="no such file"):

@@ -13,7 +13,7 @@ answer show to be better, until there are none. The answer is the optimum over a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -34,21 +34,26 @@ PENALTY_RANGE = (1e-15, 1e15)
 
 
 def solve_linear(
-    problem: Problem, penalty: npt.ArrayLike | None = None, *, prices: FloatArray | None = None
+    problem: Problem,
+    penalty: npt.ArrayLike | None = None,
+    *,
+    prices: FloatArray | None = None,
+    progress: Callable[[int, int], object] | None = None,
 ) -> LinearSolution:
     """Solve every interval of ``problem``; HiGHS on one thread, the basis carried through time.
 
     ``penalty``: float64 [W] or [T, W], cost per q/s of shed load; left out: no load is shed that can be served, for
     least weighted shed (:func:`shed_penalties`) goes before cost. ``prices``: float64 [H] or [T, H], stock prices that
     are near the optimum's; they choose the first columns of a large fleet and never change the answer's optimality.
+    ``progress(done, total)`` counts intervals.
 
     The same problem gives the same bytes. Raises :class:`InputError` for a penalty, :class:`SolverError` naming
     interval and status when HiGHS ends anywhere but at an optimum, :class:`InterruptedRun` on Ctrl-C with the solution
     of the intervals done.
     """
     if penalty is None:
-        return _solve(problem, shed_penalties(problem), prices, fixed=False)
-    return _solve(problem, checked_penalty(problem, penalty), prices, fixed=True)
+        return _solve(problem, shed_penalties(problem), prices, fixed=False, progress=progress)
+    return _solve(problem, checked_penalty(problem, penalty), prices, fixed=True, progress=progress)
 
 
 def solve_at(problem: Problem, penalty: FloatArray, prices: FloatArray) -> LinearSolution:
@@ -56,7 +61,14 @@ def solve_at(problem: Problem, penalty: FloatArray, prices: FloatArray) -> Linea
     return _solve(problem, penalty, prices, fixed=True)
 
 
-def _solve(problem: Problem, weight: FloatArray, prices: FloatArray | None, *, fixed: bool) -> LinearSolution:
+def _solve(
+    problem: Problem,
+    weight: FloatArray,
+    prices: FloatArray | None,
+    *,
+    fixed: bool,
+    progress: Callable[[int, int], object] | None = None,
+) -> LinearSolution:
     start = None if prices is None else np.broadcast_to(prices, (problem.n_intervals, problem.n_servers))
     rules = Rules.none(problem)
     stages = TwoStage(problem, rules, 1, weight, fixed=fixed)
@@ -64,6 +76,8 @@ def _solve(problem: Problem, weight: FloatArray, prices: FloatArray | None, *, f
     try:
         for t in range(problem.n_intervals):
             points += stages.solve(t, None, None if start is None else start[t])
+            if progress is not None:
+                progress(t + 1, problem.n_intervals)
     except KeyboardInterrupt:
         done = len(points)
         part = problem.first(done) if done else None

@@ -66,13 +66,13 @@ def solve_program(
     """
     checked_solver(solver)
     if solver == "highs":
-        return solve_linear(problem, penalty), None
+        return solve_linear(problem, penalty, progress=progress), None
     if solver == "network":
         return solve_network(problem, penalty, threads=threads, progress=progress), None
     try:
         solution = solve_network(problem, penalty, threads=threads, progress=progress)
     except SolverError:
-        solution = solve_linear(problem, penalty)
+        solution = solve_linear(problem, penalty, progress=progress)
         return dataclasses.replace(solution, resolved=tuple(range(problem.n_intervals))), None
     doubtful = tuple(np.flatnonzero(np.abs(solution.gap) > GAP_TOL).tolist())
     try:

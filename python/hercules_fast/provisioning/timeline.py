@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -59,6 +59,7 @@ def provision(
     constraints: Sequence[Constraint] = (),
     solver: SolverName = "auto",
     threads: int | None = None,
+    progress: Callable[[int, int], object] | None = None,
 ) -> Plan:
     """Choose, for every interval of ``load``, how many servers of each type run each workload, at the least power.
 
@@ -75,6 +76,7 @@ def provision(
         constraints: caps on power, failure domains, switching ..., see :func:`solve_constrained`.
         solver: of the linear program, see :func:`solve_program`: "auto", "network" or "highs".
         threads: worker threads; None: as set by the environment, else all CPUs. It never changes a byte.
+        progress: called with (intervals done, intervals) while the linear program is solved.
 
     Returns:
         A :class:`Plan`, also when the stock cannot cover the demand: then ``plan.is_covered`` is false and
@@ -107,7 +109,9 @@ def provision(
     case = _Case.of(choices, load, servers, counts, headroom, policy)
     stopped = None
     try:
-        found = solve_problem(case.problem, constraints, solver=solver, minimum=case.minimum, threads=threads)
+        found = solve_problem(
+            case.problem, constraints, solver=solver, minimum=case.minimum, threads=threads, progress=progress
+        )
     except InterruptedRun as stop:
         if stop.partial is None:
             raise
