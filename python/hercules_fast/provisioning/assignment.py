@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from hercules_fast.errors import InputError
 
-__all__ = ["Assignment"]
+__all__ = ["Assignment", "intervals_done"]
 
 # Entries of the largest dense array that is made on request: 1 GiB.
 _DENSE_ENTRIES = 1 << 27
@@ -43,6 +44,14 @@ class Assignment:
             workload=workload.astype(np.int32),
             machines=machines[interval, row, workload],
         )
+
+    @classmethod
+    def from_columns(cls, columns: Mapping[str, Any], n: int, n_rows: int, n_workloads: int) -> Assignment:
+        """The first ``n`` intervals of what the core returns."""
+        starts = columns["starts"][: n + 1]
+        places = slice(int(starts[-1]))
+        parts = {name: columns[name][places] for name in ("row", "workload", "machines")}
+        return cls(shape=(n, n_rows, n_workloads), starts=starts, **parts)
 
     @property
     def interval(self) -> npt.NDArray[np.int64]:
@@ -91,3 +100,9 @@ class Assignment:
         """[T] sums of ``machines * weight[row, workload]``, such as the power for ``weight`` = W."""
         values = self.machines * weight[self.row, self.workload]
         return np.bincount(self.interval, values, minlength=self.shape[0]).astype(np.float64)
+
+
+def intervals_done(columns: Mapping[str, Any]) -> int:
+    """How many intervals the core has solved without a gap from the first; later ones may be solved too."""
+    solved = columns["solved"]
+    return int((solved == np.arange(len(solved))).sum())

@@ -9,7 +9,7 @@ import numpy as np
 
 from hercules_fast import _core
 from hercules_fast.errors import InterruptedRun
-from hercules_fast.provisioning.assignment import Assignment
+from hercules_fast.provisioning.assignment import Assignment, intervals_done
 from hercules_fast.provisioning.problem import FloatArray, Problem
 from hercules_fast.provisioning.relaxed import LinearSolution
 
@@ -36,10 +36,9 @@ def whole_machines(
     """
     columns, interrupted = _solve(problem, linear, False, threads, progress)
     if not interrupted:
-        return _assignment(problem, columns, problem.n_intervals)
-    solved = columns["solved"]
-    done = int((solved == np.arange(len(solved))).sum())
-    partial = _assignment(problem, columns, done) if done else None
+        return Assignment.from_columns(columns, problem.n_intervals, problem.n_rows, problem.n_workloads)
+    done = intervals_done(columns)
+    partial = Assignment.from_columns(columns, done, problem.n_rows, problem.n_workloads) if done else None
     raise InterruptedRun(f"stopped after {done} of {problem.n_intervals} intervals", partial)
 
 
@@ -57,13 +56,6 @@ def whole_bound(problem: Problem, linear: LinearSolution, *, threads: int | None
         raise KeyboardInterrupt
     bound: FloatArray = columns["bound"]
     return bound
-
-
-def _assignment(problem: Problem, columns: dict[str, Any], n: int) -> Assignment:
-    starts = columns["starts"][: n + 1]
-    places = slice(int(starts[-1]))
-    parts = {name: columns[name][places] for name in ("row", "workload", "machines")}
-    return Assignment(shape=(n, problem.n_rows, problem.n_workloads), starts=starts, **parts)
 
 
 def _solve(

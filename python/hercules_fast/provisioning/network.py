@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from hercules_fast import _core
 from hercules_fast.errors import InterruptedRun
-from hercules_fast.provisioning.assignment import Assignment
+from hercules_fast.provisioning.assignment import Assignment, intervals_done
 from hercules_fast.provisioning.linear import checked_penalty
 from hercules_fast.provisioning.problem import FloatArray, Problem
 from hercules_fast.provisioning.relaxed import LinearSolution
@@ -61,22 +61,13 @@ def _solve(
     )
     if not interrupted:
         return _solution(problem, columns, problem.n_intervals)
-    solved = columns["solved"]
-    done = int((solved == np.arange(len(solved))).sum())
+    done = intervals_done(columns)
     partial = _solution(problem.first(done), columns, done) if done else None
     raise InterruptedRun(f"stopped after {done} of {problem.n_intervals} intervals", partial)
 
 
 def _solution(problem: Problem, columns: dict[str, Any], n: int) -> LinearSolution:
-    starts = columns["starts"][: n + 1]
-    places = slice(int(starts[-1]))
-    assignment = Assignment(
-        shape=(n, problem.n_rows, problem.n_workloads),
-        starts=starts,
-        row=columns["row"][places],
-        workload=columns["workload"][places],
-        machines=columns["machines"][places],
-    )
+    assignment = Assignment.from_columns(columns, n, problem.n_rows, problem.n_workloads)
     return LinearSolution(
         assignment=assignment,
         power_w=assignment.total(problem.power_w),

@@ -4,7 +4,7 @@
 use crate::call::watched_unless;
 use crate::error::{CoreError, invalid};
 use hercules_core::pool;
-use hercules_core::provision::fleet::Fleet;
+use hercules_core::provision::fleet::{Assignment, Fleet};
 use hercules_core::provision::solver::Answer;
 use hercules_core::provision::timeline::{Timeline, solve};
 use numpy::{IntoPyArray, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
@@ -103,6 +103,32 @@ pub fn provision_linear<'py>(
     Ok((result(py, &answers, types, workloads)?, watched.interrupted))
 }
 
+/// The machines of those intervals that have an answer, as columns; `solved` says which these are.
+pub fn table<'py, A, T: Copy, N: numpy::Element>(
+    py: Python<'py>,
+    answers: &[Option<A>],
+    machines: impl Fn(&A) -> &Assignment<T>,
+    number: impl Fn(T) -> N,
+) -> PyResult<Bound<'py, PyDict>> {
+    let places: Vec<i64> = (0_i64..).zip(answers).filter(|(_, answer)| answer.is_some()).map(|(t, _)| t).collect();
+    let solved: Vec<&Assignment<T>> = answers.iter().flatten().map(machines).collect();
+    let mut starts = vec![0_i64];
+    for answer in &solved {
+        starts.push(starts[starts.len() - 1] + answer.row.len() as i64);
+    }
+    let index = |part: fn(&Assignment<T>) -> &Vec<u32>| -> Vec<i32> {
+        solved.iter().flat_map(|answer| part(answer).iter().map(|&i| i as i32)).collect()
+    };
+    let numbers: Vec<N> = solved.iter().flat_map(|answer| answer.machines.iter().map(|&n| number(n))).collect();
+    let dict = PyDict::new(py);
+    dict.set_item("solved", places.into_pyarray(py))?;
+    dict.set_item("starts", starts.into_pyarray(py))?;
+    dict.set_item("row", index(|answer| &answer.row).into_pyarray(py))?;
+    dict.set_item("workload", index(|answer| &answer.workload).into_pyarray(py))?;
+    dict.set_item("machines", numbers.into_pyarray(py))?;
+    Ok(dict)
+}
+
 fn result<'py>(
     py: Python<'py>,
     answers: &[Option<Answer>],
@@ -110,26 +136,12 @@ fn result<'py>(
     workloads: usize,
 ) -> PyResult<Bound<'py, PyDict>> {
     let solved: Vec<&Answer> = answers.iter().flatten().collect();
-    let places: Vec<i64> = (0_i64..).zip(answers).filter(|(_, answer)| answer.is_some()).map(|(t, _)| t).collect();
-    let mut starts = vec![0_i64];
-    for answer in &solved {
-        starts.push(starts[starts.len() - 1] + answer.machines.row.len() as i64);
-    }
-    let index = |part: fn(&Answer) -> &Vec<u32>| -> Vec<i32> {
-        solved.iter().flat_map(|answer| part(answer).iter().map(|&i| i as i32)).collect()
-    };
     let matrix = |width: usize, part: fn(&Answer) -> &Vec<f64>| {
         let flat: Vec<f64> = solved.iter().flat_map(|answer| part(answer).iter().copied()).collect();
         flat.into_pyarray(py).reshape([solved.len(), width])
     };
     let vector = |part: fn(&Answer) -> f64| solved.iter().map(|answer| part(answer)).collect::<Vec<_>>();
-    let dict = PyDict::new(py);
-    dict.set_item("solved", places.into_pyarray(py))?;
-    dict.set_item("starts", starts.into_pyarray(py))?;
-    dict.set_item("row", index(|answer| &answer.machines.row).into_pyarray(py))?;
-    dict.set_item("workload", index(|answer| &answer.machines.workload).into_pyarray(py))?;
-    let machines: Vec<f64> = solved.iter().flat_map(|answer| answer.machines.machines.iter().copied()).collect();
-    dict.set_item("machines", machines.into_pyarray(py))?;
+    let dict = table(py, answers, |answer| &answer.machines, |machines| machines)?;
     dict.set_item("shed", matrix(workloads, |answer| &answer.shed)?)?;
     dict.set_item("stock_price", matrix(types, |answer| &answer.stock_price)?)?;
     dict.set_item("load_price", matrix(workloads, |answer| &answer.load_price)?)?;

@@ -3,7 +3,7 @@
 
 use crate::call::watched_unless;
 use crate::error::{CoreError, invalid};
-use crate::provision::{counts, entries, is_brief, matrix};
+use crate::provision::{counts, entries, is_brief, matrix, table};
 use hercules_core::pool;
 use hercules_core::provision::fleet::Fleet;
 use hercules_core::provision::timeline::Timeline;
@@ -94,23 +94,8 @@ fn indices(field: &str, values: &[i32]) -> PyResult<Vec<u32>> {
 }
 
 fn result<'py>(py: Python<'py>, answers: &[Option<Whole>]) -> PyResult<Bound<'py, PyDict>> {
-    let solved: Vec<&Whole> = answers.iter().flatten().collect();
-    let places: Vec<i64> = (0_i64..).zip(answers).filter(|(_, answer)| answer.is_some()).map(|(t, _)| t).collect();
-    let mut starts = vec![0_i64];
-    for answer in &solved {
-        starts.push(starts[starts.len() - 1] + answer.machines.row.len() as i64);
-    }
-    let index = |part: fn(&Whole) -> &Vec<u32>| -> Vec<i32> {
-        solved.iter().flat_map(|answer| part(answer).iter().map(|&i| i as i32)).collect()
-    };
-    let machines = solved.iter().flat_map(|answer| answer.machines.machines.iter().map(|&n| i64::from(n)));
-    let bounds: Option<Vec<f64>> = solved.iter().map(|answer| answer.bound).collect();
-    let dict = PyDict::new(py);
-    dict.set_item("solved", places.into_pyarray(py))?;
-    dict.set_item("starts", starts.into_pyarray(py))?;
-    dict.set_item("row", index(|answer| &answer.machines.row).into_pyarray(py))?;
-    dict.set_item("workload", index(|answer| &answer.machines.workload).into_pyarray(py))?;
-    dict.set_item("machines", machines.collect::<Vec<_>>().into_pyarray(py))?;
+    let dict = table(py, answers, |answer| &answer.machines, i64::from)?;
+    let bounds: Option<Vec<f64>> = answers.iter().flatten().map(|answer| answer.bound).collect();
     dict.set_item("bound", bounds.map(|bounds| bounds.into_pyarray(py)))?;
     Ok(dict)
 }

@@ -16,6 +16,8 @@ pub const PRICE_TOL: f64 = 1e-11;
 const COARSER: f64 = 4.0;
 /// A variable below minus this part of its scale breaks its bound; above, rounding.
 const FLOW_TOL: f64 = 1e-12;
+/// A rate of change of a reduced cost below this part of its terms is their rounding: both ends move alike.
+const RATE_TOL: f64 = 1e-12;
 /// Steps without gain after which the lowest index is chosen, and steps after which a run has lost its way to rounding:
 /// each per row of the program, and besides.
 const PATIENCE: (usize, usize) = (2, 100);
@@ -342,7 +344,7 @@ impl Simplex {
                     for code in self.pool.of_workload(node - types) {
                         let column = &self.pool.columns[code];
                         let rate = column.qps * ratio(i) - ratio(column.a);
-                        if rate > 1e-12 * (column.qps * ratio(i)) {
+                        if rate > RATE_TOL * (column.qps * ratio(i)) {
                             offer(code, column.reduced_cost(price), rate);
                         }
                     }
@@ -354,7 +356,7 @@ impl Simplex {
                     for &code in self.pool.of_type(node) {
                         let column = &self.pool.columns[code as usize];
                         let rate = ratio(i) - column.qps * ratio(column.b);
-                        if rate > 1e-12 * ratio(i) {
+                        if rate > RATE_TOL * ratio(i) {
                             offer(code as usize, column.reduced_cost(price), rate);
                         }
                     }

@@ -26,6 +26,12 @@ const RAISE: f64 = 16.0;
 const DUST: f64 = 1e-14;
 /// Part of a demand that is the rounding of the capacity for it.
 const COVERED: f64 = 1e-12;
+/// Rounding of the prices of shed load alone, which are built from rates only: part of a price, and, where a price that
+/// should be nothing is compared, part of the penalty.
+const SHED_PRICE_TOL: f64 = 1e-9;
+const SHED_NOTHING: f64 = 1e-15;
+/// A price of load this part of its penalty below nothing is nothing.
+const BELOW_NOTHING: f64 = 1e-12;
 /// A unit of load that is shed costs this many times the worst cost of serving it.
 const SHED_FACTOR: f64 = 20.0;
 
@@ -231,7 +237,7 @@ impl<'a> Solver<'a> {
             let price = shed_only.price(i);
             let Some(w) = (i as usize).checked_sub(types) else { return price >= 0.0 };
             let penalty = interval.penalty[w];
-            price >= -1e-12 * penalty && price <= penalty * (1.0 + 1e-9)
+            price >= -BELOW_NOTHING * penalty && price <= penalty * (1.0 + SHED_PRICE_TOL)
         });
         if !in_order {
             return false;
@@ -239,7 +245,8 @@ impl<'a> Solver<'a> {
         let u: Vec<f64> = (0..types as u32).map(|h| shed_only.price(h).max(0.0)).collect();
         let mut v = interval.penalty.to_vec();
         self.columns.lower_to_prices(Costs::none(), &u, &mut v);
-        (0..v.len()).all(|w| v[w] >= shed_only.price((types + w) as u32) * (1.0 - 1e-9) - 1e-15 * interval.penalty[w])
+        let price = |w: usize| shed_only.price((types + w) as u32) * (1.0 - SHED_PRICE_TOL);
+        (0..v.len()).all(|w| v[w] >= price(w) - SHED_NOTHING * interval.penalty[w])
     }
 
     fn read(
