@@ -14,7 +14,7 @@ from hercules_fast import _core
 from hercules_fast.errors import DTypeError, InputError, OutputError, UnknownNameError
 from hercules_fast.fleets import Fleet
 from hercules_fast.profiling import Effort, profile
-from hercules_fast.profiling.pairs import Method
+from hercules_fast.profiling.settings import Method
 from hercules_fast.provisioning import Plan, Policy, largest_growth, provision
 from hercules_fast.serving import PowerMode, Terms
 from hercules_fast.tables import EfficiencyTable, write_atomically
