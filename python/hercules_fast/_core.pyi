@@ -14,6 +14,7 @@ __all__ = [
     "Traffic",
     "bottleneck_qps",
     "build_info",
+    "candidate_rates",
     "capabilities",
     "dram_earliest",
     "draw_queries",
@@ -234,6 +235,7 @@ class SearchProblem:
         coords: _I64,
         starts: _I64,
         slas: Sequence[tuple[float, float]],
+        lines: Sequence[Sequence[int]] | None = None,
     ) -> SearchProblem: ...
     @property
     def candidates(self) -> int: ...
@@ -246,9 +248,17 @@ def search(
     replications: int = 5,
     cap: float = 0.95,
     tolerance: float = 0.0025,
+    evaluations: int | None = None,
     threads: int | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> tuple[list[dict[str, Any] | None], bool]: ...
+def candidate_rates(
+    problem: SearchProblem,
+    queries: int = 4096,
+    cap: float = 0.95,
+    threads: int | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> _F64: ...
 def simulate_system(
     system: Mapping[str, Any],
     source: Mapping[str, Any],

@@ -106,7 +106,7 @@ impl Cpu {
             }
         }
         let targets = vec![(0.95, sla_s)];
-        Arc::new(Problem::new(self.grid(), traffic(seed), candidates, coords, starts, targets).unwrap())
+        Arc::new(Problem::new(self.grid(), traffic(seed), candidates, coords, starts, Vec::new(), targets).unwrap())
     }
 }
 
@@ -145,6 +145,7 @@ fn device_problem(sla_s: f64, seed: u64) -> Arc<Problem> {
             candidates,
             coords,
             starts,
+            Vec::new(),
             vec![(0.95, sla_s)],
         )
         .unwrap(),
@@ -152,7 +153,7 @@ fn device_problem(sla_s: f64, seed: u64) -> Arc<Problem> {
 }
 
 fn settings(method: Method) -> Settings {
-    Settings { method, queries: 2048, final_queries: 2048, replications: 2, cap: 0.95, tolerance: 0.0025 }
+    Settings { method, queries: 2048, final_queries: 2048, replications: 2, ..Settings::default() }
 }
 
 fn solve_all(problems: &[Arc<Problem>], method: Method, threads: usize) -> Vec<Outcome> {
@@ -270,7 +271,7 @@ fn borderline_problem(seed: u64) -> Arc<Problem> {
     let config = Config { variant: 0, batch: 1, fuse_items: 1, max_wait_s: 0.0, threads: vec![8] };
     let traffic = Traffic::new(Law::Exponential, &pmf, seed).unwrap();
     let (grid, traffic) = (Arc::new(Grid::new(grid).unwrap()), Arc::new(traffic));
-    Arc::new(Problem::new(grid, traffic, vec![config], vec![0, 0], vec![0], vec![(0.95, 0.020)]).unwrap())
+    Arc::new(Problem::new(grid, traffic, vec![config], vec![0, 0], vec![0], Vec::new(), vec![(0.95, 0.020)]).unwrap())
 }
 
 #[test]
