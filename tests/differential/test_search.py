@@ -35,7 +35,7 @@ def cpu_problem(seed: int, sla_s: float, *, compute_s: float = 4e-5, memory_s: f
     grid = _core.ServiceGrid(ITEMS, BUSY, seconds, np.zeros(seconds.shape[:3]), ["sub_batch"], [0])
     pmf = 1.0 / (20.0 + np.arange(256.0)) ** 2
     traffic = _core.Traffic("poisson", [], pmf / pmf.sum(), seed)
-    candidates = np.array([[c - 1, d, 1, 0, m] for d, m, c in POINTS])
+    candidates = np.array([[c - 1, d, 1, 0, -1, 0, m] for d, m, c in POINTS])
     coords = np.array([[0, d, m, c] for d, m, c in POINTS])
     starts = np.array([POINTS.index(p) for p in ((64, CORES, 1), (256, 1, CORES))])
     return _core.SearchProblem(grid, traffic, candidates, coords, starts, [(0.95, sla_s)], LINES)

@@ -107,18 +107,15 @@ impl Bench<'_> {
 
     fn carries(&self, candidate: usize, qps: f64, known: &mut Known, lane: &mut Lane) -> Result<bool> {
         self.poll()?;
-        let passes = match known.settles(qps) {
-            Some(passes) => {
-                lane.counts.pruned_by_bound += u64::from(qps > known.bound_qps);
-                passes
-            }
-            None => {
-                let passes =
-                    self.with_prober(candidate, known, lane, |prober, scratch| prober.probe(qps, scratch))?.is_none();
-                *(if passes { &mut known.passes } else { &mut known.fails }) = qps;
-                lane.counts.lost_race += u64::from(!passes);
-                passes
-            }
+        let passes = if let Some(passes) = known.settles(qps) {
+            lane.counts.pruned_by_bound += u64::from(qps > known.bound_qps);
+            passes
+        } else {
+            let against = self.with_prober(candidate, known, lane, |prober, scratch| prober.probe(qps, scratch))?;
+            let passes = against.is_none();
+            *(if passes { &mut known.passes } else { &mut known.fails }) = qps;
+            lane.counts.lost_race += u64::from(!passes);
+            passes
         };
         // Rare, and dearer than a lost race, hence last: a load may pass where the empty system does not (waiting for
         // company is shorter when there is more of it). Such a candidate is not feasible.

@@ -27,7 +27,7 @@ pub fn search(evaluator: &mut Evaluator<'_>, path: &mut Vec<PathPoint>) -> Resul
     by_bound.sort_by(|a, b| evaluator.bound_qps(*b).total_cmp(&evaluator.bound_qps(*a)));
     let scattered = random::order(evaluator.problem);
     let mut walk = Walk { evaluator, path, trodden: BTreeSet::new(), races_left: 0, best: None };
-    if !walk.from_above(&by_bound)? {
+    if !walk.look_from_above(&by_bound)? {
         for start in walk.evaluator.problem.starts.clone() {
             walk.climb(start, Step::Start)?;
         }
@@ -59,7 +59,7 @@ struct Walk<'w, 'a> {
 
 impl Walk<'_, '_> {
     /// Measure candidates by falling bound. True if no bound is left above the best: then it is the best of all.
-    fn from_above(&mut self, by_bound: &[usize]) -> Result<bool> {
+    fn look_from_above(&mut self, by_bound: &[usize]) -> Result<bool> {
         for heat in by_bound.chunks(LANES).take(FROM_ABOVE / LANES) {
             let to_beat = self.best.map_or(0.0, |best| best.1);
             if self.evaluator.bound_qps(heat[0]) <= to_beat {

@@ -265,7 +265,9 @@ pub fn rates(problem: &Problem, settings: &Settings, threads: usize, control: &C
         let mut found = Vec::with_capacity(all.len());
         for heat in all.chunks(LANES) {
             found.extend(evaluator.rates(heat, POLISH_TOLERANCE)?);
-            heat.iter().for_each(|_| control.advance());
+            for _ in heat {
+                control.advance();
+            }
         }
         Ok(found)
     })?
