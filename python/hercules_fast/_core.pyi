@@ -248,6 +248,8 @@ def search(
     tolerance: float = 0.0025,
     threads: int | None = None,
     progress: Callable[[int, int], object] | None = None,
+    finished: Callable[[int, dict[str, Any]], object] | None = None,
+    deadline_s: float | None = None,
 ) -> tuple[list[dict[str, Any] | None], bool]: ...
 def simulate_system(
     system: Mapping[str, Any],

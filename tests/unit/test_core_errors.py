@@ -204,7 +204,7 @@ def try_odd_arguments(table: np.ndarray, lookups: np.ndarray, rows: _core.TableR
             _core.SearchProblem,
             [grid(), traffic(), CONFIG[None], np.array([[0, 0]]), np.array([0]), [(0.9, 0.1)]],
         ),
-        (_core.search, [[problem], "gradient", 200, 200, 2, 0.95, 0.01, 1]),
+        (_core.search, [[problem], "gradient", 200, 200, 2, 0.95, 0.01, 1, None, None, 9.0]),
         (
             _core.simulate_system,
             [system(), POISSON, ONE_ITEM, 10.0, 500, 10, 1, [0.5], 0, 1, "auto", True, True, "portable"],
