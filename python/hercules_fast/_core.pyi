@@ -251,6 +251,8 @@ def search(
     evaluations: int | None = None,
     threads: int | None = None,
     progress: Callable[[int, int], object] | None = None,
+    finished: Callable[[int, dict[str, Any]], object] | None = None,
+    deadline_s: float | None = None,
 ) -> tuple[list[dict[str, Any] | None], bool]: ...
 def candidate_rates(
     problem: SearchProblem,

@@ -138,9 +138,43 @@ def test_progress_is_told() -> None:
     assert told[-1] == (len(PROBLEMS), len(PROBLEMS))
 
 
+def test_each_result_is_told_when_it_is_found() -> None:
+    told: dict[int, dict] = {}
+    counts: list[tuple[int, int]] = []
+
+    def progress(done: int, total: int) -> None:
+        counts.append((done, len(told)))
+
+    results, _ = _core.search(PROBLEMS, finished=told.__setitem__, progress=progress, **EFFORT)
+    assert sorted(told) == list(range(len(PROBLEMS)))
+    for index, result in enumerate(results):
+        assert {key: np.asarray(told[index][key], dtype=object).tolist() for key in ANSWER} == {
+            key: np.asarray(result[key], dtype=object).tolist() for key in ANSWER
+        }
+    assert counts[-1] == (len(PROBLEMS), len(PROBLEMS))
+
+
+def test_an_error_of_the_listener_ends_the_search() -> None:
+    def full(index: int, result: dict) -> None:
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        _core.search(PROBLEMS, finished=full, **EFFORT)
+
+
+def test_a_deadline_leaves_the_rest_unfinished() -> None:
+    problems = PROBLEMS * 50
+    results, interrupted = _core.search(problems, method="exhaustive-unpruned", deadline_s=0.3, **EFFORT)
+    assert not interrupted
+    assert sum(result is None for result in results) > len(problems) // 2
+    assert _core.search(PROBLEMS[:1], deadline_s=float("inf"), **EFFORT)[0][0] is not None
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"deadline_s": -1.0}, "deadline_s: is -1; allowed is >= 0 seconds"),
+        ({"deadline_s": float("nan")}, "deadline_s: is NaN; allowed is >= 0 seconds"),
         ({"method": "luck"}, 'method: is "luck"'),
         ({"queries": 100}, r"slas\[0\].percentile: is 0.95: 90 queries after warm-up are too few; at least 200"),
         ({"final_queries": 0}, "queries: is 0"),

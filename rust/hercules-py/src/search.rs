@@ -1,10 +1,11 @@
 //! Binding of the configuration search: problems in, one dictionary for each out.
 #![allow(clippy::needless_pass_by_value)] // PyO3 hands extracted arguments over by value
 
-use crate::call::watched;
+use crate::call::{watched, watched_with};
 use crate::chain::{ServiceGrid, Traffic, configs, set_limit, set_uses};
 use crate::error::CoreError;
 use crate::list::{List, MAX_ENTRIES, check_entries};
+use hercules_core::control::Control;
 use hercules_core::pool;
 use hercules_core::queue::chain::Target;
 use hercules_core::search::{Method, Outcome, Problem, Settings, Step, rates, run};
@@ -12,7 +13,8 @@ use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1, PyReadonlyArray2, PyUntyped
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// One (server, workload) pair: table, traffic, candidates with lattice coordinates, starts, targets.
 #[pyclass(frozen, module = "hercules_fast._core")]
@@ -65,10 +67,11 @@ impl SearchProblem {
     }
 }
 
-/// Search all problems; `(results, interrupted)`. A result is None for a problem that Ctrl-C left unfinished; its `best`
-/// is the candidate found, or -1 if none meets the targets.
+/// Search all problems; `(results, interrupted)`. A result is None for a problem that Ctrl-C, or the end of `deadline_s`
+/// seconds, left unfinished; its `best` is the candidate found, or -1 if none meets the targets. `finished(index,
+/// result)` is called on this thread soon after each is found, also for the last ones before Ctrl-C.
 #[pyfunction]
-#[pyo3(signature = (problems, method="gradient", queries=4096, final_queries=16384, replications=5, cap=0.95, tolerance=0.0025, evaluations=None, threads=None, progress=None))]
+#[pyo3(signature = (problems, method="gradient", queries=4096, final_queries=16384, replications=5, cap=0.95, tolerance=0.0025, evaluations=None, threads=None, progress=None, finished=None, deadline_s=None))]
 #[allow(clippy::too_many_arguments)] // keyword arguments of a Python function
 pub fn search<'py>(
     py: Python<'py>,
@@ -82,13 +85,35 @@ pub fn search<'py>(
     evaluations: Option<u64>,
     threads: Option<usize>,
     progress: Option<Py<PyAny>>,
+    finished: Option<Py<PyAny>>,
+    deadline_s: Option<f64>,
 ) -> PyResult<(Bound<'py, PyList>, bool)> {
     let method = Method::parse(method).map_err(CoreError)?;
     let settings = Settings { method, queries, final_queries, replications, cap, tolerance, evaluations };
     let threads = pool::resolve_threads(threads).map_err(CoreError)?;
     let problems: Vec<Arc<Problem>> = problems.iter().map(|problem| Arc::clone(&problem.get().inner)).collect();
-    let watched =
-        watched(py, progress.as_ref(), problems.len(), |control| run(&problems, &settings, threads, control))?;
+    let deadline = deadline(deadline_s)?;
+    let fresh = Mutex::new(Vec::new());
+    let keep = |index: usize, outcome: &Outcome| {
+        if finished.is_some() {
+            fresh.lock().unwrap_or_else(PoisonError::into_inner).push((index, outcome.clone()));
+        }
+    };
+    let look = |py: Python<'_>, control: &Control| {
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            control.cancel();
+        }
+        let found = std::mem::take(&mut *fresh.lock().unwrap_or_else(PoisonError::into_inner));
+        for (index, outcome) in found {
+            if let Some(callback) = &finished {
+                callback.call1(py, (index, outcome_dict(py, outcome)?))?;
+            }
+        }
+        Ok(())
+    };
+    let watched = watched_with(py, progress.as_ref(), problems.len(), look, |control| {
+        run(&problems, &settings, threads, &keep, control)
+    })?;
     let outcomes = watched.result.map_err(CoreError)?;
     let list = PyList::empty(py);
     for outcome in outcomes {
@@ -117,6 +142,17 @@ pub fn candidate_rates<'py>(
         return Err(PyKeyboardInterrupt::new_err(()));
     }
     Ok(found.result.map_err(CoreError)?.into_pyarray(py))
+}
+
+/// The instant that lies `seconds` ahead; none where that is beyond what a clock can say.
+fn deadline(seconds: Option<f64>) -> PyResult<Option<Instant>> {
+    match seconds {
+        None => Ok(None),
+        Some(seconds) if seconds >= 0.0 => {
+            Ok(Duration::try_from_secs_f64(seconds).ok().and_then(|wait| Instant::now().checked_add(wait)))
+        }
+        Some(seconds) => Err(crate::error::invalid("deadline_s", format!("is {seconds}; allowed is >= 0 seconds"))),
+    }
 }
 
 fn outcome_dict(py: Python<'_>, outcome: Outcome) -> PyResult<Bound<'_, PyDict>> {

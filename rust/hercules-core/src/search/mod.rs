@@ -231,11 +231,13 @@ pub struct Outcome {
 }
 
 /// Search every problem, in parallel over problems and in order in the result. `None` stands for a problem that was
-/// not finished when `control` asked to stop.
+/// not finished when `control` asked to stop. `finished` is told each outcome, with its position, as soon as it is there
+/// and on the thread that found it.
 pub fn run(
     problems: &[Arc<Problem>],
     settings: &Settings,
     threads: usize,
+    finished: &(dyn Fn(usize, &Outcome) + Sync),
     control: &Control,
 ) -> Result<Vec<Option<Outcome>>> {
     settings.check(problems)?;
@@ -243,8 +245,10 @@ pub fn run(
         problems
             .par_iter()
             .with_max_len(1)
-            .map(|problem| match solve(problem, settings, control) {
+            .enumerate()
+            .map(|(index, problem)| match solve(problem, settings, control) {
                 Ok(outcome) => {
+                    finished(index, &outcome);
                     control.advance();
                     Ok(Some(outcome))
                 }

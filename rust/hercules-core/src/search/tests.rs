@@ -161,7 +161,11 @@ fn settings(method: Method) -> Settings {
 }
 
 fn solve_all(problems: &[Arc<Problem>], method: Method, threads: usize) -> Vec<Outcome> {
-    run(problems, &settings(method), threads, &Control::new()).unwrap().into_iter().map(Option::unwrap).collect()
+    run(problems, &settings(method), threads, &|_, _| {}, &Control::new())
+        .unwrap()
+        .into_iter()
+        .map(Option::unwrap)
+        .collect()
 }
 
 fn pools() -> Vec<Arc<Problem>> {
@@ -237,7 +241,7 @@ fn an_impossible_target_is_answered_with_the_best_empty_system() {
 fn a_cancelled_search_returns_what_is_finished() {
     let control = Control::new();
     control.cancel();
-    let found = run(&pools()[..2], &settings(Method::Gradient), 1, &control).unwrap();
+    let found = run(&pools()[..2], &settings(Method::Gradient), 1, &|_, _| {}, &control).unwrap();
     assert!(found.iter().all(Option::is_none));
 }
 
@@ -291,7 +295,8 @@ fn the_claimed_load_meets_the_targets_over_all_replications_and_is_never_zero() 
     let settings = Settings { replications: 5, ..settings(Method::Gradient) };
     let mut verdicts = [0, 0];
     for seed in 0..24 {
-        let outcome = run(&[borderline_problem(seed)], &settings, 1, &Control::new()).unwrap().remove(0).unwrap();
+        let outcome =
+            run(&[borderline_problem(seed)], &settings, 1, &|_, _| {}, &Control::new()).unwrap().remove(0).unwrap();
         match outcome.verdict {
             Ok(answer) => {
                 verdicts[0] += 1;
