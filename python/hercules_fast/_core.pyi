@@ -256,6 +256,7 @@ def search(
 ) -> tuple[list[dict[str, Any] | None], bool]: ...
 def candidate_rates(
     problem: SearchProblem,
+    candidates: Sequence[int] | None = None,
     queries: int = 4096,
     cap: float = 0.95,
     threads: int | None = None,

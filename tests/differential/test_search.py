@@ -90,6 +90,8 @@ def test_the_landscape_is_what_exhaustive_search_sees() -> None:
         assert rates.shape == (problem.candidates,)
         (found,), _ = _core.search([problem], method="exhaustive-unpruned", **EFFORT)
         assert (found["best"], found["search_qps"]) == (rates.argmax(), rates.max())
+        some = [7, 3, 7]
+        assert _core.candidate_rates(problem, some, queries=EFFORT["queries"]).tolist() == rates[some].tolist()
         (pruned,), _ = _core.search([problem], method="exhaustive", **EFFORT)
         assert pruned["search_qps"] == rates.max()
         assert pruned["evaluations"] < problem.candidates

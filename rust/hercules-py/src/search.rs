@@ -26,6 +26,7 @@ pub struct SearchProblem {
 impl SearchProblem {
     #[new]
     #[pyo3(signature = (grid, traffic, candidates, coords, starts, slas, lines=None))]
+    #[allow(clippy::too_many_arguments)] // keyword arguments of a Python function
     fn new(
         py: Python<'_>,
         grid: &ServiceGrid,
@@ -122,12 +123,14 @@ pub fn search<'py>(
     Ok((list, watched.interrupted))
 }
 
-/// Highest load of every candidate, f64[N]; 0 where it carries none. What the methods of [`search`] choose from.
+/// Highest load of `candidates`, f64[len], by default of all; 0 where one carries none. What the methods of [`search`] choose
+/// from.
 #[pyfunction]
-#[pyo3(signature = (problem, queries=4096, cap=0.95, threads=None, progress=None))]
+#[pyo3(signature = (problem, candidates=None, queries=4096, cap=0.95, threads=None, progress=None))]
 pub fn candidate_rates<'py>(
     py: Python<'py>,
     problem: &SearchProblem,
+    candidates: Option<List<usize>>,
     queries: usize,
     cap: f64,
     threads: Option<usize>,
@@ -135,8 +138,9 @@ pub fn candidate_rates<'py>(
 ) -> PyResult<Bound<'py, PyArray1<f64>>> {
     let threads = pool::resolve_threads(threads).map_err(CoreError)?;
     let settings = Settings { queries, cap, ..Settings::default() };
-    let found = watched(py, progress.as_ref(), problem.inner.candidates(), |control| {
-        rates(&problem.inner, &settings, threads, control)
+    let candidates = candidates.map_or_else(|| (0..problem.inner.candidates()).collect(), Vec::from);
+    let found = watched(py, progress.as_ref(), candidates.len(), |control| {
+        rates(&problem.inner, &candidates, &settings, threads, control)
     })?;
     if found.interrupted {
         return Err(PyKeyboardInterrupt::new_err(()));

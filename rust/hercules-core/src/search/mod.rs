@@ -259,21 +259,33 @@ pub fn run(
     })?
 }
 
-/// Highest load of every candidate of `problem` on the search's run of queries, 0 where it carries none: the landscape that
-/// all methods move on.
-pub fn rates(problem: &Problem, settings: &Settings, threads: usize, control: &Control) -> Result<Vec<f64>> {
+/// Highest load of each of `candidates` on the search's run of queries, 0 where one carries none: the landscape that all
+/// methods move on.
+pub fn rates(
+    problem: &Problem,
+    candidates: &[usize],
+    settings: &Settings,
+    threads: usize,
+    control: &Control,
+) -> Result<Vec<f64>> {
     settings.rules(&problem.targets, settings.queries).check()?;
+    if let Some(i) = candidates.iter().position(|candidate| *candidate >= problem.candidates()) {
+        let message = format!("is {}; allowed are 0..{}", candidates[i], problem.candidates());
+        return Err(Error::invalid(format!("candidates[{i}]"), message));
+    }
+    let mut distinct = candidates.to_vec();
+    distinct.sort_unstable();
+    distinct.dedup();
     pool::install(threads, || {
         let mut evaluator = Evaluator::new(problem, settings, control)?;
-        let all: Vec<usize> = (0..problem.candidates()).collect();
-        let mut found = Vec::with_capacity(all.len());
-        for heat in all.chunks(LANES) {
-            found.extend(evaluator.rates(heat, POLISH_TOLERANCE)?);
+        for heat in distinct.chunks(LANES) {
+            evaluator.rates(heat, POLISH_TOLERANCE)?;
             for _ in heat {
                 control.advance();
             }
         }
-        Ok(found)
+        // Known by now: nothing is simulated again.
+        candidates.iter().map(|&candidate| Ok(evaluator.rates(&[candidate], POLISH_TOLERANCE)?[0])).collect()
     })?
 }
 
