@@ -1,7 +1,8 @@
 """The configuration space of a service table: a lattice of candidates, its coordinates and where a search starts.
 
-One row per candidate, as integers: ``variant, batch, fuse_items, max_wait_us, buffer, offload_items, threads...``. Coordinates place it on a
-lattice: column 0 is the kind (a search never steps from one kind to another), the rest depends on the kind:
+One row per candidate, as integers: ``variant, batch, fuse_items, max_wait_us, buffer, offload_items, threads...``.
+Coordinates place it on a lattice: column 0 is the kind (a search never steps from one kind to another), the rest
+depends on the kind:
 
 * ``cpu``: operator cores, model threads, batch;
 * ``cpu-sd``: sparse operator cores, dense operator cores, sparse threads, batch (dense threads take all cores left);
