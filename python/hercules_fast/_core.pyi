@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "DramStandard",
+    "PowerModel",
     "SearchProblem",
     "ServiceGrid",
     "TableRows",
@@ -223,6 +224,25 @@ def simulate(
 def simulate_trace(grid: ServiceGrid, config: _I64, arrival_s: _F64, sizes: _I64) -> _F64: ...
 
 @final
+class PowerModel:
+    """Power of a server from the use of its stages; cores i64[V, S]."""
+
+    def __new__(
+        cls,
+        base_w: float,
+        idle_w: Sequence[float],
+        span_w: Sequence[float],
+        component_of: Sequence[int],
+        slots: Sequence[int],
+        group_of: Sequence[int],
+        cores: _I64,
+        energy_of: int | None = None,
+    ) -> PowerModel: ...
+    def power_w(
+        self, config: _I64, qps: float, utilisation: Sequence[float], energy_j_per_query: Sequence[float]
+    ) -> float: ...
+
+@final
 class SearchProblem:
     """One pair to search: candidates i64[N, 4+S], coords i64[N, K] (column 0 = kind), starts i64[], slas."""
 
@@ -234,6 +254,9 @@ class SearchProblem:
         coords: _I64,
         starts: _I64,
         slas: Sequence[tuple[float, float]],
+        power: PowerModel | None = None,
+        objective: tuple[float, float] = (1.0, 0.0),
+        power_budget_w: float | None = None,
     ) -> SearchProblem: ...
     @property
     def candidates(self) -> int: ...
@@ -248,6 +271,12 @@ def search(
     tolerance: float = 0.0025,
     threads: int | None = None,
     progress: Callable[[int, int], object] | None = None,
+    precision: float = 0.01,
+    most_replications: int = 640,
+    evaluations: int | None = None,
+    deadline_s: float | None = None,
+    top: int = 1,
+    front: bool = False,
 ) -> tuple[list[dict[str, Any] | None], bool]: ...
 def simulate_system(
     system: Mapping[str, Any],

@@ -37,7 +37,7 @@ def cpu_problem(seed: int, sla_s: float, *, compute_s: float = 4e-5, memory_s: f
 
 
 PROBLEMS = [cpu_problem(1, 0.004), cpu_problem(2, 0.02), cpu_problem(3, 0.02, memory_s=4e-5), cpu_problem(4, 0.2)]
-EFFORT = {"queries": 2048, "final_queries": 2048, "replications": 3}
+EFFORT = {"queries": 2048, "final_queries": 2048, "replications": 3, "precision": 1.0}
 
 
 def test_gradient_finds_what_exhaustive_finds() -> None:

@@ -6,7 +6,7 @@ use crate::search::evaluator::Evaluator;
 use crate::search::{POLISH_TOLERANCE, PathPoint, Step, WALK_TOLERANCE};
 use std::collections::BTreeSet;
 
-/// A step must gain this share, else rates within the bracket's width would be taken for progress.
+/// A step must gain this share, else scores within the bracket's width would be taken for progress.
 const LEAST_GAIN: f64 = 0.01;
 const POLISH_GAIN: f64 = 0.0025;
 
@@ -15,12 +15,16 @@ const POLISH_GAIN: f64 = 0.0025;
 const SCATTER_SHARE: f64 = 0.04;
 const LEAST_SCATTER: usize = 8;
 
-/// Best candidate found and its load; none if no candidate carries any.
-pub fn search(evaluator: &mut Evaluator<'_>, path: &mut Vec<PathPoint>) -> Result<Option<(usize, f64)>> {
+/// Climb from `starts`. Best candidate found and its score; none if no candidate carries any load.
+pub fn search(
+    evaluator: &mut Evaluator<'_>,
+    starts: &[usize],
+    path: &mut Vec<PathPoint>,
+) -> Result<Option<(usize, f64)>> {
     let scatter_left = LEAST_SCATTER.max((evaluator.problem.candidates() as f64 * SCATTER_SHARE) as usize);
     let mut walk = Walk { evaluator, path, trodden: BTreeSet::new(), scatter_left, best: None };
-    for start in walk.evaluator.problem.starts.clone() {
-        walk.climb(start, Step::Start)?;
+    for start in starts {
+        walk.climb(*start, Step::Start)?;
     }
     if walk.best.is_none()
         && let Some(start) = walk.least_excess()?
@@ -48,10 +52,10 @@ impl Walk<'_, '_> {
     fn climb(&mut self, start: usize, how: Step) -> Result<()> {
         let (mut here, mut step, mut came_from) = (start, how, None);
         while self.trodden.insert(here) {
-            let qps = self.evaluator.rate_of_neighbour(here, WALK_TOLERANCE)?;
-            self.stand_on(here, qps, step);
+            let score = self.evaluator.score_of_neighbour(here, WALK_TOLERANCE)?;
+            self.stand_on(here, score, step);
             let next =
-                if qps > 0.0 { self.onward_or_uphill(came_from, here, qps)? } else { self.towards_feasible(here)? };
+                if score > 0.0 { self.onward_or_uphill(came_from, here, score)? } else { self.towards_feasible(here)? };
             match next {
                 Some(found) => {
                     came_from = Some(here);
@@ -64,35 +68,35 @@ impl Walk<'_, '_> {
     }
 
     /// The last move once more while it gains: a straight climb needs no look to the sides.
-    fn onward_or_uphill(&mut self, came_from: Option<usize>, here: usize, qps: f64) -> Result<Option<(usize, Step)>> {
+    fn onward_or_uphill(&mut self, came_from: Option<usize>, here: usize, score: f64) -> Result<Option<(usize, Step)>> {
         let onward = came_from.and_then(|from| self.evaluator.problem.lattice.onward(from, here));
         if let Some((next, step)) = onward
-            && self.evaluator.carries(next, qps * (1.0 + LEAST_GAIN))?
+            && self.evaluator.reaches(next, score * (1.0 + LEAST_GAIN))?
         {
             return Ok(Some((next, step)));
         }
-        self.uphill(here, qps, LEAST_GAIN, WALK_TOLERANCE)
+        self.uphill(here, score, LEAST_GAIN, WALK_TOLERANCE)
     }
 
-    fn stand_on(&mut self, candidate: usize, qps: f64, step: Step) {
-        self.path.push(PathPoint { candidate, qps, step });
-        if qps > self.best.map_or(0.0, |best| best.1) {
-            self.best = Some((candidate, qps));
+    fn stand_on(&mut self, candidate: usize, score: f64, step: Step) {
+        self.path.push(PathPoint { candidate, qps: self.evaluator.qps(candidate), score, step });
+        if score > self.best.map_or(0.0, |best| best.1) {
+            self.best = Some((candidate, score));
         }
     }
 
     /// The best neighbour that gains at least `gain`, looked for nearby and, from the best hill so far, farther away.
-    fn uphill(&mut self, here: usize, qps: f64, gain: f64, tolerance: f64) -> Result<Option<(usize, Step)>> {
+    fn uphill(&mut self, here: usize, score: f64, gain: f64, tolerance: f64) -> Result<Option<(usize, Step)>> {
         let lattice = &self.evaluator.problem.lattice;
-        let near = self.best_of(lattice.neighbours(here), qps * (1.0 + gain), tolerance)?;
-        let is_best_hill = self.best.is_none_or(|best| qps >= best.1);
+        let near = self.best_of(lattice.neighbours(here), score * (1.0 + gain), tolerance)?;
+        let is_best_hill = self.best.is_none_or(|best| score >= best.1);
         if near.is_some() || !is_best_hill {
             return Ok(near);
         }
-        self.best_of(lattice.far_neighbours(here), qps * (1.0 + gain), tolerance)
+        self.best_of(lattice.far_neighbours(here), score * (1.0 + gain), tolerance)
     }
 
-    /// Race the neighbours: each must carry the load of the best so far, and only one that does is measured. Those
+    /// Race the neighbours: each must reach the score of the best so far, and only one that does is measured. Those
     /// with the highest bound go first, for an early winner makes the others lose early.
     fn best_of(
         &mut self,
@@ -100,14 +104,13 @@ impl Walk<'_, '_> {
         mut threshold: f64,
         tolerance: f64,
     ) -> Result<Option<(usize, Step)>> {
-        let mut order: Vec<_> =
-            neighbours.into_iter().map(|(c, step)| (self.evaluator.bound_qps(c), c, step)).collect();
+        let mut order: Vec<_> = neighbours.into_iter().map(|(c, step)| (self.evaluator.bound(c), c, step)).collect();
         order.sort_by(|a, b| b.0.total_cmp(&a.0));
         let mut best = None;
         for (_, candidate, step) in order {
-            if self.evaluator.carries(candidate, threshold)? {
-                let qps = self.evaluator.rate_of_neighbour(candidate, tolerance)?;
-                threshold = qps * (1.0 + tolerance);
+            if self.evaluator.reaches(candidate, threshold)? {
+                let score = self.evaluator.score_of_neighbour(candidate, tolerance)?;
+                threshold = score * (1.0 + tolerance);
                 best = Some((candidate, step));
             }
         }
@@ -155,9 +158,9 @@ impl Walk<'_, '_> {
         let mut order: Vec<usize> = (0..candidates).collect();
         order.sort_by_key(|candidate| (stream.bits(*candidate as u64), *candidate));
         for candidate in order {
-            let Some((_, best_qps)) = self.best else { return Ok(()) };
-            let to_beat = best_qps * (1.0 + gain);
-            if !self.evaluator.may_carry(candidate, to_beat) {
+            let Some((_, best)) = self.best else { return Ok(()) };
+            let to_beat = best * (1.0 + gain);
+            if !self.evaluator.may_reach(candidate, to_beat) {
                 continue;
             }
             if !self.evaluator.is_tried(candidate) {
@@ -166,7 +169,7 @@ impl Walk<'_, '_> {
                 }
                 self.scatter_left -= 1;
             }
-            if self.evaluator.carries(candidate, to_beat)? {
+            if self.evaluator.reaches(candidate, to_beat)? {
                 self.climb(candidate, Step::Scatter)?;
             }
         }
@@ -177,15 +180,15 @@ impl Walk<'_, '_> {
     fn polish(&mut self) -> Result<()> {
         let Some((mut here, _)) = self.best else { return Ok(()) };
         let mut stood = BTreeSet::from([here]);
-        let mut qps = self.evaluator.rate_of_neighbour(here, POLISH_TOLERANCE)?;
-        self.best = Some((here, qps));
-        while let Some((next, _)) = self.uphill(here, qps, POLISH_GAIN, POLISH_TOLERANCE)? {
+        let mut score = self.evaluator.score_of_neighbour(here, POLISH_TOLERANCE)?;
+        self.best = Some((here, score));
+        while let Some((next, _)) = self.uphill(here, score, POLISH_GAIN, POLISH_TOLERANCE)? {
             if !stood.insert(next) {
                 break;
             }
             here = next;
-            qps = self.evaluator.rate_of_neighbour(here, POLISH_TOLERANCE)?;
-            self.stand_on(here, qps, Step::Polish);
+            score = self.evaluator.score_of_neighbour(here, POLISH_TOLERANCE)?;
+            self.stand_on(here, score, Step::Polish);
         }
         Ok(())
     }

@@ -152,7 +152,20 @@ fn device_problem(sla_s: f64, seed: u64) -> Arc<Problem> {
 }
 
 fn settings(method: Method) -> Settings {
-    Settings { method, queries: 2048, final_queries: 2048, replications: 2, cap: 0.95, tolerance: 0.0025 }
+    Settings {
+        method,
+        queries: 2048,
+        final_queries: 2048,
+        replications: 2,
+        cap: 0.95,
+        tolerance: 0.0025,
+        precision: 1.0,
+        most_replications: 5,
+        evaluations: None,
+        deadline: None,
+        top: 1,
+        front: false,
+    }
 }
 
 fn solve_all(problems: &[Arc<Problem>], method: Method, threads: usize) -> Vec<Outcome> {

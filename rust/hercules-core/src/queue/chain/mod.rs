@@ -134,12 +134,26 @@ impl System {
     /// Upper bound of the throughput: the rate at which the busiest station never rests. Threads count as all busy;
     /// fusing devices as always running the batch that is cheapest per item.
     pub fn bottleneck_qps(&self, traffic: &Traffic) -> f64 {
-        self.stations.iter().map(|station| self.station_capacity(station, traffic)).fold(f64::INFINITY, f64::min)
+        self.stations
+            .iter()
+            .map(|station| f64::from(station.threads) / self.busy_s(station, traffic, station.table.columns()))
+            .fold(f64::INFINITY, f64::min)
     }
 
-    fn station_capacity(&self, station: &Station, traffic: &Traffic) -> f64 {
+    /// Least busy seconds of each stage of the table for one query: its threads alone in the system, or all at work,
+    /// whichever is faster; 0 for a stage that is not in the chain.
+    pub fn least_busy_s(&self, traffic: &Traffic) -> Vec<f64> {
+        let mut seconds = vec![0.0; self.stages];
+        for station in &self.stations {
+            let [alone, full] = [1, station.table.columns()].map(|busy| self.busy_s(station, traffic, busy));
+            seconds[station.stage] = alone.min(full);
+        }
+        seconds
+    }
+
+    /// Busy seconds of a station for one query while `busy` threads are.
+    fn busy_s(&self, station: &Station, traffic: &Traffic, busy: u32) -> f64 {
         let table = &station.table;
-        let busy = table.columns();
         let full_batch_s = match station.unit {
             Unit::SubBatch if traffic.max_size() >= self.batch => table.seconds(self.batch, busy),
             _ => 0.0, // no query fills a batch
@@ -159,8 +173,7 @@ impl System {
             Unit::Fused if size >= station.limits.items => table.seconds(size, busy),
             Unit::Fused => f64::from(size) * fused_item_s,
         };
-        let work_per_query: f64 = traffic.sizes().map(|(size, p)| p * work(size)).sum();
-        f64::from(station.threads) / work_per_query
+        traffic.sizes().map(|(size, p)| p * work(size)).sum()
     }
 
     /// (latency, probability) of a query that finds the system empty, for every size that occurs.
