@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "DramStandard",
+    "PowerModel",
     "SearchProblem",
     "ServiceGrid",
     "TableRows",
@@ -234,6 +235,25 @@ def simulate(
 def simulate_trace(grid: ServiceGrid, config: _I64, arrival_s: _F64, sizes: _I64, seed: int = 0) -> _F64: ...
 
 @final
+class PowerModel:
+    """Power of a server from the use of its stages; cores i64[V, S]."""
+
+    def __new__(
+        cls,
+        base_w: float,
+        idle_w: Sequence[float],
+        span_w: Sequence[float],
+        component_of: Sequence[int],
+        slots: Sequence[int],
+        group_of: Sequence[int],
+        cores: _I64,
+        energy_of: int | None = None,
+    ) -> PowerModel: ...
+    def power_w(
+        self, config: _I64, qps: float, utilisation: Sequence[float], energy_j_per_query: Sequence[float]
+    ) -> float: ...
+
+@final
 class SearchProblem:
     """One pair to search: candidates i64[N, 6+S], coords i64[N, K] (column 0 = kind), starts i64[], slas."""
 
@@ -246,6 +266,9 @@ class SearchProblem:
         starts: _I64,
         slas: Sequence[tuple[float, float]],
         lines: Sequence[Sequence[int]] | None = None,
+        power: PowerModel | None = None,
+        objective: tuple[float, float] | None = None,
+        power_budget_w: float | None = None,
     ) -> SearchProblem: ...
     @property
     def candidates(self) -> int: ...
@@ -263,6 +286,11 @@ def search(
     progress: Callable[[int, int], object] | None = None,
     finished: Callable[[int, dict[str, Any]], object] | None = None,
     deadline_s: float | None = None,
+    precision: float = 0.01,
+    most_replications: int = 640,
+    top: int = 1,
+    front: bool = False,
+    polish_queries: int = 32768,
 ) -> tuple[list[dict[str, Any] | None], bool]: ...
 def candidate_rates(
     problem: SearchProblem,

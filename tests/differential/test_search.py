@@ -42,7 +42,14 @@ def cpu_problem(seed: int, sla_s: float, *, compute_s: float = 4e-5, memory_s: f
 
 
 PROBLEMS = [cpu_problem(1, 0.004), cpu_problem(2, 0.02), cpu_problem(3, 0.02, memory_s=4e-5), cpu_problem(4, 0.2)]
-EFFORT = {"queries": 2048, "final_queries": 2048, "replications": 3}
+EFFORT = {
+    "queries": 2048,
+    "polish_queries": 4096,
+    "final_queries": 2048,
+    "replications": 3,
+    "precision": 1.0,
+    "most_replications": 3,
+}
 
 
 def test_gradient_finds_what_exhaustive_finds() -> None:
@@ -72,10 +79,16 @@ def test_same_bytes_for_any_number_of_threads(method: str) -> None:
                 assert np.asarray(a[key], dtype=object).tolist() == np.asarray(b[key], dtype=object).tolist(), key
 
 
+def landscapes(problem: _core.SearchProblem) -> tuple[np.ndarray, np.ndarray]:
+    """Loads of every candidate on the run to walk by and on the run to choose by."""
+    return tuple(_core.candidate_rates(problem, queries=EFFORT[name]) for name in ("queries", "polish_queries"))
+
+
 def test_no_method_spends_more_evaluations_than_it_may_or_beats_the_landscape() -> None:
     for problem in PROBLEMS:
-        rates = _core.candidate_rates(problem, queries=EFFORT["queries"])
+        short, long = landscapes(problem)
         for method in METHODS:
+            rates = long if method == "gradient" or method.startswith("exhaustive") else short
             for allowed in (1, 10, 60):
                 (found,), _ = _core.search([problem], method=method, evaluations=allowed, **EFFORT)
                 assert found["evaluations"] <= allowed
@@ -84,16 +97,18 @@ def test_no_method_spends_more_evaluations_than_it_may_or_beats_the_landscape() 
                     assert found["search_qps"] == pytest.approx(rates[found["best"]], rel=0.011)
 
 
-def test_the_landscape_is_what_exhaustive_search_sees() -> None:
+def test_exhaustive_search_takes_the_best_of_the_long_run_among_the_best_of_the_short_one() -> None:
     for problem in PROBLEMS:
-        rates = _core.candidate_rates(problem, queries=EFFORT["queries"])
-        assert rates.shape == (problem.candidates,)
-        (found,), _ = _core.search([problem], method="exhaustive-unpruned", **EFFORT)
-        assert (found["best"], found["search_qps"]) == (rates.argmax(), rates.max())
+        short, long = landscapes(problem)
+        assert short.shape == (problem.candidates,)
         some = [7, 3, 7]
-        assert _core.candidate_rates(problem, some, queries=EFFORT["queries"]).tolist() == rates[some].tolist()
+        assert _core.candidate_rates(problem, some, queries=EFFORT["queries"]).tolist() == short[some].tolist()
+        contenders = np.where(short >= 0.95 * short.max(), long, 0.0)
+        (found,), _ = _core.search([problem], method="exhaustive-unpruned", **EFFORT)
+        assert found["best"] == contenders.argmax()
+        assert found["search_qps"] == contenders.max()
         (pruned,), _ = _core.search([problem], method="exhaustive", **EFFORT)
-        assert pruned["search_qps"] == rates.max()
+        assert pruned["search_qps"] >= contenders.max() * (1 - 0.0051)
         assert pruned["evaluations"] < problem.candidates
 
 
@@ -101,7 +116,7 @@ def test_deeprecsys_walks_its_lines_and_stops_at_the_first_worse() -> None:
     problem = PROBLEMS[0]
     rates = _core.candidate_rates(problem, queries=EFFORT["queries"])
     (found,), _ = _core.search([problem], method="deeprecsys", **EFFORT)
-    walked = [candidate for candidate, _, _ in found["path"]]
+    walked = [step[0] for step in found["path"]]
     first, *rest = LINES
     expected = walk(rates, first)
     best = max(expected, key=lambda c: rates[c])
@@ -175,8 +190,8 @@ def test_a_deadline_leaves_the_rest_unfinished() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"deadline_s": -1.0}, "deadline_s: is -1; allowed is >= 0 seconds"),
-        ({"deadline_s": float("nan")}, "deadline_s: is NaN; allowed is >= 0 seconds"),
+        ({"deadline_s": -1.0}, "deadline_s: is -1; must be from 0"),
+        ({"deadline_s": float("nan")}, "deadline_s: is NaN; must be from 0"),
         ({"method": "luck"}, 'method: is "luck"'),
         ({"queries": 100}, r"slas\[0\].percentile: is 0.95: 90 queries after warm-up are too few; at least 200"),
         ({"final_queries": 0}, "queries: is 0"),

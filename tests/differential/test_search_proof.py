@@ -21,7 +21,13 @@ RIVALS = ("hill", "deeprecsys", "random")
 LEAST_WORTH = 0.99
 MOST_SHARE = 0.10
 MOST_BEHIND = 0.005
-SAMPLE = [("T1", "wnd", 95), ("T2", "rmc2", 99), ("T2-NMPx8", "rmc1", 95), ("T1-P100", "din", 99), ("T2-V100", "rmc1", 95)]
+SAMPLE = [
+    ("T1", "wnd", 95),
+    ("T2", "rmc2", 99),
+    ("T2-NMPx8", "rmc1", 95),
+    ("T1-P100", "din", 99),
+    ("T2-V100", "rmc1", 95),
+]
 
 
 def found_by(method: str, at: Landscape, evaluations: int | None) -> tuple[int, int]:
@@ -40,7 +46,9 @@ def tpe(at: Landscape, evaluations: int) -> int:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     coords = at.space.coords
     place = {tuple(row): k for k, row in enumerate(coords.tolist())}
-    values = {kind: [sorted(set(axis)) for axis in coords[coords[:, 0] == kind].T] for kind in set(coords[:, 0].tolist())}
+    values = {
+        kind: [sorted(set(axis)) for axis in coords[coords[:, 0] == kind].T] for kind in set(coords[:, 0].tolist())
+    }
     spent: dict[int, float] = {}
 
     def objective(trial: Callable) -> float:
@@ -116,7 +124,9 @@ def test_every_pair_of_the_fleet() -> None:
     print(f"pairs: {len(lines)}; worst found: {min(lines)}")
     print(f"evaluations: median {100 * statistics.median(shares):.2f} %, most {100 * max(shares):.2f} %")
     for name, values in ratios.items():
-        print(f"{name}: geometric mean of its load over ours {np.exp(np.mean(np.log(values))):.4f}, best {max(values):.4f}")
+        print(
+            f"{name}: geometric mean of its load over ours {np.exp(np.mean(np.log(values))):.4f}, best {max(values):.4f}"
+        )
     assert min(lines)[0] >= LEAST_WORTH
     assert max(shares) <= MOST_SHARE
     assert not behind

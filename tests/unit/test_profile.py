@@ -144,7 +144,7 @@ def test_progress_counts_pairs() -> None:
         ({"workloads": WORKLOADS[:1] * 2}, "workloads: 'rmc1' is named twice"),
         ({"workloads": [replace(WORKLOADS[0], slas=())]}, "workloads.rmc1.slas: is empty"),
         ({"effort": Effort(queries=10**9)}, "queries: is 1000000000; allowed"),
-        ({"effort": Effort(replications=10_000)}, "replications: is 10000; allowed"),
+        ({"effort": Effort(replications=10_000)}, "replications: is 640; allowed are replications = 10000"),
         ({"seed": 1.5}, r"seed: is 1\.5; allowed is a whole number"),
         ({"seed": True}, "seed: is True; allowed is a whole number"),
     ],

@@ -103,7 +103,7 @@ def search(
         return SearchResult(row=row, method=method, path=(), candidates=0, evaluations=0, probes=0, simulated_queries=0)
     path = tuple(
         SearchStep(config=pair.space.config(pair.table, index), qps=qps, move=move)
-        for index, qps, move in result["path"]
+        for index, qps, move, _ in result["path"]
     )
     return SearchResult(
         row=row,

@@ -47,7 +47,7 @@ pub fn needed_for_interval(p: f64) -> f64 {
 }
 
 /// The 97.5 % point of Student's law, by its expansion in 1/df (Abramowitz & Stegun 26.7.5); within 1e-3 from 9 on.
-fn student(df: usize) -> f64 {
+pub(crate) fn student(df: usize) -> f64 {
     let (z, n) = (1.959_963_984_540_054_f64, df as f64);
     let g1 = (z.powi(3) + z) / 4.0;
     let g2 = (5.0 * z.powi(5) + 16.0 * z.powi(3) + 3.0 * z) / 96.0;

@@ -1,12 +1,13 @@
 //! From above, then uphill: the candidates with the highest upper bounds first, which often ends the search at once; else
-//! steepest ascent on the lattice from several starts, then races of what the bounds leave open against the best.
+//! steepest ascent on the lattice from several starts, then races of what the bounds leave open against the best. All that
+//! on the short run of queries; the best few are then judged on the long one, and what they gained is polished there.
 
 use crate::error::Result;
 use crate::search::evaluator::{Evaluator, LANES};
 use crate::search::{POLISH_TOLERANCE, PathPoint, Step, WALK_TOLERANCE, random};
 use std::collections::BTreeSet;
 
-/// A step must gain this share, else rates within the bracket's width would be taken for progress.
+/// A step must gain this share, else scores within the bracket's width would be taken for progress.
 const LEAST_GAIN: f64 = 0.01;
 const POLISH_GAIN: f64 = 0.0025;
 
@@ -16,33 +17,46 @@ const FROM_ABOVE: usize = 3 * LANES;
 /// Share of the candidates, and least number, that are raced against the best after the walks: half of them those with
 /// the highest bounds, half scattered. A lost race ends after the first few late queries, so this insurance against hills
 /// that no start leads to costs little work.
-const RACE_SHARE: f64 = 0.04;
+const RACE_SHARE: f64 = 0.03;
 const LEAST_RACES: usize = 8;
 
-/// Best candidate found and its load; none if no candidate carries any.
-pub fn search(evaluator: &mut Evaluator<'_>, path: &mut Vec<PathPoint>) -> Result<Option<(usize, f64)>> {
+/// Candidates, best on the short run first, that are raced on the long one.
+const FINALISTS: usize = 3 * LANES;
+
+/// Climb from `starts`. Best candidate found and its score; none if no candidate carries any load.
+pub fn search(
+    evaluator: &mut Evaluator<'_>,
+    starts: &[usize],
+    path: &mut Vec<PathPoint>,
+) -> Result<Option<(usize, f64)>> {
     let candidates = evaluator.problem.candidates();
     let races = LEAST_RACES.max((candidates as f64 * RACE_SHARE) as usize);
+    evaluator.blunt();
     let mut by_bound: Vec<usize> = (0..candidates).collect();
-    by_bound.sort_by(|a, b| evaluator.bound_qps(*b).total_cmp(&evaluator.bound_qps(*a)));
+    by_bound.sort_by(|a, b| evaluator.bound(*b).total_cmp(&evaluator.bound(*a)));
     let scattered = random::order(evaluator.problem);
     let mut walk = Walk { evaluator, path, trodden: BTreeSet::new(), races_left: 0, best: None };
-    if !walk.look_from_above(&by_bound)? {
-        for start in walk.evaluator.problem.starts.clone() {
-            walk.climb(start, Step::Start)?;
+    let proven = walk.look_from_above(&by_bound)?;
+    if !proven {
+        walk.climb_from(starts)?;
+        for order in [&by_bound, &scattered] {
+            walk.races_left += races / 2;
+            walk.race(order, LEAST_GAIN)?;
         }
-        if walk.best.is_none()
-            && let Some(start) = walk.least_excess()?
-        {
-            walk.climb(start, Step::Start)?;
+        walk.polish()?;
+    }
+    walk.sharpen()?;
+    if !walk.is_proven(&by_bound) {
+        // On the short run nothing seemed to be left, on the long one there is.
+        if proven {
+            walk.climb_from(starts)?;
         }
-        for gain in [LEAST_GAIN, POLISH_GAIN] {
-            for order in [&by_bound, &scattered] {
-                walk.races_left += races / 4;
-                walk.race(order, gain)?;
-            }
-            walk.polish()?;
+        walk.polish()?;
+        for order in [&by_bound, &scattered] {
+            walk.races_left += races / 2;
+            walk.race(order, POLISH_GAIN)?;
         }
+        walk.polish()?;
     }
     Ok(walk.best)
 }
@@ -61,27 +75,43 @@ impl Walk<'_, '_> {
     /// Measure candidates by falling bound. True if no bound is left above the best: then it is the best of all.
     fn look_from_above(&mut self, by_bound: &[usize]) -> Result<bool> {
         for heat in by_bound.chunks(LANES).take(FROM_ABOVE / LANES) {
-            let to_beat = self.best.map_or(0.0, |best| best.1);
-            if self.evaluator.bound_qps(heat[0]) <= to_beat {
+            if self.evaluator.bound(heat[0]) <= self.best.map_or(0.0, |best| best.1) {
                 break;
             }
-            for (&candidate, qps) in heat.iter().zip(self.evaluator.rates(heat, POLISH_TOLERANCE)?) {
-                if qps > self.best.map_or(0.0, |best| best.1) {
-                    self.stand_on(candidate, qps, Step::Bound);
+            for (&candidate, score) in heat.iter().zip(self.evaluator.scores(heat, POLISH_TOLERANCE)?) {
+                if score > self.best.map_or(0.0, |best| best.1) {
+                    self.stand_on(candidate, score, Step::Bound);
                 }
             }
         }
-        let Some((_, best_qps)) = self.best else { return Ok(false) };
-        Ok(!by_bound.iter().any(|&candidate| self.evaluator.may_carry(candidate, best_qps * (1.0 + POLISH_TOLERANCE))))
+        Ok(self.is_proven(by_bound))
+    }
+
+    /// Is no candidate left that may beat the best by more than the tolerance?
+    fn is_proven(&mut self, candidates: &[usize]) -> bool {
+        let Some((_, best)) = self.best else { return false };
+        !candidates.iter().any(|&candidate| self.evaluator.may_reach(candidate, best * (1.0 + POLISH_TOLERANCE)))
+    }
+
+    fn climb_from(&mut self, starts: &[usize]) -> Result<()> {
+        for start in starts {
+            self.climb(*start, Step::Start)?;
+        }
+        if self.best.is_none()
+            && let Some(start) = self.least_excess()?
+        {
+            self.climb(start, Step::Start)?;
+        }
+        Ok(())
     }
 
     fn climb(&mut self, start: usize, how: Step) -> Result<()> {
         let (mut here, mut step, mut came_from) = (start, how, None);
         while self.trodden.insert(here) {
-            let qps = self.evaluator.rate_of_neighbour(here, WALK_TOLERANCE)?;
-            self.stand_on(here, qps, step);
+            let score = self.evaluator.score_of_neighbour(here, WALK_TOLERANCE)?;
+            self.stand_on(here, score, step);
             let next =
-                if qps > 0.0 { self.onward_or_uphill(came_from, here, qps)? } else { self.towards_feasible(here)? };
+                if score > 0.0 { self.onward_or_uphill(came_from, here, score)? } else { self.towards_feasible(here)? };
             match next {
                 Some(found) => {
                     came_from = Some(here);
@@ -94,35 +124,35 @@ impl Walk<'_, '_> {
     }
 
     /// The last move once more while it gains: a straight climb needs no look to the sides.
-    fn onward_or_uphill(&mut self, came_from: Option<usize>, here: usize, qps: f64) -> Result<Option<(usize, Step)>> {
+    fn onward_or_uphill(&mut self, came_from: Option<usize>, here: usize, score: f64) -> Result<Option<(usize, Step)>> {
         let onward = came_from.and_then(|from| self.evaluator.problem.lattice.onward(from, here));
         if let Some((next, step)) = onward
-            && self.evaluator.carries(next, qps * (1.0 + LEAST_GAIN))?
+            && self.evaluator.reaches(next, score * (1.0 + LEAST_GAIN))?
         {
             return Ok(Some((next, step)));
         }
-        self.uphill(here, qps, LEAST_GAIN, WALK_TOLERANCE)
+        self.uphill(here, score, LEAST_GAIN, WALK_TOLERANCE)
     }
 
-    fn stand_on(&mut self, candidate: usize, qps: f64, step: Step) {
-        self.path.push(PathPoint { candidate, qps, step });
-        if qps > self.best.map_or(0.0, |best| best.1) {
-            self.best = Some((candidate, qps));
+    fn stand_on(&mut self, candidate: usize, score: f64, step: Step) {
+        self.path.push(PathPoint { candidate, qps: self.evaluator.qps(candidate), score, step });
+        if score > self.best.map_or(0.0, |best| best.1) {
+            self.best = Some((candidate, score));
         }
     }
 
     /// The best neighbour that gains at least `gain`, looked for nearby and, from the best hill so far, farther away.
-    fn uphill(&mut self, here: usize, qps: f64, gain: f64, tolerance: f64) -> Result<Option<(usize, Step)>> {
+    fn uphill(&mut self, here: usize, score: f64, gain: f64, tolerance: f64) -> Result<Option<(usize, Step)>> {
         let lattice = &self.evaluator.problem.lattice;
-        let near = self.best_of(lattice.neighbours(here), qps * (1.0 + gain), tolerance)?;
-        let is_best_hill = self.best.is_none_or(|best| qps >= best.1);
+        let near = self.best_of(lattice.neighbours(here), score * (1.0 + gain), tolerance)?;
+        let is_best_hill = self.best.is_none_or(|best| score >= best.1);
         if near.is_some() || !is_best_hill {
             return Ok(near);
         }
-        self.best_of(lattice.far_neighbours(here), qps * (1.0 + gain), tolerance)
+        self.best_of(lattice.far_neighbours(here), score * (1.0 + gain), tolerance)
     }
 
-    /// Race the neighbours: each must carry the load of the best so far, and only one that does is measured. Those
+    /// Race the neighbours: each must reach the score of the best so far, and only one that does is measured. Those
     /// with the highest bound go first, for an early winner makes the others lose early.
     fn best_of(
         &mut self,
@@ -130,17 +160,16 @@ impl Walk<'_, '_> {
         mut threshold: f64,
         tolerance: f64,
     ) -> Result<Option<(usize, Step)>> {
-        let mut order: Vec<_> =
-            neighbours.into_iter().map(|(c, step)| (self.evaluator.bound_qps(c), c, step)).collect();
+        let mut order: Vec<_> = neighbours.into_iter().map(|(c, step)| (self.evaluator.bound(c), c, step)).collect();
         order.sort_by(|a, b| b.0.total_cmp(&a.0));
         let mut best = None;
         for heat in order.chunks(LANES) {
             let racing: Vec<usize> = heat.iter().map(|entry| entry.1).collect();
-            for winner in self.evaluator.carrying(&racing, threshold)? {
-                // The first winner raises the bar for the others.
-                if best.is_none() || self.evaluator.carries(winner, threshold)? {
-                    let qps = self.evaluator.rate_of_neighbour(winner, tolerance)?;
-                    threshold = qps * (1.0 + tolerance);
+            for winner in self.evaluator.reaching(&racing, threshold)? {
+                // A winner raises the bar for those after it.
+                if best.is_none() || self.evaluator.reaches(winner, threshold)? {
+                    let score = self.evaluator.score_of_neighbour(winner, tolerance)?;
+                    threshold = score * (1.0 + tolerance);
                     best = heat.iter().find(|entry| entry.1 == winner).map(|entry| (winner, entry.2));
                 }
             }
@@ -186,13 +215,13 @@ impl Walk<'_, '_> {
     fn race(&mut self, order: &[usize], gain: f64) -> Result<()> {
         let mut order = order.iter().copied();
         loop {
-            let Some((_, best_qps)) = self.best else { return Ok(()) };
-            let to_beat = best_qps * (1.0 + gain);
+            let Some((_, best)) = self.best else { return Ok(()) };
+            let to_beat = best * (1.0 + gain);
             let heat: Vec<usize> = order.by_ref().filter(|&c| self.may_race(c, to_beat)).take(LANES).collect();
             if heat.is_empty() {
                 return Ok(());
             }
-            for winner in self.evaluator.carrying(&heat, to_beat)? {
+            for winner in self.evaluator.reaching(&heat, to_beat)? {
                 self.climb(winner, Step::Race)?;
             }
         }
@@ -200,7 +229,7 @@ impl Walk<'_, '_> {
 
     /// Whether a candidate may still beat the bar, and there is leave to try it.
     fn may_race(&mut self, candidate: usize, to_beat: f64) -> bool {
-        if !self.evaluator.may_carry(candidate, to_beat) {
+        if !self.evaluator.may_reach(candidate, to_beat) {
             return false;
         }
         if !self.evaluator.is_tried(candidate) {
@@ -212,19 +241,40 @@ impl Walk<'_, '_> {
         true
     }
 
+    /// Go over to the long run: the best of the short one race on it.
+    fn sharpen(&mut self) -> Result<()> {
+        let finalists: Vec<usize> = self.evaluator.chosen().into_iter().map(|found| found.0).take(FINALISTS).collect();
+        self.evaluator.sharpen()?;
+        self.trodden.clear();
+        self.best = None;
+        let Some((first, others)) = finalists.split_first() else { return Ok(()) };
+        let score = self.evaluator.score_of_neighbour(*first, POLISH_TOLERANCE)?;
+        self.stand_on(*first, score, Step::Sharpen);
+        for heat in others.chunks(LANES) {
+            let bar = self.best.map_or(f64::MIN_POSITIVE, |best| best.1 * (1.0 + POLISH_TOLERANCE));
+            for winner in self.evaluator.reaching(heat, bar)? {
+                let score = self.evaluator.score_of_neighbour(winner, POLISH_TOLERANCE)?;
+                if score > self.best.map_or(0.0, |best| best.1) {
+                    self.stand_on(winner, score, Step::Sharpen);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Measure the best more finely and take the small gains that the walk passed over.
     fn polish(&mut self) -> Result<()> {
         let Some((mut here, _)) = self.best else { return Ok(()) };
         let mut stood = BTreeSet::from([here]);
-        let mut qps = self.evaluator.rate_of_neighbour(here, POLISH_TOLERANCE)?;
-        self.best = Some((here, qps));
-        while let Some((next, _)) = self.uphill(here, qps, POLISH_GAIN, POLISH_TOLERANCE)? {
+        let mut score = self.evaluator.score_of_neighbour(here, POLISH_TOLERANCE)?;
+        self.best = Some((here, score));
+        while let Some((next, _)) = self.uphill(here, score, POLISH_GAIN, POLISH_TOLERANCE)? {
             if !stood.insert(next) {
                 break;
             }
             here = next;
-            qps = self.evaluator.rate_of_neighbour(here, POLISH_TOLERANCE)?;
-            self.stand_on(here, qps, Step::Polish);
+            score = self.evaluator.score_of_neighbour(here, POLISH_TOLERANCE)?;
+            self.stand_on(here, score, Step::Polish);
         }
         Ok(())
     }

@@ -7,16 +7,16 @@ use crate::search::evaluator::{Evaluator, LANES};
 use crate::search::{PathPoint, Step, WALK_TOLERANCE};
 use std::collections::BTreeSet;
 
-/// Best candidate found and its load; none if no start leads to a candidate that carries any.
+/// Best candidate found and its score; none if no start leads to a candidate that carries any.
 pub fn search(evaluator: &mut Evaluator<'_>, path: &mut Vec<PathPoint>) -> Result<Option<(usize, f64)>> {
     let problem = evaluator.problem;
     let mut kinds = BTreeSet::new();
     let mut best: Option<(usize, f64)> = None;
     for &start in problem.starts.iter().filter(|start| kinds.insert(problem.lattice.kind(**start))) {
         let (mut here, mut step) = (start, Step::Start);
-        let mut qps = evaluator.rates(&[here], WALK_TOLERANCE)?[0];
+        let mut score = evaluator.scores(&[here], WALK_TOLERANCE)?[0];
         loop {
-            path.push(PathPoint { candidate: here, qps, step });
+            path.push(PathPoint { candidate: here, qps: evaluator.qps(here), score, step });
             let around: Vec<usize> = problem
                 .lattice
                 .neighbours(here)
@@ -26,9 +26,9 @@ pub fn search(evaluator: &mut Evaluator<'_>, path: &mut Vec<PathPoint>) -> Resul
                 .collect();
             let mut next = None;
             for heat in around.chunks(LANES) {
-                for (&candidate, rate) in heat.iter().zip(evaluator.rates(heat, WALK_TOLERANCE)?) {
-                    if rate > qps {
-                        (next, qps) = (Some(candidate), rate);
+                for (&candidate, found) in heat.iter().zip(evaluator.scores(heat, WALK_TOLERANCE)?) {
+                    if found > score {
+                        (next, score) = (Some(candidate), found);
                     }
                 }
             }
@@ -37,8 +37,8 @@ pub fn search(evaluator: &mut Evaluator<'_>, path: &mut Vec<PathPoint>) -> Resul
                 None => break,
             }
         }
-        if qps > best.map_or(0.0, |best| best.1) {
-            best = Some((here, qps));
+        if score > best.map_or(0.0, |best| best.1) {
+            best = Some((here, score));
         }
     }
     Ok(best)

@@ -20,10 +20,10 @@ pub fn search(evaluator: &mut Evaluator<'_>, path: &mut Vec<PathPoint>) -> Resul
         if evaluator.is_spent() {
             break;
         }
-        for (&candidate, qps) in heat.iter().zip(evaluator.rates(heat, WALK_TOLERANCE)?) {
-            if qps > best.map_or(0.0, |best| best.1) {
-                path.push(PathPoint { candidate, qps, step: Step::Race });
-                best = Some((candidate, qps));
+        for (&candidate, score) in heat.iter().zip(evaluator.scores(heat, WALK_TOLERANCE)?) {
+            if score > best.map_or(0.0, |best| best.1) {
+                path.push(PathPoint { candidate, qps: evaluator.qps(candidate), score, step: Step::Race });
+                best = Some((candidate, score));
             }
         }
     }

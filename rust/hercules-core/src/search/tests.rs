@@ -169,7 +169,16 @@ fn device_problem(sla_s: f64, seed: u64) -> Arc<Problem> {
 }
 
 fn settings(method: Method) -> Settings {
-    Settings { method, queries: 2048, final_queries: 2048, replications: 2, ..Settings::default() }
+    Settings {
+        method,
+        queries: 2048,
+        polish_queries: 4096,
+        final_queries: 2048,
+        replications: 2,
+        precision: 1.0,
+        most_replications: 5,
+        ..Settings::default()
+    }
 }
 
 fn solve_all(problems: &[Arc<Problem>], method: Method, threads: usize) -> Vec<Outcome> {

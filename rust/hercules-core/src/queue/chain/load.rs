@@ -103,6 +103,8 @@ pub enum Limit {
     UtilisationCap,
     /// The system falls behind although its bottleneck says that it should not (fused batches that do not fill).
     Backlog,
+    /// More power would be drawn than there is.
+    PowerBudget,
 }
 
 impl Limit {
@@ -112,6 +114,7 @@ impl Limit {
             Self::Target(i) => ("sla", Some(i)),
             Self::UtilisationCap => ("utilisation cap", None),
             Self::Backlog => ("growing backlog", None),
+            Self::PowerBudget => ("power budget", None),
         }
     }
 }
@@ -160,6 +163,8 @@ pub struct Prober<'a> {
     pub rules: &'a Rules,
     control: Option<&'a Control>,
     split: Split,
+    /// What its runs keep: energy costs time.
+    pub detail: Detail,
     pub probes: u64,
     pub simulated_queries: u64,
 }
@@ -167,7 +172,7 @@ pub struct Prober<'a> {
 impl<'a> Prober<'a> {
     pub fn new(system: &'a System, input: &'a Input, rules: &'a Rules, control: Option<&'a Control>) -> Result<Self> {
         let split = Split::of(system, input)?;
-        Ok(Self { system, input, rules, control, split, probes: 0, simulated_queries: 0 })
+        Ok(Self { system, input, rules, control, split, detail: Detail::Latency, probes: 0, simulated_queries: 0 })
     }
 
     /// Does the system carry `qps`? `None` says yes, else what stands against it. Fails only when cancelled.
@@ -183,7 +188,7 @@ impl<'a> Prober<'a> {
     /// whose allowance is used up.
     pub fn spend(&mut self, qps: f64, allowances: &mut [Allowance], scratch: &mut Scratch) -> Result<Option<Limit>> {
         let mut watch = Watch::new(allowances, self.rules.warmup, self.control);
-        if let Some(target) = self.run(qps, &mut watch, scratch, Detail::Latency)? {
+        if let Some(target) = self.run(qps, &mut watch, scratch, self.detail)? {
             return Ok(Some(Limit::Target(target)));
         }
         for (allowance, late) in allowances.iter_mut().zip(watch.late()) {
@@ -192,10 +197,10 @@ impl<'a> Prober<'a> {
         Ok(None)
     }
 
-    /// Run at `qps` to the end, whatever the targets, with energies; the run is left in `scratch`.
+    /// Run at `qps` to the end, whatever the targets; the run is left in `scratch`.
     pub fn measure(&mut self, qps: f64, scratch: &mut Scratch) -> Result<()> {
         let mut watch = Watch::new(&[], self.rules.warmup, self.control);
-        self.run(qps, &mut watch, scratch, Detail::Energy).map(drop)
+        self.run(qps, &mut watch, scratch, self.detail).map(drop)
     }
 
     /// Gives the target that ended the run, if one did. Fails only when cancelled.

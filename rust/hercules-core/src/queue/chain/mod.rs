@@ -158,15 +158,27 @@ impl System {
     /// Upper bound of the throughput: the rate at which the busiest station never rests. Threads count as all busy and
     /// none as blocked; fusing devices as always running the batch that is cheapest per item.
     pub fn bottleneck_qps(&self, traffic: &Traffic) -> f64 {
-        let capacities = (0..self.stations.len()).map(|place| self.station_capacity(place, traffic));
-        capacities.fold(f64::INFINITY, f64::min)
+        let capacity = |(place, station): (usize, &Station)| {
+            f64::from(station.threads) / self.busy_s(place, traffic, station.table.columns())
+        };
+        self.stations.iter().enumerate().map(capacity).fold(f64::INFINITY, f64::min)
     }
 
-    /// Infinite for a station that no query visits.
-    fn station_capacity(&self, place: usize, traffic: &Traffic) -> f64 {
+    /// Least busy seconds of each stage of the table for one query: its threads alone in the system, or all at work,
+    /// whichever is faster; 0 for a stage that is not in the chain.
+    pub fn least_busy_s(&self, traffic: &Traffic) -> Vec<f64> {
+        let mut seconds = vec![0.0; self.stages];
+        for (place, station) in self.stations.iter().enumerate() {
+            let [alone, full] = [1, station.table.columns()].map(|busy| self.busy_s(place, traffic, busy));
+            seconds[station.stage] = alone.min(full);
+        }
+        seconds
+    }
+
+    /// Mean busy seconds of a station for one query while `busy` threads are; 0 if no query visits it.
+    fn busy_s(&self, place: usize, traffic: &Traffic, busy: u32) -> f64 {
         let station = &self.stations[place];
         let table = &station.table;
-        let busy = table.columns();
         let full_batch_s = match station.unit {
             Unit::SubBatch if table.max_items() >= self.batch => table.seconds(self.batch, busy),
             _ => 0.0, // no query fills a batch
@@ -187,8 +199,7 @@ impl System {
             Unit::Fused => f64::from(size) * fused_item_s,
         };
         let visitors = traffic.sizes().filter(|(size, _)| self.visits(place, *size));
-        let work_per_query: f64 = visitors.map(|(size, p)| p * work(size)).sum();
-        f64::from(station.threads) / work_per_query
+        visitors.map(|(size, p)| p * work(size)).sum()
     }
 
     /// (latency, probability) of a query that finds the system empty, for every size that occurs; with noise, for as
