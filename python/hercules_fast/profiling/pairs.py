@@ -49,7 +49,7 @@ def run_pairs(
 ) -> tuple[list[Mapping[str, Any] | None], bool]:
     """Search all pairs that fit in one call of the core; None where a pair does not fit or was not finished.
 
-    ``finished(k, result)`` is called for pair ``k`` soon after its end; ``deadline_s`` seconds from now the rest is left.
+    ``finished(k, result)`` is called for pair ``k`` soon after its end; after ``deadline_s`` seconds the rest is left.
     """
     fitting = [k for k, pair in enumerate(pairs) if pair.table is not None]
     problems = []
