@@ -13,7 +13,7 @@ def add_parser(verbs: Verbs) -> None:
         "compare",
         help="compare two saved profiles; fails when a pair became worse",
         description="Compare profile B with profile A, pair by pair. Exits 1 when the QPS or QPS per watt of a pair "
-        "fell by more than --fail-over and its 95 %% interval lies below the old one, or when a pair that was served is "
+        "fell by more than --fail-over and its 95 %% interval lies below the old one, or when a served pair is "
         "infeasible or gone.",
         allow_abbrev=False,
     )

@@ -189,8 +189,12 @@ def run_on(executor: Executor, tasks: Mapping[int, Task], finished: Finished, un
                 tell(future)
 
     try:
-        for k, task in tasks.items():
-            futures[executor.submit(run_task, task)] = k
+        try:
+            for k, task in tasks.items():
+                futures[executor.submit(run_task, task)] = k
+        except RuntimeError as refusal:  # it is closed, or broke meanwhile
+            rescue()
+            raise _explained(refusal, None, len(told), len(tasks)) from refusal
         with suppress(TimeoutError):  # of as_completed; those of tasks are told apart below
             for future in as_completed(futures, timeout=_left(until)):
                 error = _error_of(future)
@@ -203,9 +207,6 @@ def run_on(executor: Executor, tasks: Mapping[int, Task], finished: Finished, un
     except KeyboardInterrupt:
         rescue()
         return True
-    except BrokenExecutor as error:  # of submit: the pool broke while tasks were handed in, or before
-        rescue()
-        raise _explained(error, None, len(told), len(tasks)) from error
     finally:
         for future in futures:
             future.cancel()
@@ -220,9 +221,12 @@ def _error_of(future: Future[Rows]) -> BaseException | None:
 
 
 def _explained(error: BaseException, task: Task | None, done: int, total: int) -> ExecutorError:
-    kept = f"{done} of {total} pairs were finished"
-    if task is None or isinstance(error, BrokenExecutor):
-        return ExecutorError(f"a worker of the executor died, and the executor with it ({error}); {kept}")
-    server, workload = task.names
-    what = "its task was cancelled" if isinstance(error, CancelledError) else f"{type(error).__name__}: {error}"
-    return ExecutorError(f"{workload} on {server}: {what}; {kept}")
+    if isinstance(error, BrokenExecutor):
+        what = f"a worker of the executor died, and the executor with it ({error})"
+    elif task is None:
+        what = f"the executor takes no task: {error}"
+    else:
+        server, workload = task.names
+        cause = "its task was cancelled" if isinstance(error, CancelledError) else f"{type(error).__name__}: {error}"
+        what = f"{workload} on {server}: {cause}"
+    return ExecutorError(f"{what}; {done} of {total} pairs were finished")

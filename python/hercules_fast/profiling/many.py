@@ -219,7 +219,9 @@ class _Run:
             self._keep(k, rows)
 
     def _keep(self, k: int, rows: Rows) -> None:
-        """Take the rows of a pair that is finished."""
+        """Take the rows of a pair that is finished; a pair may be told again after Ctrl-C amid the first time."""
+        if k in self._final:
+            return
         task = self._tasks[k]
         if self._log is not None:
             self._log.add(task.names, _inputs(task, rows[0].source_digest or rows[0].reason), rows)
