@@ -14,6 +14,7 @@ __all__ = [
     "Traffic",
     "bottleneck_qps",
     "build_info",
+    "candidate_rates",
     "capabilities",
     "dram_earliest",
     "draw_queries",
@@ -186,10 +187,20 @@ def dram_earliest(standard: DramStandard, ranks: int, commands: Sequence[tuple[s
 
 @final
 class ServiceGrid:
-    """Seconds f64[V,S,I,B] and joules f64[V,S,I] of one service, over items i64[I] and busy threads i64[B]."""
+    """Seconds f64[V,S,I,B] and joules f64[V,S,I] of one service, over items i64[I] and busy threads i64[B].
+
+    ``noise_cv`` [S]: coefficients of variation of lognormal factors of mean 1; None = no noise.
+    """
 
     def __new__(
-        cls, items: _I64, busy: _I64, seconds: _F64, energy_j: _F64, units: Sequence[str], busy_of: Sequence[int]
+        cls,
+        items: _I64,
+        busy: _I64,
+        seconds: _F64,
+        energy_j: _F64,
+        units: Sequence[str],
+        busy_of: Sequence[int],
+        noise_cv: Sequence[float] | None = None,
     ) -> ServiceGrid: ...
     @property
     def stages(self) -> int: ...
@@ -220,11 +231,11 @@ def simulate(
     warmup: int,
     percentiles: Sequence[float],
 ) -> dict[str, Any]: ...
-def simulate_trace(grid: ServiceGrid, config: _I64, arrival_s: _F64, sizes: _I64) -> _F64: ...
+def simulate_trace(grid: ServiceGrid, config: _I64, arrival_s: _F64, sizes: _I64, seed: int = 0) -> _F64: ...
 
 @final
 class SearchProblem:
-    """One pair to search: candidates i64[N, 4+S], coords i64[N, K] (column 0 = kind), starts i64[], slas."""
+    """One pair to search: candidates i64[N, 6+S], coords i64[N, K] (column 0 = kind), starts i64[], slas."""
 
     def __new__(
         cls,
@@ -234,6 +245,7 @@ class SearchProblem:
         coords: _I64,
         starts: _I64,
         slas: Sequence[tuple[float, float]],
+        lines: Sequence[Sequence[int]] | None = None,
     ) -> SearchProblem: ...
     @property
     def candidates(self) -> int: ...
@@ -246,11 +258,20 @@ def search(
     replications: int = 5,
     cap: float = 0.95,
     tolerance: float = 0.0025,
+    evaluations: int | None = None,
     threads: int | None = None,
     progress: Callable[[int, int], object] | None = None,
     finished: Callable[[int, dict[str, Any]], object] | None = None,
     deadline_s: float | None = None,
 ) -> tuple[list[dict[str, Any] | None], bool]: ...
+def candidate_rates(
+    problem: SearchProblem,
+    candidates: Sequence[int] | None = None,
+    queries: int = 4096,
+    cap: float = 0.95,
+    threads: int | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> _F64: ...
 def simulate_system(
     system: Mapping[str, Any],
     source: Mapping[str, Any],

@@ -61,7 +61,18 @@ impl Cpu {
         let energy_j = vec![f64::NAN; (CORES * 4) as usize * 3 * ITEMS.len()];
         let units = vec![Unit::SubBatch; 3];
         let (items, busy) = (ITEMS.to_vec(), BUSY.to_vec());
-        Arc::new(Grid::new(GridParts { items, busy, seconds, energy_j, units, busy_of: vec![0, 1, 1] }).unwrap())
+        Arc::new(
+            Grid::new(GridParts {
+                items,
+                busy,
+                seconds,
+                energy_j,
+                units,
+                busy_of: vec![0, 1, 1],
+                noise_cv: vec![0.0; 3],
+            })
+            .unwrap(),
+        )
     }
 
     /// Kind 0: m copies of o cores. Kind 1: tandems. The lattices of both together.
@@ -76,6 +87,8 @@ impl Cpu {
                 batch,
                 fuse_items: 1,
                 max_wait_s: 0.0,
+                buffer: None,
+                offload_items: 0,
                 threads: threads.to_vec(),
             });
             coords.extend(at);
@@ -106,7 +119,7 @@ impl Cpu {
             }
         }
         let targets = vec![(0.95, sla_s)];
-        Arc::new(Problem::new(self.grid(), traffic(seed), candidates, coords, starts, targets).unwrap())
+        Arc::new(Problem::new(self.grid(), traffic(seed), candidates, coords, starts, Vec::new(), targets).unwrap())
     }
 }
 
@@ -121,7 +134,8 @@ fn device_problem(sla_s: f64, seed: u64) -> Arc<Problem> {
         }
     }
     let energy_j = vec![0.5; items.len()];
-    let grid = GridParts { items, busy, seconds, energy_j, units: vec![Unit::Fused], busy_of: vec![0] };
+    let grid =
+        GridParts { items, busy, seconds, energy_j, units: vec![Unit::Fused], busy_of: vec![0], noise_cv: vec![0.0] };
     let (mut candidates, mut coords) = (Vec::new(), Vec::new());
     for (level, fuse_items) in [512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192].into_iter().enumerate() {
         for k in 1..=6 {
@@ -131,6 +145,8 @@ fn device_problem(sla_s: f64, seed: u64) -> Arc<Problem> {
                     batch: 1,
                     fuse_items,
                     max_wait_s: f64::from(wait_us) * 1e-6,
+                    buffer: None,
+                    offload_items: 0,
                     threads: vec![k],
                 });
                 coords.extend([0, level as i64, i64::from(k), step as i64]);
@@ -145,6 +161,7 @@ fn device_problem(sla_s: f64, seed: u64) -> Arc<Problem> {
             candidates,
             coords,
             starts,
+            Vec::new(),
             vec![(0.95, sla_s)],
         )
         .unwrap(),
@@ -152,7 +169,7 @@ fn device_problem(sla_s: f64, seed: u64) -> Arc<Problem> {
 }
 
 fn settings(method: Method) -> Settings {
-    Settings { method, queries: 2048, final_queries: 2048, replications: 2, cap: 0.95, tolerance: 0.0025 }
+    Settings { method, queries: 2048, final_queries: 2048, replications: 2, ..Settings::default() }
 }
 
 fn solve_all(problems: &[Arc<Problem>], method: Method, threads: usize) -> Vec<Outcome> {
@@ -268,13 +285,22 @@ fn borderline_problem(seed: u64) -> Arc<Problem> {
         energy_j: vec![1.0, 2.0],
         units: vec![Unit::Query],
         busy_of: vec![0],
+        noise_cv: vec![0.0],
     };
     let mut pmf = vec![0.0; 50];
     (pmf[0], pmf[49]) = (0.951, 0.049);
-    let config = Config { variant: 0, batch: 1, fuse_items: 1, max_wait_s: 0.0, threads: vec![8] };
+    let config = Config {
+        variant: 0,
+        batch: 1,
+        fuse_items: 1,
+        max_wait_s: 0.0,
+        buffer: None,
+        offload_items: 0,
+        threads: vec![8],
+    };
     let traffic = Traffic::new(Law::Exponential, &pmf, seed).unwrap();
     let (grid, traffic) = (Arc::new(Grid::new(grid).unwrap()), Arc::new(traffic));
-    Arc::new(Problem::new(grid, traffic, vec![config], vec![0, 0], vec![0], vec![(0.95, 0.020)]).unwrap())
+    Arc::new(Problem::new(grid, traffic, vec![config], vec![0, 0], vec![0], Vec::new(), vec![(0.95, 0.020)]).unwrap())
 }
 
 #[test]
