@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hercules_fast.errors import ConfigError, InterruptedRun, OutputError
+from hercules_fast.errors import ConfigError, DTypeError, InterruptedRun, OutputError
 from hercules_fast.profiling.journal import Journal
 from hercules_fast.serving import Terms
 from hercules_fast.traffic import Sla
@@ -244,6 +244,8 @@ def test_places_that_cannot_be_written_are_refused_before_the_work(tmp_path) -> 
             small_profile(journal=path)
     with pytest.raises(OutputError, match="cannot write the journal"):
         small_profile(journal="a\0b")
+    with pytest.raises(DTypeError, match="journal: is 5, int; allowed is a path"):
+        small_profile(journal=5)
 
 
 @pytest.mark.parametrize("room", [0, 700, 2000])

@@ -44,6 +44,8 @@ class Request:
     power_mode: PowerMode
     effort: Effort
     terms: Terms
+    evaluations: int | None = None
+    """Most configurations that are simulated for a pair."""
     versions: Mapping[str, Any] = field(default_factory=_versions)
     """Of the package and its random streams: rows of two versions do not belong into one table."""
 
@@ -155,6 +157,7 @@ def _run_alike(
         effort,
         finished=lambda at, result: tell(keys[at], pairs[keys[at]], result),
         deadline_s=_left(until),
+        evaluations=request.evaluations,
     )
     for k, result in zip(keys, results, strict=True):
         if result is not None:  # told above, unless Ctrl-C came while it was being told
@@ -174,6 +177,8 @@ def run_on(executor: Executor, tasks: Mapping[int, Task], finished: Finished, un
     Raises:
         ExecutorError: a task failed, which is named, or a worker died. What was finished by then has been told.
     """
+    if _left(until) == 0:
+        return False
     futures: dict[Future[Rows], int] = {}
     told: set[int] = set()
 

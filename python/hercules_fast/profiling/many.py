@@ -26,6 +26,7 @@ from hercules_fast.traffic import Workload
 __all__ = ["ProfiledTable", "profile"]
 
 COARSE = Effort(queries=1024, final_queries=2048, replications=2)
+COARSE_EVALUATIONS = 64
 """Most that the first answers of a run with a time budget are worth."""
 
 
@@ -90,6 +91,8 @@ def profile(
     if power_mode not in ("component", "tdp"):
         raise InputError(f"power_mode: is {power_mode!r}; allowed are 'component', 'tdp'")
     _check_engine(threads, executor, time_budget_s)
+    if journal is not None and not isinstance(journal, str | os.PathLike):
+        raise DTypeError(f"journal: is {journal!r}, {type(journal).__name__}; allowed is a path")
     request = Request(search=search, seed=int(seed), power_mode=power_mode, effort=effort, terms=terms)
     tasks = [Task(server=server, workload=workload, request=request) for server in servers for workload in workloads]
     with nullcontext() if journal is None else Journal(journal, request.header()) as log:
@@ -242,7 +245,8 @@ def _coarse(task: Task) -> Task:
         final_queries=min(asked.final_queries, COARSE.final_queries),
         replications=COARSE.replications,
     )
-    return replace(task, request=replace(task.request, search="gradient", effort=effort), final=False)
+    request = replace(task.request, search="gradient", effort=effort, evaluations=COARSE_EVALUATIONS)
+    return replace(task, request=request, final=False)
 
 
 def _table_digest(pair: Pair) -> str:

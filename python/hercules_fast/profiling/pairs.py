@@ -46,6 +46,7 @@ def run_pairs(
     progress: Progress | None = None,
     finished: Callable[[int, Mapping[str, Any]], object] | None = None,
     deadline_s: float | None = None,
+    evaluations: int | None = None,
 ) -> tuple[list[Mapping[str, Any] | None], bool]:
     """Search all pairs that fit in one call of the core; None where a pair does not fit or was not finished.
 
@@ -77,6 +78,7 @@ def run_pairs(
         progress=progress,
         finished=None if finished is None else lambda k, result: finished(fitting[k], result),
         deadline_s=deadline_s,
+        evaluations=evaluations,
     )
     results: list[Mapping[str, Any] | None] = [None] * len(pairs)
     for k, result in zip(fitting, found, strict=True):
