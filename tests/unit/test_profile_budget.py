@@ -34,7 +34,7 @@ def test_no_time_gives_a_coarse_row_for_every_pair(final, engine) -> None:
     coarse = [tuple(pair) for pair in table.meta["not_final"]]
     assert coarse == FITTING
     for row, best in zip(table.rows, final.rows, strict=True):
-        assert row.reason.startswith("not final, a coarse search: ") == ((row.server, row.workload) in coarse)
+        assert row.reason.startswith("not final, for want of time: ") == ((row.server, row.workload) in coarse)
         assert row.qps == pytest.approx(best.qps, rel=0.2)
 
 
@@ -64,3 +64,14 @@ def test_ctrl_c_keeps_the_coarse_rows_too() -> None:
 def test_a_budget_is_a_positive_number_of_seconds(budget) -> None:
     with pytest.raises(InputError, match=r"time_budget_s: is .*; allowed is a finite number of seconds > 0"):
         small_profile(time_budget_s=budget)
+
+
+def test_evaluations_are_bounded(final, tmp_path) -> None:
+    table = small_profile(evaluations=3, journal=tmp_path / "journal.jsonl")
+    assert all(0 < row.evaluations <= 3 for row in table.rows if row.config)
+    assert max(row.evaluations for row in final.rows) > 3
+    with pytest.raises(InputError, match="evaluations: the journal has 3, the call asks for none"):
+        small_profile(journal=tmp_path / "journal.jsonl")
+    for bad in (0, -1, 2.0, True, 2**63):
+        with pytest.raises(InputError, match=r"evaluations: is .*; allowed is a whole number >= 1"):
+            small_profile(evaluations=bad)

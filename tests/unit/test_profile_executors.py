@@ -176,7 +176,7 @@ def test_the_package_imports_no_engine() -> None:
 def test_a_worker_of_another_version_refuses() -> None:
     request = Request(search="gradient", seed=0, power_mode="tdp", effort=TINY, terms=Terms())
     task = Task(server=SERVERS[0], workload=WORKLOADS[0], request=request)
-    assert run_task(task)[0].status == "ok"
+    assert run_task(task).rows[0].status == "ok"
     other = replace(task, request=replace(request, versions=dict(request.versions) | {"version": "99.0"}))
     with pytest.raises(InputError, match=r"versions: are .*99\.0.* at the caller, .* at this worker"):
         run_task(other)

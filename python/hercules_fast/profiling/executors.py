@@ -18,16 +18,22 @@ from hercules_fast.serving import PowerMode, Terms
 from hercules_fast.tables import EfficiencyRow
 from hercules_fast.traffic import Workload
 
-__all__ = ["Finished", "Request", "Rows", "Task", "run_here", "run_on", "run_task"]
+__all__ = ["Finished", "Found", "Request", "Task", "run_here", "run_on", "run_task"]
 
-Rows = tuple[EfficiencyRow, ...]
-"""The rows of one pair."""
-Finished = Callable[[int, Rows], object]
-"""Called with the key of a task and its rows."""
-
-
-NOT_FINAL = "not final, a coarse search: "
+NOT_FINAL = "not final, for want of time: "
 """How the reason of a row begins that a time budget left unfinished."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """The rows of one pair; not ``final`` where a fuller search should follow, which the rows then say."""
+
+    rows: tuple[EfficiencyRow, ...]
+    final: bool
+
+
+Finished = Callable[[int, Found], object]
+"""Called with the key of a task and what it found."""
 
 
 def _versions() -> dict[str, Any]:
@@ -64,7 +70,7 @@ class Task:
     workload: Workload
     request: Request
     final: bool = True
-    """False: a fuller search should follow, and the rows say so."""
+    """False for a first, coarse answer."""
 
     @property
     def names(self) -> tuple[str, str]:
@@ -80,15 +86,16 @@ class Task:
         """The pair with its service table and space."""
         return make_pair(self.server, self.workload, self.request.terms)
 
-    def rows(self, pair: Pair, result: Mapping[str, Any] | None) -> Rows:
-        """The rows of what the core found; None where the model does not fit."""
-        rows = (row_of(pair, result, self.request.seed, self.request.power_mode),)
-        if self.final or pair.table is None:
-            return rows
-        return tuple(replace(row, reason=f"{NOT_FINAL}{row.reason}") for row in rows)
+    def found(self, pair: Pair, result: Mapping[str, Any] | None) -> Found:
+        """Rows of what the core found; None where the model does not fit, to which no search can add."""
+        rows: tuple[EfficiencyRow, ...] = (row_of(pair, result, self.request.seed, self.request.power_mode),)
+        final = result is None or (self.final and result.get("complete", True))
+        if not final:
+            rows = tuple(replace(row, reason=f"{NOT_FINAL}{row.reason}") for row in rows)
+        return Found(rows=rows, final=final)
 
 
-def run_task(task: Task) -> Rows:
+def run_task(task: Task) -> Found:
     """Search one pair on one thread: what an executor's worker does.
 
     Raises:
@@ -96,10 +103,10 @@ def run_task(task: Task) -> Rows:
     """
     if task.request.versions != _versions():
         raise InputError(f"versions: are {dict(task.request.versions)} at the caller, {_versions()} at this worker")
-    rows: list[Rows] = []
-    if run_here({0: task}, {}, 1, lambda _, found: rows.append(found)):
+    answers: list[Found] = []
+    if run_here({0: task}, {}, 1, lambda _, found: answers.append(found)):
         raise KeyboardInterrupt
-    return rows[0]
+    return answers[0]
 
 
 def run_here(
@@ -118,7 +125,7 @@ def run_here(
 
     def tell(k: int, pair: Pair, result: Mapping[str, Any] | None) -> None:
         if k not in told:
-            finished(k, tasks[k].rows(pair, result))
+            finished(k, tasks[k].found(pair, result))
             told.add(k)
 
     try:
@@ -179,10 +186,10 @@ def run_on(executor: Executor, tasks: Mapping[int, Task], finished: Finished, un
     """
     if _left(until) == 0:
         return False
-    futures: dict[Future[Rows], int] = {}
+    futures: dict[Future[Found], int] = {}
     told: set[int] = set()
 
-    def tell(future: Future[Rows]) -> None:
+    def tell(future: Future[Found]) -> None:
         k = futures[future]
         if k not in told:
             finished(k, future.result())
@@ -218,7 +225,7 @@ def run_on(executor: Executor, tasks: Mapping[int, Task], finished: Finished, un
     return False
 
 
-def _error_of(future: Future[Rows]) -> BaseException | None:
+def _error_of(future: Future[Found]) -> BaseException | None:
     try:
         return future.exception()
     except CancelledError as error:

@@ -15,12 +15,12 @@ from time import monotonic
 
 from hercules_fast.errors import DTypeError, ExecutorError, InputError, InterruptedRun
 from hercules_fast.hardware import Server
-from hercules_fast.profiling.executors import Finished, Request, Rows, Task, run_here, run_on
+from hercules_fast.profiling.executors import Found, Request, Task, run_here, run_on
 from hercules_fast.profiling.journal import Inputs, Journal
 from hercules_fast.profiling.pairs import Pair
 from hercules_fast.profiling.settings import Effort, Method, Progress, check_arguments
 from hercules_fast.serving import PowerMode, Terms, fits
-from hercules_fast.tables import EfficiencyTable
+from hercules_fast.tables import EfficiencyRow, EfficiencyTable
 from hercules_fast.traffic import Workload
 
 __all__ = ["ProfiledTable", "profile"]
@@ -51,6 +51,7 @@ def profile(
     power_mode: PowerMode = "component",
     effort: Effort = Effort(),
     progress: Progress | None = None,
+    evaluations: int | None = None,
     journal: str | os.PathLike[str] | None = None,
     executor: Executor | None = None,
     time_budget_s: float | None = None,
@@ -70,6 +71,7 @@ def profile(
         power_mode: ``component`` or ``tdp``, see :mod:`hercules_fast.serving.power`.
         effort: lengths of simulations; of each workload at least what its highest percentile needs.
         progress: called with (finished pairs, all pairs) when a pair is finished.
+        evaluations: most configurations that are simulated for a pair; default: as many as the search wants.
         journal: file that takes the rows of each pair as soon as it is finished, made if it is not there. A later call
             with the same journal goes on where the earlier one ended. It keeps rows whose service table and workload
             are unchanged, and is refused if anything else differs.
@@ -93,7 +95,11 @@ def profile(
     _check_engine(threads, executor, time_budget_s)
     if journal is not None and not isinstance(journal, str | os.PathLike):
         raise DTypeError(f"journal: is {journal!r}, {type(journal).__name__}; allowed is a path")
-    request = Request(search=search, seed=int(seed), power_mode=power_mode, effort=effort, terms=terms)
+    if evaluations is not None and (type(evaluations) is not int or not 1 <= evaluations < 2**63):
+        raise InputError(f"evaluations: is {evaluations!r}; allowed is a whole number >= 1")
+    request = Request(
+        search=search, seed=int(seed), power_mode=power_mode, effort=effort, terms=terms, evaluations=evaluations
+    )
     tasks = [Task(server=server, workload=workload, request=request) for server in servers for workload in workloads]
     with nullcontext() if journal is None else Journal(journal, request.header()) as log:
         run = _Run(tasks, threads, executor, log, progress)
@@ -143,22 +149,22 @@ class _Run:
         self._executor = executor
         self._log = log
         self._progress = progress
-        self._final: dict[int, Rows] = {}
-        self._coarse: dict[int, Rows] = {}
+        self._final: dict[int, tuple[EfficiencyRow, ...]] = {}
+        self._coarse: dict[int, tuple[EfficiencyRow, ...]] = {}
         self._pairs: dict[int, Pair] = {}
         self._kept: list[tuple[str, str]] = []
         self._changed: dict[tuple[str, str], tuple[str, ...]] = {}
 
     def to_the_end(self) -> bool:
         """Search what the journal does not have; whether Ctrl-C came."""
-        return self._recall() or self._search(self._missing(), self._keep)
+        return self._recall() or self._search(self._missing())
 
     def until(self, deadline: float) -> bool:
         """Coarse answers for all, then full ones till ``deadline`` (of ``time.monotonic``); whether Ctrl-C came."""
         if self._recall():
             return True
         coarse = {k: _coarse(task) for k, task in self._missing().items()}
-        return self._search(coarse, self._keep_coarse) or self._search(self._missing(), self._keep, deadline)
+        return self._search(coarse) or self._search(self._missing(), deadline)
 
     @property
     def done(self) -> int:
@@ -170,7 +176,6 @@ class _Run:
         known = [k for k in range(len(self._tasks)) if k in self._final or k in self._coarse]
         not_final = [list(self._tasks[k].names) for k in known if k not in self._final]
         request = self._tasks[0].request
-        workloads = list(dict.fromkeys(task.workload.name for task in self._tasks))
         longest = request.effort.enough_for([task.workload for task in self._tasks])
         rows = tuple(row for k in known for row in self._final.get(k) or self._coarse[k])
         if not rows:
@@ -178,7 +183,7 @@ class _Run:
         return ProfiledTable(
             rows=rows,
             servers=tuple(dict.fromkeys(task.server.name for task in self._tasks)),
-            workloads=tuple(workloads),
+            workloads=tuple(dict.fromkeys(task.workload.name for task in self._tasks)),
             meta=request.header() | {"effort": asdict(longest)} | ({"not_final": not_final} if not_final else {}),
             kept=tuple(self._kept),
             changed=dict(self._changed),
@@ -203,32 +208,29 @@ class _Run:
                 else:
                     self._final[k] = rows
                     self._kept.append(task.names)
+            self._tell()
         except KeyboardInterrupt:
             return True
-        self._tell()
         return False
 
-    def _search(self, tasks: Mapping[int, Task], finished: Finished, until: float | None = None) -> bool:
+    def _search(self, tasks: Mapping[int, Task], until: float | None = None) -> bool:
         if not tasks:
             return False
         if self._executor is not None:
-            return run_on(self._executor, tasks, finished, until)
-        return run_here(tasks, self._pairs, self._threads, finished, until)
+            return run_on(self._executor, tasks, self._take, until)
+        return run_here(tasks, self._pairs, self._threads, self._take, until)
 
-    def _keep_coarse(self, k: int, rows: Rows) -> None:
-        if rows[0].source_digest:
-            self._coarse[k] = rows
-        else:  # the model does not fit, which no search will change
-            self._keep(k, rows)
-
-    def _keep(self, k: int, rows: Rows) -> None:
-        """Take the rows of a pair that is finished; a pair may be told again after Ctrl-C amid the first time."""
+    def _take(self, k: int, found: Found) -> None:
+        """Take the rows of a pair; it may be told again after Ctrl-C amid the first time."""
         if k in self._final:
             return
-        task = self._tasks[k]
+        if not found.final:
+            self._coarse[k] = found.rows
+            return
         if self._log is not None:
-            self._log.add(task.names, _inputs(task, rows[0].source_digest or rows[0].reason), rows)
-        self._final[k] = rows
+            task, first = self._tasks[k], found.rows[0]
+            self._log.add(task.names, _inputs(task, first.source_digest or first.reason), found.rows)
+        self._final[k] = found.rows
         self._tell()
 
     def _tell(self) -> None:
@@ -245,7 +247,12 @@ def _coarse(task: Task) -> Task:
         final_queries=min(asked.final_queries, COARSE.final_queries),
         replications=COARSE.replications,
     )
-    request = replace(task.request, search="gradient", effort=effort, evaluations=COARSE_EVALUATIONS)
+    request = replace(
+        task.request,
+        search="gradient",
+        effort=effort,
+        evaluations=min(COARSE_EVALUATIONS, task.request.evaluations or COARSE_EVALUATIONS),
+    )
     return replace(task, request=request, final=False)
 
 
