@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from hercules_fast.errors import HerculesError
     from hercules_fast.fleets import Fleet, fleet, load_fleet
     from hercules_fast.planning import PlanRun, plan
-    from hercules_fast.profiling import Effort, SearchResult, profile, search
+    from hercules_fast.profiling import Comparison, Effort, ProfiledTable, SearchResult, compare, profile, search
     from hercules_fast.provisioning import Plan, Policy, provision
     from hercules_fast.queueing import (
         Law,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 # Public name -> module that holds it.
 _HOMES = {
     "Arrivals": "traffic",
+    "Comparison": "profiling",
     "Effort": "profiling",
     "EfficiencyTable": "tables",
     "EmbeddingBagCollection": "sls",
@@ -51,6 +52,7 @@ _HOMES = {
     "Plan": "provisioning",
     "PlanRun": "planning",
     "Policy": "provisioning",
+    "ProfiledTable": "profiling",
     "Queries": "queueing",
     "Route": "queueing",
     "SchedulingConfig": "tables",
@@ -65,6 +67,7 @@ _HOMES = {
     "Workload": "traffic",
     "build_info": "_core",
     "capabilities": "_core",
+    "compare": "profiling",
     "embedding_bag": "sls",
     "fleet": "fleets",
     "load_fleet": "fleets",
@@ -90,6 +93,7 @@ _ROOMS = frozenset(
 
 __all__ = [
     "Arrivals",
+    "Comparison",
     "EfficiencyTable",
     "Effort",
     "EmbeddingBagCollection",
@@ -103,6 +107,7 @@ __all__ = [
     "Plan",
     "PlanRun",
     "Policy",
+    "ProfiledTable",
     "Queries",
     "Route",
     "SchedulingConfig",
@@ -117,6 +122,7 @@ __all__ = [
     "Workload",
     "build_info",
     "capabilities",
+    "compare",
     "embedding_bag",
     "fleet",
     "load_fleet",

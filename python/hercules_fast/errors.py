@@ -10,6 +10,7 @@ from typing import Any
 __all__ = [
     "ConfigError",
     "DTypeError",
+    "ExecutorError",
     "Fault",
     "HerculesError",
     "IndexRangeError",
@@ -89,6 +90,14 @@ class OutputError(HerculesError, OSError):
 
 class SolverError(HerculesError, RuntimeError):
     """The linear-programming solver ended in a state that is not an answer; the message names it."""
+
+
+class ExecutorError(HerculesError, RuntimeError):
+    """A task failed on an executor, or a worker of it died. ``partial`` holds what was finished, or None."""
+
+    def __init__(self, message: str, partial: Any = None):
+        super().__init__(message)
+        self.partial = partial
 
 
 class InternalError(HerculesError, RuntimeError):

@@ -232,7 +232,7 @@ def test_usage_errors_are_2(capsys) -> None:
 def test_help_and_version(capsys) -> None:
     assert main(["--help"]) == 0
     assert "exit codes" in capsys.readouterr().out
-    for verb in ("plan", "profile", "provision", "search", "simulate", "check", "capabilities"):
+    for verb in ("plan", "profile", "compare", "provision", "search", "simulate", "check", "capabilities"):
         assert main([verb, "--help"]) == 0
         assert verb in capsys.readouterr().out
     assert main(["--version"]) == 0

@@ -59,6 +59,8 @@ def test_profile_prints_text_csv_and_json(fleet_file, tmp_path, capsys) -> None:
         (["simulate", "--config", "none.toml", "--load-curve", "0"], "--load-curve: is 0"),
         (["profile", "--out", "/dev/null/t.json"], "cannot write"),
         (["profile", "--out", "t.csv"], "--out: 't.csv' ends in '.csv'; allowed are .json"),
+        (["profile", "--time-budget", "0"], "--time-budget: is 0; allowed is finite and > 0"),
+        (["profile", "--journal", "/no/such/folder/j"], "cannot write the journal /no/such/folder/j: No such file"),
         (["profile", "--csv", "--json"], "--csv, --json: both are given"),
         (["profile", "--threads", "1025"], "is 1025; allowed is a whole number from 1 to 1024"),
     ],

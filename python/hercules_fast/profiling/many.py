@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from numbers import Real
+from time import monotonic
 
-from hercules_fast import _core
-from hercules_fast.errors import InputError, InterruptedRun
+from hercules_fast.errors import DTypeError, ExecutorError, InputError, InterruptedRun
 from hercules_fast.hardware import Server
-from hercules_fast.profiling.pairs import make_pair, row_of, run_pairs
+from hercules_fast.profiling.executors import Found, Request, Task, run_here, run_on
+from hercules_fast.profiling.journal import Inputs, Journal
+from hercules_fast.profiling.pairs import Pair
 from hercules_fast.profiling.settings import Effort, Method, Progress, check_arguments
-from hercules_fast.serving import PowerMode, Terms
-from hercules_fast.tables import EfficiencyTable
+from hercules_fast.serving import PowerMode, Terms, fits
+from hercules_fast.tables import EfficiencyRow, EfficiencyTable
 from hercules_fast.traffic import Workload
 
-__all__ = ["profile"]
+__all__ = ["ProfiledTable", "profile"]
+
+COARSE = Effort(queries=1024, final_queries=2048, replications=2)
+COARSE_EVALUATIONS = 64
+"""Most that the first answers of a run with a time budget are worth."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ProfiledTable(EfficiencyTable):
+    """The table of a profile, and how this call came to it. What is saved is the table alone."""
+
+    kept: tuple[tuple[str, str], ...] = ()
+    """Pairs (server, workload) whose rows were in the journal."""
+    changed: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    """Pairs that were profiled anew though the journal had rows of them, and the inputs that had changed."""
 
 
 def profile(
@@ -28,11 +51,16 @@ def profile(
     power_mode: PowerMode = "component",
     effort: Effort = Effort(),
     progress: Progress | None = None,
-) -> EfficiencyTable:
+    evaluations: int | None = None,
+    journal: str | os.PathLike[str] | None = None,
+    executor: Executor | None = None,
+    time_budget_s: float | None = None,
+) -> ProfiledTable:
     """Latency-bounded QPS and power of every workload on every server type.
 
     Service times come from the descriptors (:func:`hercules_fast.serving.service_table`), each configuration is
-    judged by simulation on common random numbers. The same arguments give the same bytes for any ``threads``.
+    judged by simulation on common random numbers. The same arguments give the same bytes for any ``threads``, on any
+    ``executor`` and however often a ``journal`` was resumed; a time budget that was too short does not.
 
     Args:
         servers, workloads: descriptors; names must be unique.
@@ -41,42 +69,200 @@ def profile(
         threads: threads of the search; default: ``HERCULES_FAST_NUM_THREADS``, else all that this process may use.
         terms: effects of the service-time model.
         power_mode: ``component`` or ``tdp``, see :mod:`hercules_fast.serving.power`.
-        effort: lengths of simulations.
-        progress: called with (finished pairs, all pairs) now and then.
+        effort: lengths of simulations; of each workload at least what its highest percentile needs.
+        progress: called with (finished pairs, all pairs) when a pair is finished.
+        evaluations: most configurations that are simulated for a pair; default: as many as the search wants.
+        journal: file that takes the rows of each pair as soon as it is finished, made if it is not there. A later call
+            with the same journal goes on where the earlier one ended. It keeps rows whose service table and workload
+            are unchanged, and is refused if anything else differs.
+        executor: any ``concurrent.futures.Executor``, whose workers search one pair at a time on one thread.
+        time_budget_s: seconds for the whole call. Every pair first gets a coarse answer, however long that takes; then
+            full searches follow in order. A row that is not final says so in its ``reason``; ``meta["not_final"]``
+            lists the pairs. A journal takes final rows only.
 
     Raises:
         InputError: an argument is outside what is allowed.
         DTypeError: an argument is no descriptor; the message says where to get one.
+        ConfigError: the journal is none, is damaged, or was made with other arguments; all differences by name.
+        OutputError: the journal cannot be written, or another process writes to it.
+        ExecutorError: a task failed on the executor, or a worker died; ``partial`` as below.
         InterruptedRun: Ctrl-C; ``partial`` is the table of the finished pairs, None without any.
     """
+    started = monotonic()
     check_arguments(servers, workloads, search, seed, terms, effort)
-    seed = int(seed)
     if power_mode not in ("component", "tdp"):
         raise InputError(f"power_mode: is {power_mode!r}; allowed are 'component', 'tdp'")
-    effort = effort.enough_for(workloads)
-    pairs = [make_pair(server, workload, terms) for server in servers for workload in workloads]
-    results, interrupted = run_pairs(pairs, search, seed, threads, effort, progress)
-    rows = [
-        row_of(pair, result, seed, power_mode)
-        for pair, result in zip(pairs, results, strict=True)
-        if pair.table is None or result is not None
-    ]
-    if interrupted and not rows:
-        raise InterruptedRun(f"interrupted before the first of {len(pairs)} pairs was finished")
-    table = EfficiencyTable(
-        rows=tuple(rows),
-        servers=tuple(s.name for s in servers),
-        workloads=tuple(w.name for w in workloads),
-        meta={
-            "seed": seed,
-            "search": search,
-            "power_mode": power_mode,
-            "effort": asdict(effort),
-            "terms": asdict(terms),
-            "version": _core.build_info()["version"],
-            "random_stream_version": _core.build_info()["random_stream_version"],
-        },
+    _check_engine(threads, executor, time_budget_s)
+    if journal is not None and not isinstance(journal, str | os.PathLike):
+        raise DTypeError(f"journal: is {journal!r}, {type(journal).__name__}; allowed is a path")
+    if evaluations is not None and (type(evaluations) is not int or not 1 <= evaluations < 2**63):
+        raise InputError(f"evaluations: is {evaluations!r}; allowed is a whole number >= 1")
+    request = Request(
+        search=search, seed=int(seed), power_mode=power_mode, effort=effort, terms=terms, evaluations=evaluations
     )
+    tasks = [Task(server=server, workload=workload, request=request) for server in servers for workload in workloads]
+    with nullcontext() if journal is None else Journal(journal, request.header()) as log:
+        run = _Run(tasks, threads, executor, log, progress)
+        try:
+            interrupted = run.to_the_end() if time_budget_s is None else run.until(started + time_budget_s)
+        except ExecutorError as error:
+            error.partial = run.table()
+            raise
+    table = run.table()
     if interrupted:
-        raise InterruptedRun(f"interrupted after {len(rows)} of {len(pairs)} pairs", table)
+        when = f"after {run.done}" if run.done else "before the first was finished"
+        raise InterruptedRun(f"interrupted {when} of {len(tasks)} pairs", table)
+    assert table is not None
     return table
+
+
+def _check_engine(threads: int | None, executor: Executor | None, time_budget_s: float | None) -> None:
+    if executor is not None:
+        if not isinstance(executor, Executor):
+            raise DTypeError(
+                f"executor: is of type {type(executor).__name__}; allowed is a concurrent.futures.Executor, such as "
+                "ProcessPoolExecutor(mp_context=get_context('spawn')) or the get_executor() of a Dask client"
+            )
+        if threads is not None:
+            raise InputError(
+                f"threads: is {threads!r} beside an executor, whose tasks take one thread each; leave it out"
+            )
+    if time_budget_s is not None and (
+        isinstance(time_budget_s, bool) or not isinstance(time_budget_s, Real) or not 0 < time_budget_s < math.inf
+    ):
+        raise InputError(f"time_budget_s: is {time_budget_s!r}; allowed is a finite number of seconds > 0")
+
+
+class _Run:
+    """The state of one call: which pairs have rows, and from where."""
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        threads: int | None,
+        executor: Executor | None,
+        log: Journal | None,
+        progress: Progress | None,
+    ):
+        self._tasks = tasks
+        self._threads = threads
+        self._executor = executor
+        self._log = log
+        self._progress = progress
+        self._final: dict[int, tuple[EfficiencyRow, ...]] = {}
+        self._coarse: dict[int, tuple[EfficiencyRow, ...]] = {}
+        self._pairs: dict[int, Pair] = {}
+        self._kept: list[tuple[str, str]] = []
+        self._changed: dict[tuple[str, str], tuple[str, ...]] = {}
+
+    def to_the_end(self) -> bool:
+        """Search what the journal does not have; whether Ctrl-C came."""
+        return self._recall() or self._search(self._missing())
+
+    def until(self, deadline: float) -> bool:
+        """Coarse answers for all, then full ones till ``deadline`` (of ``time.monotonic``); whether Ctrl-C came."""
+        if self._recall():
+            return True
+        coarse = {k: _coarse(task) for k, task in self._missing().items()}
+        return self._search(coarse) or self._search(self._missing(), deadline)
+
+    @property
+    def done(self) -> int:
+        """Pairs with final rows."""
+        return len(self._final)
+
+    def table(self) -> ProfiledTable | None:
+        """All rows so far, in order; None without any."""
+        known = [k for k in range(len(self._tasks)) if k in self._final or k in self._coarse]
+        not_final = [list(self._tasks[k].names) for k in known if k not in self._final]
+        request = self._tasks[0].request
+        longest = request.effort.enough_for([task.workload for task in self._tasks])
+        rows = tuple(row for k in known for row in self._final.get(k) or self._coarse[k])
+        if not rows:
+            return None
+        return ProfiledTable(
+            rows=rows,
+            servers=tuple(dict.fromkeys(task.server.name for task in self._tasks)),
+            workloads=tuple(dict.fromkeys(task.workload.name for task in self._tasks)),
+            meta=request.header() | {"effort": asdict(longest)} | ({"not_final": not_final} if not_final else {}),
+            kept=tuple(self._kept),
+            changed=dict(self._changed),
+        )
+
+    def _missing(self) -> dict[int, Task]:
+        return {k: task for k, task in enumerate(self._tasks) if k not in self._final}
+
+    def _recall(self) -> bool:
+        """Take from the journal what still holds; whether Ctrl-C came."""
+        if self._log is None:
+            return False
+        try:
+            for k, task in enumerate(self._tasks):
+                if task.names not in self._log:
+                    continue
+                pair = self._pairs[k] = task.pair()
+                inputs = _inputs(task, _table_digest(pair))
+                rows = self._log.rows(task.names, inputs)
+                if rows is None:
+                    self._changed[task.names] = self._log.changes(task.names, inputs)
+                else:
+                    self._final[k] = rows
+                    self._kept.append(task.names)
+            self._tell()
+        except KeyboardInterrupt:
+            return True
+        return False
+
+    def _search(self, tasks: Mapping[int, Task], until: float | None = None) -> bool:
+        if not tasks:
+            return False
+        if self._executor is not None:
+            return run_on(self._executor, tasks, self._take, until)
+        return run_here(tasks, self._pairs, self._threads, self._take, until)
+
+    def _take(self, k: int, found: Found) -> None:
+        """Take the rows of a pair; it may be told again after Ctrl-C amid the first time."""
+        if k in self._final:
+            return
+        if not found.final:
+            self._coarse[k] = found.rows
+            return
+        if self._log is not None:
+            task, first = self._tasks[k], found.rows[0]
+            self._log.add(task.names, _inputs(task, first.source_digest or first.reason), found.rows)
+        self._final[k] = found.rows
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._progress is not None and self._final:
+            self._progress(len(self._final), len(self._tasks))
+
+
+def _coarse(task: Task) -> Task:
+    """A cheap version of a task, whose rows say that they are not final."""
+    asked = task.request.effort
+    effort = replace(
+        asked,
+        queries=min(asked.queries, COARSE.queries),
+        final_queries=min(asked.final_queries, COARSE.final_queries),
+        replications=COARSE.replications,
+    )
+    request = replace(
+        task.request,
+        search="gradient",
+        effort=effort,
+        evaluations=min(COARSE_EVALUATIONS, task.request.evaluations or COARSE_EVALUATIONS),
+    )
+    return replace(task, request=request, final=False)
+
+
+def _table_digest(pair: Pair) -> str:
+    """Digest of the service table; where the model does not fit, and so has none, the reason."""
+    return pair.table.digest() if pair.table is not None else fits(pair.server, pair.workload.model).reason()
+
+
+def _inputs(task: Task, table: str) -> Inputs:
+    """What only the rows of this pair depend on."""
+    traffic = asdict(replace(task.workload, model=None))  # type: ignore[arg-type]  # the model is in the service table
+    text = json.dumps(traffic, sort_keys=True, default=str)
+    return {"service table": table, "workload": hashlib.sha256(text.encode()).hexdigest()}

@@ -46,10 +46,11 @@ def run_pairs(
     progress: Progress | None = None,
     finished: Callable[[int, Mapping[str, Any]], object] | None = None,
     deadline_s: float | None = None,
+    evaluations: int | None = None,
 ) -> tuple[list[Mapping[str, Any] | None], bool]:
     """Search all pairs that fit in one call of the core; None where a pair does not fit or was not finished.
 
-    ``finished(k, result)`` is called for pair ``k`` soon after its end; ``deadline_s`` seconds from now the rest is left.
+    ``finished(k, result)`` is called for pair ``k`` soon after its end; after ``deadline_s`` seconds the rest is left.
     """
     fitting = [k for k, pair in enumerate(pairs) if pair.table is not None]
     problems = []
@@ -77,6 +78,7 @@ def run_pairs(
         progress=progress,
         finished=None if finished is None else lambda k, result: finished(fitting[k], result),
         deadline_s=deadline_s,
+        evaluations=evaluations,
     )
     results: list[Mapping[str, Any] | None] = [None] * len(pairs)
     for k, result in zip(fitting, found, strict=True):
