@@ -98,6 +98,7 @@ def test_curves_are_the_same_bytes_everywhere() -> None:
         "0x1.3c7054384941dp-1",
         "0x1.fef7f914a5868p-1",
     ]
+    assert [share.hex() for share in shares] == kept
 
 
 def test_counts_in_any_order_are_one_law() -> None:
