@@ -224,7 +224,7 @@ def simulate_trace(grid: ServiceGrid, config: _I64, arrival_s: _F64, sizes: _I64
 
 @final
 class SearchProblem:
-    """One pair to search: candidates i64[N, 4+S], coords i64[N, K] (column 0 = kind), starts i64[], slas."""
+    """One pair to search: candidates i64[N, 6+S], coords i64[N, K] (column 0 = kind), starts i64[], slas."""
 
     def __new__(
         cls,

@@ -33,8 +33,10 @@ configs = st.tuples(
     st.integers(1, 6),
     st.integers(1, 15),
     st.sampled_from([0, 250_000, 600_000, 1_000_000]),
+    st.just(-1),
+    st.just(0),
     *[st.integers(0, 3)] * STAGES,
-).filter(lambda row: any(row[4:]))
+).filter(lambda row: any(row[6:]))
 traces = st.lists(st.tuples(st.integers(0, 6), st.integers(1, 12)), min_size=1, max_size=40)
 
 
@@ -62,7 +64,7 @@ def one_stage() -> tuple[_core.ServiceGrid, _core.Traffic]:
 def test_the_drawn_run_equals_its_replay_as_a_trace() -> None:
     """Figures of a drawn run follow from its latencies; energy and executions from the split of its sizes."""
     grid, traffic = one_stage()
-    config = np.array([0, 16, 1, 0, 4])
+    config = np.array([0, 16, 1, 0, -1, 0, 4])
     found = _core.simulate(grid, traffic, config, 400.0, 5000, 500, [0.5, 0.95])
     kept = np.sort(found["latencies_s"])
     assert len(kept) == 4500
@@ -84,16 +86,16 @@ def test_the_drawn_run_equals_its_replay_as_a_trace() -> None:
         ({"queries": 0}, "queries: is 0"),
         ({"warmup": 100}, "warmup: is 100"),
         ({"percentiles": [1.0]}, r"percentiles\[0\]: is 1"),
-        ({"config": np.array([1, 16, 1, 0, 4])}, "variant: is 1"),
-        ({"config": np.array([0, 0, 1, 0, 4])}, "batch: is 0"),
-        ({"config": np.array([0, 16, 1, -1, 4])}, "max_wait_us: is -1"),
-        ({"config": np.array([0, 16, 1, 0, 0])}, "threads: are all 0"),
+        ({"config": np.array([1, 16, 1, 0, -1, 0, 4])}, "variant: is 1"),
+        ({"config": np.array([0, 0, 1, 0, -1, 0, 4])}, "batch: is 0"),
+        ({"config": np.array([0, 16, 1, -1, -1, 0, 4])}, "max_wait_us: is -1"),
+        ({"config": np.array([0, 16, 1, 0, -1, 0, 0])}, "threads: are all 0"),
         ({"config": np.array([0, 16, 1, 0])}, "config: has 4 entries"),
     ],
 )
 def test_bad_arguments_are_named(change: dict, message: str) -> None:
     grid, traffic = one_stage()
-    arguments = {"config": np.array([0, 16, 1, 0, 4]), "qps": 100.0, "queries": 100, "warmup": 0, "percentiles": [0.5]}
+    arguments = {"config": np.array([0, 16, 1, 0, -1, 0, 4]), "qps": 100.0, "queries": 100, "warmup": 0, "percentiles": [0.5]}
     with pytest.raises(InputError, match=message):
         _core.simulate(grid, traffic, **(arguments | change))
 
@@ -114,10 +116,10 @@ def test_bad_traffic_is_named(arguments: tuple, message: str) -> None:
 
 def test_unsorted_and_missing_times_of_a_trace_are_named() -> None:
     grid, _ = one_stage()
-    config = np.array([0, 16, 1, 0, 4])
+    config = np.array([0, 16, 1, 0, -1, 0, 4])
     with pytest.raises(InputError, match=r"arrival_s\[2\]: is 0.5 after 1"):
         _core.simulate_trace(grid, config, np.array([0.0, 1.0, 0.5]), np.array([1, 1, 1]))
     with pytest.raises(InputError, match=r"arrival_s\[1\]: is NaN"):
         _core.simulate_trace(grid, config, np.array([0.0, np.nan]), np.array([1, 1]))
     with pytest.raises(InputError, match="batch: stage 0 could run 65 items"):
-        _core.simulate_trace(grid, np.array([0, 99, 1, 0, 4]), np.array([0.0]), np.array([65]))
+        _core.simulate_trace(grid, np.array([0, 99, 1, 0, -1, 0, 4]), np.array([0.0]), np.array([65]))

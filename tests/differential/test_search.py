@@ -30,7 +30,7 @@ def cpu_problem(seed: int, sla_s: float, *, compute_s: float = 4e-5, memory_s: f
     pmf = 1.0 / (20.0 + np.arange(256.0)) ** 2
     traffic = _core.Traffic("poisson", [], pmf / pmf.sum(), seed)
     points = [(d, m, c) for d in BATCHES for m in range(1, CORES + 1) for c in range(1, CORES // m + 1)]
-    candidates = np.array([[c - 1, d, 1, 0, m] for d, m, c in points])
+    candidates = np.array([[c - 1, d, 1, 0, -1, 0, m] for d, m, c in points])
     coords = np.array([[0, d, m, c] for d, m, c in points])
     starts = np.array([points.index(p) for p in ((64, CORES, 1), (256, 1, CORES))])
     return _core.SearchProblem(grid, traffic, candidates, coords, starts, [(0.95, sla_s)])

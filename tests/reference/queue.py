@@ -61,8 +61,9 @@ class Station:
 
 
 def latencies_s(grid: Grid, config: list[int], arrival_s: list[float], sizes: list[int]) -> list[float]:
-    """Latency of each query. ``config``: variant, batch, fuse_items, max_wait_us, threads of each stage."""
-    variant, batch, fuse_items, max_wait_us, *threads = config
+    """Latency of each query. ``config``: the row of a SchedulingConfig, without buffer and offload."""
+    variant, batch, fuse_items, max_wait_us, buffer, offload_items, *threads = config
+    assert (buffer, offload_items) == (-1, 0), "not yet"
     max_wait_s = max_wait_us * 1e-6
     parts = [math.ceil(size / batch) for size in sizes]
     first = [sum(parts[:q]) for q in range(len(sizes))]

@@ -28,7 +28,7 @@ def traffic(arrivals: str = "poisson", params: tuple[float, ...] = ()) -> _core.
     return _core.Traffic(arrivals, params, np.array([1.0]), 0)
 
 
-CONFIG = np.array([0, 1, 1, 0, 2])
+CONFIG = np.array([0, 1, 1, 0, -1, 0, 2])
 
 
 def dram_parts() -> tuple[dict[str, int], dict[str, int], float, dict[str, float]]:

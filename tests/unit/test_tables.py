@@ -153,6 +153,57 @@ def test_configurations_are_checked(variant, threads, batch, message) -> None:
         make_table().config(variant, threads, batch=batch)
 
 
+def pipeline_table() -> ServiceTable:
+    """Three pools that hand sub-batches on; the first may be left out."""
+    stages = tuple(TableStage(name=n, group="cpu", unit="sub_batch", busy_of=n) for n in ("model", "sparse", "dense"))
+    variant = TableVariant(name="a", kind="cpu-sd", operator_cores=(1, 1, 1), max_instances=0)
+    cells = {"seconds": np.full((1, 3, 3, 3), 1e-3), "energy_j": np.zeros((1, 3, 3)), "noise_cv": np.zeros(3)}
+    groups = (TableGroupSpec(name="cpu", component="cpu", capacity=4, interference="at_start"),)
+    return make_table(stages=stages, variants=(variant,), groups=groups, **cells)
+
+
+def test_a_buffer_needs_a_pipeline_and_an_offload_two_ways() -> None:
+    table = pipeline_table()
+    config = table.config(0, (0, 1, 2), batch=8, buffer=4)
+    assert config.describe() == "cpu-sd: sparse 1x1, dense 2x1, batch 8, buffer 4"
+    assert config.row == (0, 8, 1, 0, 4, 0, 0, 1, 2)
+    assert table.config(0, (0, 1, 2), batch=8).row == (0, 8, 1, 0, -1, 0, 0, 1, 2)
+    both = make_table().config(1, (2, 1), batch=8, fuse_items=16, offload_items=32)
+    assert both.row == (1, 8, 16, 0, -1, 32, 2, 1)
+    assert both.describe() == "gpu: model 2x1, gpu x1, batch 8, fuse 16, from 32 items on the GPU"
+    for wrong, message in [
+        ({"threads": (0, 1, 2), "buffer": -1}, "buffer: is -1; allowed is >= 0 sub-batches"),
+        ({"threads": (1, 0, 0), "buffer": 4}, r"buffer: is 4 for stages \['model'\]; allowed is None"),
+        ({"threads": (0, 1, 2), "buffer": 4, "offload_items": 8}, "buffer: is 4 for stages"),
+        ({"threads": (1, 1, 1), "offload_items": 8}, "offload_items: is 8 for stages .*exactly two"),
+        ({"threads": (1, 0, 0), "offload_items": 8}, r"offload_items: is 8 for stages \['model'\]"),
+        ({"threads": (0, 1, 1), "offload_items": -1}, "offload_items: is -1; allowed is >= 0"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            table.config(0, batch=8, **wrong)
+    offload = dataclasses.replace(make_table().variants[1], kind="cpu-gpu-offload")
+    split = make_table(variants=(make_table().variants[0], offload))
+    assert split.config(1, (2, 1), batch=8, offload_items=8).kind == "cpu-gpu-offload"
+    with pytest.raises(InputError, match=r"offload_items: is 0 for stages \['model', 'gpu'\]"):
+        split.config(1, (2, 1), batch=8)
+
+
+def test_buffer_and_offload_go_through_files_and_may_be_missing(tmp_path) -> None:
+    config = pipeline_table().config(0, (0, 1, 2), batch=8, buffer=0)
+    table = EfficiencyTable(servers=("S",), workloads=("W",), rows=(make_row(config=config),))
+    table.save(tmp_path / "t.json")
+    assert EfficiencyTable.load(tmp_path / "t.json").rows[0].config == config
+    raw = json.loads((tmp_path / "t.json").read_text())
+    for name in ("buffer", "offload_items"):
+        del raw["rows"][0]["config"][name]
+    (tmp_path / "old.json").write_text(json.dumps(raw))
+    assert EfficiencyTable.load(tmp_path / "old.json").rows[0].config == dataclasses.replace(config, buffer=None)
+    raw["rows"][0]["config"]["buffer"] = -1
+    (tmp_path / "bad.json").write_text(json.dumps(raw))
+    with pytest.raises(ConfigError, match=r"config\.buffer: is -1; allowed is a whole number from 0"):
+        EfficiencyTable.load(tmp_path / "bad.json")
+
+
 def test_loading_what_is_no_table(tmp_path) -> None:
     with pytest.raises(MissingFileError, match="no such file"):
         ServiceTable.load(tmp_path / "none.npz")

@@ -1,6 +1,6 @@
 """The configuration space of a service table: a lattice of candidates, its coordinates and where a search starts.
 
-One row per candidate, as integers: ``variant, batch, fuse_items, max_wait_us, threads...``. Coordinates place it on a
+One row per candidate, as integers: ``variant, batch, fuse_items, max_wait_us, buffer, offload_items, threads...``. Coordinates place it on a
 lattice: column 0 is the kind (a search never steps from one kind to another), the rest depends on the kind:
 
 * ``cpu``: operator cores, model threads, batch;
@@ -31,7 +31,7 @@ COORDINATES = 6
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """``candidates`` int64 [N, 4 + S], ``coords`` int64 [N, 6], ``starts`` int64 [K] rows to start a search from."""
+    """``candidates`` int64 [N, 6 + S], ``coords`` int64 [N, 6], ``starts`` int64 [K] rows to start a search from."""
 
     candidates: npt.NDArray[np.int64]
     coords: npt.NDArray[np.int64]
@@ -39,8 +39,16 @@ class Space:
 
     def config(self, table: ServiceTable, index: int) -> SchedulingConfig:
         """Candidate ``index`` as a configuration of ``table``."""
-        variant, batch, fuse, wait, *threads = (int(x) for x in self.candidates[index])
-        return table.config(variant, tuple(threads), batch=batch, fuse_items=fuse, max_wait_us=wait)
+        variant, batch, fuse, wait, buffer, offload, *threads = (int(x) for x in self.candidates[index])
+        return table.config(
+            variant,
+            tuple(threads),
+            batch=batch,
+            fuse_items=fuse,
+            max_wait_us=wait,
+            buffer=None if buffer < 0 else buffer,
+            offload_items=offload,
+        )
 
 
 class _Lattice:
@@ -53,7 +61,7 @@ class _Lattice:
 
     def add(self, kind: int, place: tuple[int, ...], variant: int, batch: int, fuse: int, threads: list[int]) -> None:
         self.index[(kind, *place)] = len(self.rows)
-        self.rows.append([variant, batch, fuse, 0, *threads])
+        self.rows.append([variant, batch, fuse, 0, -1, 0, *threads])
         self.coords.append([kind, *place] + [0] * (COORDINATES - 1 - len(place)))
 
     def start(self, kind: int, *place: int) -> None:

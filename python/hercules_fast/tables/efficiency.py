@@ -457,7 +457,7 @@ def _form_faults(where: str, raw: Any) -> Iterator[Fault]:
     if not isinstance(config, dict):
         yield Fault(f"{where}.config", f"is {_shown(config)}; allowed is an object or null")
         return
-    optional = {"fuse_items", "max_wait_us"}
+    optional = {"fuse_items", "max_wait_us", "buffer", "offload_items"}
     yield from _key_faults(f"{where}.config", config, _CONFIG_KEYS - optional, optional)
     for name in ("stages", "threads", "operator_cores"):
         if not isinstance(config.get(name, []), list):
@@ -533,8 +533,10 @@ def _detail_faults(where: str, row: EfficiencyRow) -> Iterator[Fault]:
 
 def _config_faults(where: str, config: SchedulingConfig) -> Iterator[Fault]:
     counts: list[tuple[str, Any]] = [
-        (name, getattr(config, name)) for name in ("variant", "batch", "fuse_items", "max_wait_us")
+        (name, getattr(config, name)) for name in ("variant", "batch", "fuse_items", "max_wait_us", "offload_items")
     ]
+    if config.buffer is not None:
+        counts.append(("buffer", config.buffer))
     for name in ("threads", "operator_cores"):
         values = getattr(config, name)
         counts += [(f"{name}[{k}]", value) for k, value in enumerate(values)]

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -121,9 +122,20 @@ class ServiceTable:
         return not np.isnan(self.seconds[variant, stage, 0, 0])
 
     def config(
-        self, variant: int, threads: tuple[int, ...], *, batch: int, fuse_items: int = 1, max_wait_us: int = 0
+        self,
+        variant: int,
+        threads: tuple[int, ...],
+        *,
+        batch: int,
+        fuse_items: int = 1,
+        max_wait_us: int = 0,
+        buffer: int | None = None,
+        offload_items: int = 0,
     ) -> SchedulingConfig:
         """A configuration of this table, checked: threads fit their groups, stages exist in the variant.
+
+        ``buffer`` needs two pools that hand sub-batches on, ``offload_items`` exactly two stages, the first for small
+        queries and the second for large ones.
 
         Raises:
             InputError: naming what does not fit.
@@ -150,6 +162,7 @@ class ServiceTable:
                 raise InputError(f"threads: use {used[group.name]} of group {group.name!r}; allowed is <= {limit}")
         if not any(threads):
             raise InputError("threads: all are 0; at least one stage must run")
+        self._check_paths(v, [s for s, count in enumerate(threads) if count], buffer, offload_items)
         return SchedulingConfig(
             kind=v.kind,
             variant=variant,
@@ -159,7 +172,26 @@ class ServiceTable:
             batch=batch,
             fuse_items=fuse_items,
             max_wait_us=max_wait_us,
+            buffer=buffer,
+            offload_items=offload_items,
         )
+
+    def _check_paths(self, variant: TableVariant, used: list[int], buffer: int | None, offload_items: int) -> None:
+        """Refuse a buffer without a pipeline, and an offload without two ways through the server."""
+        if buffer is not None and buffer < 0:
+            raise InputError(f"buffer: is {buffer}; allowed is >= 0 sub-batches, or None for no bound")
+        if offload_items < 0:
+            raise InputError(f"offload_items: is {offload_items}; allowed is >= 0 items (0: no offload)")
+        names = [self.stages[s].name for s in used]
+        hands_on = any(self.stages[a].unit == self.stages[b].unit == "sub_batch" for a, b in pairwise(used))
+        if buffer is not None and (offload_items or not hands_on):
+            raise InputError(f"buffer: is {buffer} for stages {names}; allowed is None without a pipeline of two pools")
+        if offload_items and len(used) != 2:
+            message = f"is {offload_items} for stages {names}; allowed is 0 except with exactly two stages"
+            raise InputError(f"offload_items: {message}")
+        if variant.kind == "cpu-gpu-offload" and len(used) == 2 and not offload_items:
+            message = f"is 0 for stages {names} of a variant of kind {variant.kind!r}; allowed is >= 1 item"
+            raise InputError(f"offload_items: {message}")
 
     def header(self) -> dict[str, Any]:
         """Everything but the arrays, as plain data."""

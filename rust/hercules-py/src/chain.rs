@@ -23,7 +23,7 @@ use std::sync::Arc;
 const MAX_CELLS: usize = 1 << 28;
 
 /// Columns of a configuration row before the threads of each stage.
-pub const CONFIG_COLUMNS: usize = 4;
+pub const CONFIG_COLUMNS: usize = 6;
 
 /// A checked service table: seconds and joules by variant, stage, items and busy threads.
 #[pyclass(frozen, module = "hercules_fast._core")]
@@ -128,7 +128,8 @@ fn count(field: &str, value: i64) -> PyResult<u32> {
     u32::try_from(value).map_err(|_| invalid(field, format!("is {value}; allowed are 0 to {}", u32::MAX)))
 }
 
-/// The configuration in one row `[variant, batch, fuse_items, max_wait_us, threads...]`; `prefix` leads its field names.
+/// The configuration in one row `[variant, batch, fuse_items, max_wait_us, buffer, offload_items, threads...]`, a buffer of
+/// -1 being none; `prefix` leads its field names.
 pub fn config(prefix: &str, row: &[i64], stages: usize) -> PyResult<Config> {
     if row.len() != CONFIG_COLUMNS + stages {
         let message = format!("has {} entries, must be {CONFIG_COLUMNS} + {stages} stages", row.len());
@@ -140,6 +141,8 @@ pub fn config(prefix: &str, row: &[i64], stages: usize) -> PyResult<Config> {
         batch: field("batch", row[1])?,
         fuse_items: field("fuse_items", row[2])?,
         max_wait_s: f64::from(field("max_wait_us", row[3])?) * 1e-6,
+        buffer: if row[4] == -1 { None } else { Some(field("buffer", row[4])?) },
+        offload_items: field("offload_items", row[5])?,
         threads: row[CONFIG_COLUMNS..]
             .iter()
             .enumerate()

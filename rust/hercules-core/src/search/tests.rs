@@ -76,6 +76,8 @@ impl Cpu {
                 batch,
                 fuse_items: 1,
                 max_wait_s: 0.0,
+                buffer: None,
+                offload_items: 0,
                 threads: threads.to_vec(),
             });
             coords.extend(at);
@@ -131,6 +133,8 @@ fn device_problem(sla_s: f64, seed: u64) -> Arc<Problem> {
                     batch: 1,
                     fuse_items,
                     max_wait_s: f64::from(wait_us) * 1e-6,
+                    buffer: None,
+                    offload_items: 0,
                     threads: vec![k],
                 });
                 coords.extend([0, level as i64, i64::from(k), step as i64]);
@@ -267,7 +271,15 @@ fn borderline_problem(seed: u64) -> Arc<Problem> {
     };
     let mut pmf = vec![0.0; 50];
     (pmf[0], pmf[49]) = (0.951, 0.049);
-    let config = Config { variant: 0, batch: 1, fuse_items: 1, max_wait_s: 0.0, threads: vec![8] };
+    let config = Config {
+        variant: 0,
+        batch: 1,
+        fuse_items: 1,
+        max_wait_s: 0.0,
+        buffer: None,
+        offload_items: 0,
+        threads: vec![8],
+    };
     let traffic = Traffic::new(Law::Exponential, &pmf, seed).unwrap();
     let (grid, traffic) = (Arc::new(Grid::new(grid).unwrap()), Arc::new(traffic));
     Arc::new(Problem::new(grid, traffic, vec![config], vec![0, 0], vec![0], vec![(0.95, 0.020)]).unwrap())

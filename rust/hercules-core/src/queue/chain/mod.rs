@@ -43,6 +43,10 @@ pub struct Config {
     pub fuse_items: u32,
     /// Longest time that the oldest query waits for company while a device is free.
     pub max_wait_s: f64,
+    /// Most sub-batches that wait between two pools of sub-batches; None: no bound.
+    pub buffer: Option<u32>,
+    /// Queries of so many items and more visit only the last of two stations, all others only the first; 0: no offload.
+    pub offload_items: u32,
     /// Threads or devices of each stage; 0 takes the stage out of the chain.
     pub threads: Vec<u32>,
 }
@@ -228,6 +232,13 @@ fn check_config(grid: &Grid, config: &Config) -> Result<()> {
     }
     if config.threads.iter().all(|threads| *threads == 0) {
         return Err(Error::invalid("threads", "are all 0; at least one stage needs a thread"));
+    }
+    if let Some(buffer) = config.buffer {
+        return Err(Error::invalid("buffer", format!("is {buffer}; the search has no bounded buffers yet")));
+    }
+    if config.offload_items > 0 {
+        let message = format!("is {}; the search has no offload yet", config.offload_items);
+        return Err(Error::invalid("offload_items", message));
     }
     if config.batch == 0 {
         return Err(Error::invalid("batch", "is 0; at least 1 item is needed"));

@@ -20,7 +20,7 @@ fn linear(unit: Unit, base_s: f64, per_item_s: f64) -> Grid {
 }
 
 fn config(batch: u32, threads: u32) -> Config {
-    Config { variant: 0, batch, fuse_items: 1, max_wait_s: 0.0, threads: vec![threads] }
+    Config { variant: 0, batch, fuse_items: 1, max_wait_s: 0.0, buffer: None, offload_items: 0, threads: vec![threads] }
 }
 
 fn latencies(grid: &Grid, config: &Config, arrival_s: &[f64], sizes: &[u32]) -> Vec<f64> {
