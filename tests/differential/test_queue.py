@@ -95,7 +95,13 @@ def test_the_drawn_run_equals_its_replay_as_a_trace() -> None:
 )
 def test_bad_arguments_are_named(change: dict, message: str) -> None:
     grid, traffic = one_stage()
-    arguments = {"config": np.array([0, 16, 1, 0, -1, 0, 4]), "qps": 100.0, "queries": 100, "warmup": 0, "percentiles": [0.5]}
+    arguments = {
+        "config": np.array([0, 16, 1, 0, -1, 0, 4]),
+        "qps": 100.0,
+        "queries": 100,
+        "warmup": 0,
+        "percentiles": [0.5],
+    }
     with pytest.raises(InputError, match=message):
         _core.simulate(grid, traffic, **(arguments | change))
 
