@@ -139,7 +139,7 @@ def test_each_memory_limit_takes_its_variants_away() -> None:
         )
         fit = fits(small, workload.model)
         if not fit.anywhere:
-            with pytest.raises(InputError, match="does not fit: needs 3.9 GB of host memory"):
+            with pytest.raises(InputError, match="does not fit: needs .* GB of host memory"):
                 service_table(small, workload)
             return set()
         return {v.kind for v in service_table(small, workload).variants}
@@ -148,8 +148,8 @@ def test_each_memory_limit_takes_its_variants_away() -> None:
     assert kinds(8, 16) == {*host, "gpu", "gpu-hot-rows", "cpu-gpu-offload"}
     assert kinds(8, 4) == {*host, "gpu-hot-rows"}
     dense_gb = workload.model.dense_weight_bytes / 0.9e9  # a tenth of the card is reserved
-    assert kinds(8, 1.001 * dense_gb) == host, "room for the dense weights alone"
-    assert kinds(8, 0.999 * dense_gb) == {"cpu", "cpu-sd"}
+    assert kinds(8, 1.00001 * dense_gb) == host, "room for the dense weights alone"
+    assert kinds(8, 0.99999 * dense_gb) == {"cpu", "cpu-sd"}
     assert kinds(2, 16) == {"gpu", "gpu-hot-rows"}
     assert kinds(2, 4) == {"gpu-hot-rows"}, "neither holds the model, both together do"
     assert kinds(2, 2) == set()
