@@ -186,10 +186,20 @@ def dram_earliest(standard: DramStandard, ranks: int, commands: Sequence[tuple[s
 
 @final
 class ServiceGrid:
-    """Seconds f64[V,S,I,B] and joules f64[V,S,I] of one service, over items i64[I] and busy threads i64[B]."""
+    """Seconds f64[V,S,I,B] and joules f64[V,S,I] of one service, over items i64[I] and busy threads i64[B].
+
+    ``noise_cv`` [S]: coefficients of variation of lognormal factors of mean 1; None = no noise.
+    """
 
     def __new__(
-        cls, items: _I64, busy: _I64, seconds: _F64, energy_j: _F64, units: Sequence[str], busy_of: Sequence[int]
+        cls,
+        items: _I64,
+        busy: _I64,
+        seconds: _F64,
+        energy_j: _F64,
+        units: Sequence[str],
+        busy_of: Sequence[int],
+        noise_cv: Sequence[float] | None = None,
     ) -> ServiceGrid: ...
     @property
     def stages(self) -> int: ...
@@ -220,7 +230,7 @@ def simulate(
     warmup: int,
     percentiles: Sequence[float],
 ) -> dict[str, Any]: ...
-def simulate_trace(grid: ServiceGrid, config: _I64, arrival_s: _F64, sizes: _I64) -> _F64: ...
+def simulate_trace(grid: ServiceGrid, config: _I64, arrival_s: _F64, sizes: _I64, seed: int = 0) -> _F64: ...
 
 @final
 class SearchProblem:

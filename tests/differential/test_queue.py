@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from hercules_fast import _core
@@ -16,42 +19,115 @@ ITEMS = np.array([1, 2, 5, 64])
 BUSY = np.array([1, 3])
 
 
+UNITS = ("sub_batch", "query", "fused")
+
+
 @st.composite
-def grids(draw: st.DrawFn) -> reference.Grid:
-    """Times in quarters of a second make ties common; other times test the interpolation."""
+def grids(draw: st.DrawFn, units: tuple[str, ...] = UNITS, alone: bool = False) -> reference.Grid:
+    """Times in quarters of a second make ties common; other times test the interpolation.
+
+    ``alone``: no stage slows another down.
+    """
     quarters = draw(st.booleans())
     cell = st.integers(1, 9).map(lambda n: n / 4) if quarters else st.floats(0.01, 3.0)
     shape = (2, STAGES, len(ITEMS), len(BUSY))
     cells = draw(st.lists(cell, min_size=int(np.prod(shape)), max_size=int(np.prod(shape))))
-    units = draw(st.lists(st.sampled_from(["sub_batch", "query", "fused"]), min_size=STAGES, max_size=STAGES))
-    busy_of = [0, draw(st.integers(0, 1)), draw(st.integers(0, 2))]
-    return reference.Grid(ITEMS, BUSY, np.array(cells).reshape(shape), units, busy_of)
+    kinds = draw(st.lists(st.sampled_from(units), min_size=STAGES, max_size=STAGES))
+    busy_of = [0, 1, 2] if alone else [0, draw(st.integers(0, 1)), draw(st.integers(0, 2))]
+    return reference.Grid(ITEMS, BUSY, np.array(cells).reshape(shape), kinds, busy_of)
 
 
-configs = st.tuples(
-    st.integers(0, 1),
-    st.integers(1, 6),
-    st.integers(1, 15),
-    st.sampled_from([0, 250_000, 600_000, 1_000_000]),
-    st.just(-1),
-    st.just(0),
-    *[st.integers(0, 3)] * STAGES,
-).filter(lambda row: any(row[6:]))
+def rows(buffer: st.SearchStrategy[int], offload: st.SearchStrategy[int]) -> st.SearchStrategy[tuple[int, ...]]:
+    waits = st.sampled_from([0, 250_000, 600_000, 1_000_000])
+    leading = (st.integers(0, 1), st.integers(1, 6), st.integers(1, 15), waits, buffer, offload)
+    return st.tuples(*leading, *[st.integers(0, 3)] * STAGES).filter(lambda row: any(row[6:]))
+
+
+configs = rows(st.just(-1), st.just(0))
 traces = st.lists(st.tuples(st.integers(0, 6), st.integers(1, 12)), min_size=1, max_size=40)
 
 
-def core_grid(grid: reference.Grid) -> _core.ServiceGrid:
+def core_grid(grid: reference.Grid, noise_cv: list[float] | None = None) -> _core.ServiceGrid:
     energy_j = np.ones(grid.seconds.shape[:3])
-    return _core.ServiceGrid(grid.items, grid.busy, grid.seconds, energy_j, grid.units, grid.busy_of)
+    return _core.ServiceGrid(grid.items, grid.busy, grid.seconds, energy_j, grid.units, grid.busy_of, noise_cv)
 
 
-@given(grids(), configs, traces)
-def test_engine_equals_the_plain_python_twin(grid: reference.Grid, config: tuple, trace: list) -> None:
+def assert_equal_to_the_twin(grid: reference.Grid, config: tuple[int, ...], trace: list[tuple[int, int]]) -> None:
     arrival_s = np.cumsum([gap / 4 for gap, _ in trace])
     sizes = [size for _, size in trace]
     found = _core.simulate_trace(core_grid(grid), np.array(config), arrival_s, np.array(sizes))
     expected = reference.latencies_s(grid, list(config), arrival_s.tolist(), sizes)
     assert found.tolist() == expected
+
+
+@given(grids(), configs, traces)
+def test_engine_equals_the_plain_python_twin(grid: reference.Grid, config: tuple, trace: list) -> None:
+    assert_equal_to_the_twin(grid, config, trace)
+
+
+def has_pipeline(grid: reference.Grid, config: tuple[int, ...]) -> bool:
+    units = [grid.units[s] for s, count in enumerate(config[6:]) if count]
+    return any(a == b == "sub_batch" for a, b in pairwise(units))
+
+
+@given(grids(units=("sub_batch", "sub_batch", "sub_batch", "fused", "query")), rows(st.integers(0, 3), st.just(0)), traces)
+def test_bounded_pipelines_equal_the_twin(grid: reference.Grid, config: tuple, trace: list) -> None:
+    assume(has_pipeline(grid, config))
+    assert_equal_to_the_twin(grid, config, trace)
+
+
+@given(grids(units=("sub_batch",)), rows(st.just(-1), st.just(0)), traces)
+def test_a_buffer_that_never_fills_is_none(grid: reference.Grid, config: tuple, trace: list) -> None:
+    """Two implementations of the same pipeline: from event to event, and station after station."""
+    assume(has_pipeline(grid, config))
+    arrival_s = np.cumsum([gap / 4 for gap, _ in trace])
+    sizes = np.array([size for _, size in trace])
+    wide = (*config[:4], 10_000, *config[5:])
+    for noise_cv in (None, [0.0, 0.3, 0.7]):
+        core = core_grid(grid, noise_cv)
+        unbounded, bounded = (_core.simulate_trace(core, np.array(row), arrival_s, sizes) for row in (config, wide))
+        assert bounded.tolist() == unbounded.tolist()
+
+
+@given(grids(alone=True), rows(st.just(-1), st.integers(1, 14)), traces)
+def test_offload_equals_the_twin(grid: reference.Grid, config: tuple, trace: list) -> None:
+    assume(sum(count > 0 for count in config[6:]) == 2)
+    assert_equal_to_the_twin(grid, config, trace)
+
+
+@given(grids(alone=True), rows(st.just(-1), st.just(0)), traces)
+def test_thresholds_at_the_ends_leave_one_stage(grid: reference.Grid, config: tuple, trace: list) -> None:
+    used = [s for s, count in enumerate(config[6:]) if count]
+    assume(len(used) == 2)
+    arrival_s = np.cumsum([gap / 4 for gap, _ in trace])
+    sizes = np.array([size for _, size in trace])
+    core = core_grid(grid, [0.2, 0.0, 0.5])
+    for threshold, left in ((1, used[1]), (13, used[0])):
+        alone = [count if s == left else 0 for s, count in enumerate(config[6:])]
+        both = (*config[:5], threshold, *config[6:])
+        one = (*config[:6], *alone)
+        found, expected = (_core.simulate_trace(core, np.array(row), arrival_s, sizes) for row in (both, one))
+        assert found.tolist() == expected.tolist()
+
+
+@given(grids(), rows(st.integers(-1, 2), st.just(0)), traces, st.integers(0, 2**64 - 1))
+def test_noise_equals_the_twin(grid: reference.Grid, config: tuple, trace: list, seed: int) -> None:
+    """Each part of a query has a draw of its own at each stage, a launch that of its first query."""
+    assume(config[4] < 0 or has_pipeline(grid, config))
+    arrival_s = np.cumsum([gap / 4 for gap, _ in trace])
+    sizes = [size for _, size in trace]
+    noise_cv = [0.5, 0.0, 0.1]
+
+    def factor(query: int, part: int, stage: int) -> float:
+        if noise_cv[stage] == 0:
+            return 1.0
+        sigma = math.sqrt(math.log1p(noise_cv[stage] ** 2))
+        return float(_core.service_draws("lognormal", [sigma], seed, 0, stage, np.array([query]), np.array([part]))[0])
+
+    core = core_grid(grid, noise_cv)
+    found = _core.simulate_trace(core, np.array(config), arrival_s, np.array(sizes), seed)
+    expected = reference.latencies_s(grid, list(config), arrival_s.tolist(), sizes, factor)
+    assert found.tolist() == pytest.approx(expected, rel=1e-9)
 
 
 def one_stage() -> tuple[_core.ServiceGrid, _core.Traffic]:
@@ -95,13 +171,8 @@ def test_the_drawn_run_equals_its_replay_as_a_trace() -> None:
 )
 def test_bad_arguments_are_named(change: dict, message: str) -> None:
     grid, traffic = one_stage()
-    arguments = {
-        "config": np.array([0, 16, 1, 0, -1, 0, 4]),
-        "qps": 100.0,
-        "queries": 100,
-        "warmup": 0,
-        "percentiles": [0.5],
-    }
+    config = np.array([0, 16, 1, 0, -1, 0, 4])
+    arguments = {"config": config, "qps": 100.0, "queries": 100, "warmup": 0, "percentiles": [0.5]}
     with pytest.raises(InputError, match=message):
         _core.simulate(grid, traffic, **(arguments | change))
 

@@ -1,9 +1,15 @@
 """The configuration space of a service table: a lattice of candidates, its coordinates and where a search starts.
 
+<<<<<<< HEAD
 :data:`KINDS` describes it: for each kind of variant its axes, and blocks of values whose products are the candidates.
 What does not fit is left out before anything is simulated: threads times their cores beyond the cores, instances beyond
 those that the accelerator's memory holds, batches beyond the table's grid. (Variants exist only where the model fits
 the memories, see :func:`hercules_fast.serving.fits`.)
+=======
+One row per candidate, as integers: ``variant, batch, fuse_items, max_wait_us, buffer, offload_items, threads...``.
+Coordinates place it on a lattice: column 0 is the kind (a search never steps from one kind to another), the rest
+depends on the kind:
+>>>>>>> engine
 
 Axes that count threads hold shares, in 24ths, of the threads that the cores left allow: every number of threads up to
 24 cores, and no more points on larger sockets. Each number appears once, however many shares lead to it. Why the values
@@ -12,7 +18,7 @@ are not finer: ``benches/bench_space.py`` compares them with a lattice about thr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,8 +39,12 @@ WHOLE = 24
 UNBOUNDED = 1_000_000
 """Coordinate of a pipeline whose buffer has no bound."""
 
-BATCHES = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
-"""Most items of a sub-batch: powers of two and the points half-way."""
+FINE_BATCHES = (
+    *(16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256),
+    *(320, 384, 448, 512, 640, 768, 1024),
+)
+"""Most items of a sub-batch. With all cores at work the best one of 1.5 times the next would lose up to 3 %."""
+BATCHES = (16, 32, 64, 96, 128, 192, 256, 384, 512, 1024)
 EACH = tuple(range(1, WHOLE + 1))
 QUARTERS = (6, 12, 18, 24)
 DEEPRECSYS_BATCHES = (512, 384, 256, 192, 128, 96, 64, 48, 32)
@@ -43,23 +53,42 @@ DEEPRECSYS_THRESHOLDS = (96, 128, 192, 256, 384, 512)
 experiments' configurations."""
 
 KINDS: Mapping[str, tuple[Block, ...]] = {
-    "cpu": ({"operator_cores": ANY, "threads": EACH, "batch": BATCHES},),
+    "cpu": (
+        {"operator_cores": ANY, "threads": (24,), "batch": FINE_BATCHES},
+        {"operator_cores": ANY, "threads": (12, 18, 22), "batch": BATCHES},
+    ),
     "cpu-sd": (
         {
             "sparse_cores": ANY,
-            "dense_cores": ANY,
+            "dense_cores": (1,),
             "sparse_threads": EACH,
             "dense_share": (24,),
-            "batch": (16, 32, 64, 96, 128, 192, 256, 512),
+            "batch": BATCHES,
+            "buffer": (UNBOUNDED,),
+        },
+        {
+            "sparse_cores": ANY,
+            "dense_cores": (2, 4),
+            "sparse_threads": (3, 6, 9, 12, 15, 18, 21),
+            "dense_share": (24,),
+            "batch": (32, 64, 128, 256, 512),
             "buffer": (UNBOUNDED,),
         },
         {
             "sparse_cores": (1,),
-            "dense_cores": ANY,
+            "dense_cores": (1, 2),
             "sparse_threads": QUARTERS,
-            "dense_share": (12, 24),
-            "batch": (64, 128, 256),
+            "dense_share": (24,),
+            "batch": (64, 256),
             "buffer": (2, 8),
+        },
+        {
+            "sparse_cores": (1,),
+            "dense_cores": (1, 2),
+            "sparse_threads": QUARTERS,
+            "dense_share": (12,),
+            "batch": (64, 256),
+            "buffer": (2, 8, UNBOUNDED),
         },
     ),
     "gpu": (
@@ -91,16 +120,16 @@ KINDS: Mapping[str, tuple[Block, ...]] = {
     ),
     "cpu-gpu-offload": (
         {
-            "operator_cores": ANY,
-            "threads": (WHOLE,),
-            "batch": (32, 64, 128, 256),
-            "offload_items": (32, 96, 192, 256, 384, 512),
-            "instances": (1, 2),
-            "fuse_items": (512, 2048, 8192),
+            "operator_cores": (1, 2),
+            "threads": (24,),
+            "batch": (128, 512),
+            "offload_items": (64, 96, 112, 128, 160, 192, 208, 256, 384, 512),
+            "instances": (1, 2, 3, 4),
+            "fuse_items": (4096, 8192),
         },
         {
             "operator_cores": (1,),
-            "threads": (WHOLE,),
+            "threads": (24,),
             "batch": DEEPRECSYS_BATCHES,
             "offload_items": DEEPRECSYS_THRESHOLDS,
             "instances": (1,),
@@ -161,112 +190,118 @@ def space(table: ServiceTable, kinds: Mapping[str, tuple[Block, ...]] = KINDS) -
     Raises:
         InputError: no variant of the table leads to a candidate, or two variants of a kind have the same coordinates.
     """
-    rows, places = [], []
-    for number, (kind, blocks) in enumerate(kinds.items()):
-        variants = _variants(table, kind, tuple(blocks[0]))
-        if not len(variants):
-            continue
-        for block in blocks:
-            row, place = _products(table, block, variants)
-            rows.append(row)
-            places.append(np.pad(place, ((0, 0), (1, COORDINATES - 1 - place.shape[1])), constant_values=0))
-            places[-1][:, 0] = number
-    if not sum(map(len, rows)):
-        found = sorted({v.kind for v in table.variants})
-        raise InputError(f"variants: kinds are {found}; allowed are {list(kinds)}, with threads that fit")
-    candidates, coords = np.concatenate(rows), np.concatenate(places)
+    products = _Products(table)
     names = tuple(kinds)
-    starts = _starts(coords, names, kinds)
-    return Space(candidates, coords, starts, names, _lines(table, candidates, coords, names))
+    found = [
+        (number, *products.of(block, variants))
+        for number, (kind, blocks) in enumerate(kinds.items())
+        if len(variants := products.variants(kind, blocks[0]))
+        for block in blocks
+    ]
+    if not any(len(rows) for _, rows, _ in found):
+        given = sorted({v.kind for v in table.variants})
+        raise InputError(f"variants: kinds are {given}; allowed are {list(names)}, with threads that fit")
+    for number, _, places in found:
+        places[:, 0] = number
+    candidates = np.concatenate([rows for _, rows, _ in found])
+    coords = np.concatenate([places for _, _, places in found])
+    return Space(candidates, coords, _starts(coords, names), names, _lines(table, coords, names))
 
 
 # -- products of values ------------------------------------------------------------------------------------------------
 
 VARIANT_AXES = {"operator_cores": "model", "sparse_cores": "sparse", "dense_cores": "dense", "hot_share_ppm": ""}
 """Axes that choose a variant, and the stage whose cores they are."""
-THREAD_AXES = {"threads": "model", "sparse_threads": "sparse", "instances": "gpu"}
+COLUMNS = {"batch": 0, "fuse_items": 1, "max_wait_us": 0, "buffer": UNBOUNDED, "offload_items": 0}
+"""Columns of a candidate after its variant, with the value where a kind has no such axis (batch: as large as can be)."""
 
 
-def _variants(table: ServiceTable, kind: str, axes: tuple[str, ...]) -> Ints:
-    """Variants of a kind, [V, 1 + axes of variants]: number, then coordinates."""
-    stages = {stage.name: k for k, stage in enumerate(table.stages)}
-    found: dict[tuple[int, ...], int] = {}
-    for v, variant in enumerate(table.variants):
-        if variant.kind != kind:
-            continue
-        place = tuple(
-            variant.operator_cores[stages[VARIANT_AXES[axis]]] if VARIANT_AXES[axis] else round(variant.hot_share * 1e6)
-            for axis in axes
-            if axis in VARIANT_AXES
-        )
-        if place in found:
-            raise InputError(f"variants[{v}]: {variant.name!r} has the cores and hot share of variants[{found[place]}]")
-        found[place] = v
-    return np.array([[v, *place] for place, v in found.items()], dtype=np.int64)
+class _Products:
+    """Products of values on one service table."""
+
+    def __init__(self, table: ServiceTable):
+        self.table = table
+        self.cores = _cores(table)
+        self.instances = np.array([variant.max_instances for variant in table.variants])
+        self.stages = [stage.name for stage in table.stages]
+        self.uses = ~np.isnan(table.seconds[:, :, 0, 0])
+
+    def variants(self, kind: str, axes: Iterable[str]) -> Ints:
+        """Variants of a kind, [V, 1 + axes of variants]: number, then coordinates."""
+        found: dict[tuple[int, ...], int] = {}
+        for v, variant in enumerate(self.table.variants):
+            if variant.kind != kind:
+                continue
+            place = tuple(
+                variant.operator_cores[self.stages.index(VARIANT_AXES[axis])]
+                if VARIANT_AXES[axis]
+                else round(variant.hot_share * 1e6)
+                for axis in axes
+                if axis in VARIANT_AXES
+            )
+            if place in found:
+                same = found[place]
+                raise InputError(f"variants[{v}]: {variant.name!r} has the cores and hot share of variants[{same}]")
+            found[place] = v
+        return np.array([[v, *place] for place, v in found.items()], dtype=np.int64)
+
+    def of(self, block: Block, variants: Ints) -> tuple[Ints, Ints]:
+        """Candidates and coordinates of all values of a block that fit."""
+        of_variant = [axis for axis in block if axis in VARIANT_AXES]
+        for k, axis in enumerate(of_variant, start=1):
+            if block[axis]:
+                variants = variants[np.isin(variants[:, k], block[axis])]
+        others = [axis for axis in block if axis not in VARIANT_AXES]
+        sizes = [len(variants), *(len(block[axis]) for axis in others)]
+        index = np.indices(sizes).reshape(len(sizes), -1)
+        number = variants[index[0], 0]
+        value: dict[str, Ints] = {axis: variants[index[0], k] for k, axis in enumerate(of_variant, start=1)}
+        before: dict[str, Ints] = {}  # the next lower value of an axis of the block, 0 below the first
+        for axis, at in zip(others, index[1:], strict=True):
+            value[axis] = np.array(block[axis])[at]
+            before[axis] = np.array((0, *block[axis][:-1]))[at]
+        threads, fits = self._threads(value, before, number)
+        columns = {name: value.get(name, np.full_like(number, other)) for name, other in COLUMNS.items()}
+        if "batch" not in value:
+            columns["batch"][:] = self.table.max_items
+        fits &= np.maximum(columns["batch"], columns["fuse_items"]) <= self.table.max_items
+        columns["buffer"] = np.where(columns["buffer"] == UNBOUNDED, -1, columns["buffer"])
+        rows = np.stack([number, *columns.values(), *threads], axis=1)
+        places = np.zeros((number.size, COORDINATES), dtype=np.int64)
+        for k, axis in enumerate(block, start=1):
+            places[:, k] = value[axis]
+        return rows[fits], places[fits]
+
+    def _threads(
+        self, value: dict[str, Ints], before: Mapping[str, Ints], number: Ints
+    ) -> tuple[list[Ints], npt.NDArray[np.bool_]]:
+        """Threads of each stage, and which candidates fit. Shares of threads in ``value`` become their numbers."""
+        threads = {name: np.zeros_like(number) for name in self.stages}
+        fits = np.ones(number.size, dtype=bool)
+        left = np.full_like(number, self.cores)
+        for axis, cores, stage in (
+            ("threads", "operator_cores", "model"),
+            ("sparse_threads", "sparse_cores", "sparse"),
+        ):
+            if axis in value:
+                most = left // value[cores]
+                threads[stage] = most * value[axis] // WHOLE
+                fits &= threads[stage] > most * before[axis] // WHOLE
+                left = left - threads[stage] * value[cores]
+                value[axis] = threads[stage]
+        if "dense_share" in value:
+            threads["dense"] = left * value["dense_share"] // (WHOLE * value["dense_cores"])
+            fits &= threads["dense"] > left * before["dense_share"] // (WHOLE * value["dense_cores"])
+        if "instances" in value:
+            threads["gpu"] = value["instances"]
+            fits &= value["instances"] <= self.instances[number]
+        if "nmp" in threads:  # near-memory channels that a variant uses are one station
+            threads["nmp"] = self.uses[number, self.stages.index("nmp")].astype(np.int64)
+        return list(threads.values()), fits
 
 
-def _products(table: ServiceTable, block: Block, variants: Ints) -> tuple[Ints, Ints]:
-    """Candidates and coordinates of all values of a block that fit."""
-    of_variant = [axis for axis in block if axis in VARIANT_AXES]
-    wanted = np.ones(len(variants), dtype=bool)
-    for k, axis in enumerate(of_variant):
-        wanted &= not block[axis] or np.isin(variants[:, 1 + k], block[axis])
-    variants = variants[wanted]
-    others = [axis for axis in block if axis not in VARIANT_AXES]
-    sizes = [len(variants), *(len(block[axis]) for axis in others)]
-    index = np.indices(sizes).reshape(len(sizes), -1)
-    value: dict[str, Ints] = {axis: variants[index[0], 1 + k] for k, axis in enumerate(of_variant)}
-    before: dict[str, Ints] = {}  # the next lower value of an axis of the block, 0 below the first
-    for axis, at in zip(others, index[1:], strict=True):
-        values = np.array(block[axis], dtype=np.int64)
-        value[axis], before[axis] = values[at], np.concatenate(([0], values[:-1]))[at]
-    number = variants[index[0], 0]
-    threads, fits = _threads(table, value, before, number)
-    columns = {name: np.zeros_like(number) for name in ("batch", "fuse_items", "max_wait_us", "buffer", "offload_items")}
-    columns |= {name: value[name] for name in columns if name in value}
-    if "batch" in value:
-        fits &= columns["batch"] <= table.max_items
-    else:
-        columns["batch"][:] = table.max_items
-    if "fuse_items" in value:
-        fits &= columns["fuse_items"] <= table.max_items
-    else:
-        columns["fuse_items"][:] = 1
-    columns["buffer"] = np.where(columns["buffer"] % UNBOUNDED == 0, -1, columns["buffer"])
-    row = np.stack([number, *columns.values(), *threads], axis=1)
-    place = np.stack([value[axis] for axis in block], axis=1)
-    return row[fits], place[fits]
-
-
-def _threads(
-    table: ServiceTable, value: dict[str, Ints], before: Mapping[str, Ints], number: Ints
-) -> tuple[list[Ints], npt.NDArray[np.bool_]]:
-    """Threads of each stage and which candidates fit. Shares of threads in ``value`` become their numbers."""
-    by_stage: dict[str, Ints] = {}
-    fits = np.ones(number.size, dtype=bool)
-    left = np.full(number.size, next((g.capacity for g in table.groups if g.name == "cpu"), 0))
-    for axis, cores in (("threads", "operator_cores"), ("sparse_threads", "sparse_cores")):
-        if axis in value:
-            most = left // value[cores]
-            count, fewer = (most * share // WHOLE for share in (value[axis], before[axis]))
-            fits &= count > fewer
-            left = left - count * value[cores]
-            by_stage[THREAD_AXES[axis]] = value[axis] = count
-    if "dense_share" in value:
-        count, fewer = (left * share // WHOLE // value["dense_cores"] for share in (value["dense_share"], before["dense_share"]))
-        fits &= count > fewer
-        by_stage["dense"] = count
-    if "instances" in value:
-        most = np.array([variant.max_instances for variant in table.variants])
-        fits &= value["instances"] <= most[number]
-        by_stage["gpu"] = value["instances"]
-    threads = []
-    for k, stage in enumerate(table.stages):
-        if stage.name == "nmp":  # near-memory channels that a variant uses are one station
-            uses = np.array([table.uses(v, k) for v in range(len(table.variants))])
-            by_stage["nmp"] = uses[number].astype(np.int64)
-        threads.append(by_stage.get(stage.name, np.zeros_like(number)))
-    return threads, fits
+def _cores(table: ServiceTable) -> int:
+    return next((group.capacity for group in table.groups if group.name == "cpu"), 0)
 
 
 # -- where to start, and baselines' lines ------------------------------------------------------------------------------
@@ -283,7 +318,7 @@ STARTS: Mapping[str, tuple[tuple[float, ...], ...]] = {
 before it. So the axes of a start are free of what the server offers, and the start exists wherever the kind does."""
 
 
-def _starts(coords: Ints, names: tuple[str, ...], kinds: Mapping[str, tuple[Block, ...]]) -> Ints:
+def _starts(coords: Ints, names: tuple[str, ...]) -> Ints:
     found: list[list[int]] = []
     for number, kind in enumerate(names):
         own = np.flatnonzero(coords[:, 0] == number)
@@ -301,21 +336,22 @@ def _starts(coords: Ints, names: tuple[str, ...], kinds: Mapping[str, tuple[Bloc
     return np.array([starts[k] for k in rounds for starts in found if k < len(starts)], dtype=np.int64)
 
 
-def _lines(table: ServiceTable, candidates: Ints, coords: Ints, names: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
-    cores = next((g.capacity for g in table.groups if g.name == "cpu"), 0)
+def _lines(table: ServiceTable, coords: Ints, names: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
+    def points(kind: str, **place: int) -> dict[tuple[int, ...], int]:
+        """Candidates of a kind with these coordinates on all cores, by the coordinates that are left."""
+        axes = tuple(KINDS[kind][0])
+        at = {"operator_cores": 1, "threads": _cores(table), **place}
+        here = coords[:, 0] == (names.index(kind) if kind in names else -1)
+        for axis, wanted in at.items():
+            here &= coords[:, 1 + axes.index(axis)] == wanted
+        free = [1 + k for k, axis in enumerate(axes) if axis not in at]
+        return {tuple(coords[row, free].tolist()): int(row) for row in np.flatnonzero(here)}
 
-    def at(kind: str, *place: int) -> tuple[int, ...]:
-        """The candidate at a place, or nothing."""
-        if kind not in names:
-            return ()
-        wanted = np.array([names.index(kind), *place])
-        return tuple(np.flatnonzero((coords[:, : wanted.size] == wanted).all(axis=1)).tolist())
-
-    lines: list[tuple[int, ...]] = [()]
-    for batch in DEEPRECSYS_BATCHES:
-        first = at("cpu", 1, cores, batch)
-        if first:
-            lines[0] += first
-            steps = (at("cpu-gpu-offload", 1, cores, batch, items, 1, 1) for items in DEEPRECSYS_THRESHOLDS)
-            lines.append(tuple(row for step in steps for row in step))
-    return tuple(lines)
+    whole = points("cpu")
+    offload = points("cpu-gpu-offload", instances=1, fuse_items=1)
+    batches = [batch for batch in DEEPRECSYS_BATCHES if (batch,) in whole]
+    steps = [[(batch, items) for items in DEEPRECSYS_THRESHOLDS if (batch, items) in offload] for batch in batches]
+    return (
+        tuple(whole[(batch,)] for batch in batches),
+        *(tuple(offload[step] for step in of_batch) for of_batch in steps),
+    )

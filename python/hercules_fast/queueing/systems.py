@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -207,18 +207,26 @@ class System:
     def from_table(cls, table: ServiceTable, config: SchedulingConfig) -> System:
         """One server under one configuration: a station for each stage that the configuration gives threads.
 
-        Noise of the table becomes lognormal noise of its coefficient of variation.
+        Noise of the table becomes lognormal noise of its coefficient of variation, a buffer that of each pool that takes
+        sub-batches from the pool before, and an offload a route of its own for large queries.
 
         Raises:
-            InputError: ``config`` belongs to another table.
+            InputError: ``config`` belongs to another table, or offloads to a stage that the other one slows down.
             ConfigError: the table asks for what no system is, say a stage slowed by a later one.
         """
         stages = tuple(stage.name for stage in table.stages)
         if config.stages != stages or not 0 <= config.variant < len(table.variants):
             raise InputError(f"config: is of stages {config.stages}, variant {config.variant}; allowed are {stages}")
         used = [s for s, threads in enumerate(config.threads) if threads]
-        stations = (_station(table, config, s, used) for s in used)
-        return cls.chain(*stations, batch=config.batch)
+        if not config.offload_items:
+            return cls.chain(*(_station(table, config, s, used) for s in used), batch=config.batch)
+        if len(used) != 2:
+            message = f"is {config.offload_items} with {len(used)} stages in use; allowed is 0 except with two"
+            raise InputError(f"config.offload_items: {message}")
+        small, large = (Route(stations=(_station(table, config, s, [s]),), batch=config.batch) for s in used)
+        if config.offload_items == 1:  # no query is small
+            return cls(routes=(large,))
+        return cls(routes=(small, replace(large, min_size=config.offload_items)))
 
     @property
     def stations(self) -> tuple[Station, ...]:
@@ -243,6 +251,7 @@ class System:
 
 
 def _station(table: ServiceTable, config: SchedulingConfig, s: int, used: list[int]) -> Station:
+    """Stage ``s`` in a route of the stages ``used``."""
     stage = table.stages[s]
     seconds = table.seconds[config.variant, s]
     if np.isnan(seconds[0, 0]):
@@ -251,10 +260,15 @@ def _station(table: ServiceTable, config: SchedulingConfig, s: int, used: list[i
     interference = next(group.interference for group in table.groups if group.name == stage.group)
     by = table.stage_index(stage.busy_of)
     slowed = interference != "none" and by in used  # without it: the time of a thread alone, whoever else is busy
+    if config.offload_items and interference != "none" and by != s and config.threads[by]:
+        message = f"is {config.offload_items}; allowed is 0, since {stage.busy_of!r} slows {stage.name!r} down"
+        raise InputError(f"config.offload_items: {message}")
     busy, seconds = (table.busy, seconds) if slowed else (table.busy[:1], seconds[:, :1])
     cv = float(table.noise_cv[s])
     noise = Law(kind="lognormal", sigma=math.sqrt(math.log1p(cv * cv))) if cv > 0 else None
     fused = stage.unit == "fused"
+    place = used.index(s)
+    takes_parts = place > 0 and table.stages[used[place - 1]].unit == stage.unit == "sub_batch"
     return Station(
         name=stage.name,
         service=TableService(items=table.items, busy=busy, seconds=seconds, noise=noise),  # type: ignore[arg-type]
@@ -262,6 +276,7 @@ def _station(table: ServiceTable, config: SchedulingConfig, s: int, used: list[i
         unit=stage.unit,
         interference=interference if slowed else "none",
         slowed_by=used.index(by) if slowed else None,
+        buffer=config.buffer if takes_parts else None,
         max_items=config.fuse_items if fused else None,
         max_wait_s=config.max_wait_us * 1e-6 if fused else 0.0,
     )

@@ -19,11 +19,8 @@ def core_grid(table: ServiceTable) -> _core.ServiceGrid:
     """The core's copy of a service table, for the search. What its engine cannot do is refused, not passed over.
 
     Raises:
-        InputError: the table has noise, or a group whose interference changes during a service.
+        InputError: the table has a group whose interference changes during a service.
     """
-    for stage, cv in zip(table.stages, table.noise_cv, strict=True):
-        if cv > 0:
-            raise InputError(f"noise_cv of stage {stage.name!r}: is {cv:g}; allowed is 0: the search has no noise")
     groups = {group.name: group for group in table.groups}
     seconds = table.seconds
     for s, stage in enumerate(table.stages):
@@ -43,6 +40,7 @@ def core_grid(table: ServiceTable) -> _core.ServiceGrid:
         table.energy_j,
         [stage.unit for stage in table.stages],
         [table.stage_index(stage.busy_of) for stage in table.stages],
+        table.noise_cv.tolist(),
     )
 
 

@@ -34,7 +34,7 @@ pub struct ServiceGrid {
 #[pymethods]
 impl ServiceGrid {
     #[new]
-    #[pyo3(signature = (items, busy, seconds, energy_j, units, busy_of))]
+    #[pyo3(signature = (items, busy, seconds, energy_j, units, busy_of, noise_cv=None))]
     fn new(
         items: PyReadonlyArray1<'_, i64>,
         busy: PyReadonlyArray1<'_, i64>,
@@ -42,6 +42,7 @@ impl ServiceGrid {
         energy_j: PyReadonlyArrayDyn<'_, f64>,
         units: List<String>,
         busy_of: List<usize>,
+        noise_cv: Option<List<f64>>,
     ) -> PyResult<Self> {
         check_entries("seconds", seconds.len(), MAX_CELLS)?;
         let (items, busy) = (counts("items", &items)?, counts("busy", &busy)?);
@@ -56,7 +57,8 @@ impl ServiceGrid {
         let units = units.iter().map(|unit| Unit::parse(unit)).collect::<Result<Vec<_>>>().map_err(CoreError)?;
         let (seconds, energy_j) =
             (seconds.as_array().iter().copied().collect(), energy_j.as_array().iter().copied().collect());
-        let grid = Grid::new(GridParts { items, busy, seconds, energy_j, units, busy_of: busy_of.into() })
+        let noise_cv = noise_cv.map_or_else(|| vec![0.0; units.len()], Into::into);
+        let grid = Grid::new(GridParts { items, busy, seconds, energy_j, units, busy_of: busy_of.into(), noise_cv })
             .map_err(CoreError)?;
         Ok(Self { inner: Arc::new(grid) })
     }
@@ -216,19 +218,20 @@ pub fn bottleneck_qps(grid: &ServiceGrid, traffic: &Traffic, config: PyReadonlyA
     Ok(system.bottleneck_qps(&traffic.inner))
 }
 
-/// Latency of every query of a recorded run.
+/// Latency of every query of a recorded run. `seed` is that of the services' noise.
 #[pyfunction]
-#[pyo3(signature = (grid, config, arrival_s, sizes))]
+#[pyo3(signature = (grid, config, arrival_s, sizes, seed=0))]
 pub fn simulate_trace<'py>(
     py: Python<'py>,
     grid: &ServiceGrid,
     config: PyReadonlyArray1<'py, i64>,
     arrival_s: PyReadonlyArray1<'py, f64>,
     sizes: PyReadonlyArray1<'py, i64>,
+    seed: u64,
 ) -> PyResult<Bound<'py, PyArray1<f64>>> {
     let config = one_config(&config, grid)?;
     check_entries("arrival_s", arrival_s.len(), MAX_QUERIES)?;
-    let input = Input::trace(arrival_s.as_array().to_vec(), counts("sizes", &sizes)?).map_err(CoreError)?;
+    let input = Input::trace(arrival_s.as_array().to_vec(), counts("sizes", &sizes)?, seed).map_err(CoreError)?;
     let system = System::from_grid(&grid.inner, &config, input.max_size()).map_err(CoreError)?;
     let scratch = watched_alone(py, |control| run(&system, &input, 1.0, control))?;
     Ok(scratch.latencies(0).into_pyarray(py))

@@ -1,6 +1,8 @@
 //! Service table: seconds and joules of a stage as a function of variant, items and busy threads.
 
 use crate::error::{Error, Result};
+use crate::queue::law::Law;
+use crate::rng::ln;
 use std::sync::Arc;
 
 /// Largest number of items in one execution: the look-up keeps one entry per item count.
@@ -18,6 +20,9 @@ pub const SECONDS: std::ops::RangeInclusive<f64> = 1e-12..=1e9;
 
 /// Largest energy of one execution.
 const MAX_ENERGY_J: f64 = 1e15;
+
+/// Largest coefficient of variation of a service.
+const MAX_NOISE_CV: f64 = 100.0;
 
 /// What one execution of a stage works on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +67,8 @@ pub struct GridParts {
     pub units: Vec<Unit>,
     /// S stage indices: whose busy threads index the B axis of this stage (itself or an earlier stage).
     pub busy_of: Vec<usize>,
+    /// S coefficients of variation of a service around the table.
+    pub noise_cv: Vec<f64>,
 }
 
 /// Where an item count lies between the grid's points: `value = row + fraction * (next row - row)`.
@@ -92,6 +99,15 @@ impl Grid {
         }
         if parts.busy_of.len() != stages {
             return Err(Error::invalid("busy_of", format!("has {} entries for {stages} stages", parts.busy_of.len())));
+        }
+        if parts.noise_cv.len() != stages {
+            return Err(Error::invalid(
+                "noise_cv",
+                format!("has {} entries for {stages} stages", parts.noise_cv.len()),
+            ));
+        }
+        if let Some((s, cv)) = parts.noise_cv.iter().enumerate().find(|(_, cv)| !(0.0..=MAX_NOISE_CV).contains(*cv)) {
+            return Err(Error::invalid(format!("noise_cv[{s}]"), format!("is {cv}; allowed are 0 to {MAX_NOISE_CV}")));
         }
         if let Some((s, r)) = parts.busy_of.iter().enumerate().find(|(s, r)| *r > s) {
             return Err(Error::invalid(
@@ -140,6 +156,13 @@ impl Grid {
 
     pub fn busy_of(&self, stage: usize) -> usize {
         self.parts.busy_of[stage]
+    }
+
+    /// What a service of `stage` is multiplied by: lognormal of mean 1. None where its time is the table's.
+    pub fn noise(&self, stage: usize) -> Option<Law> {
+        let cv = self.parts.noise_cv[stage];
+        let sigma = ln(1.0 + cv * cv).sqrt();
+        (sigma > 0.0).then_some(Law::Lognormal { sigma })
     }
 
     pub fn max_items(&self) -> u32 {
@@ -214,7 +237,8 @@ impl StageTable {
     /// The whole table of a single stage: `seconds` is `[I, B]` over `items` and `busy`, spread to `columns` threads.
     pub fn of(items: Vec<u32>, busy: Vec<u32>, seconds: Vec<f64>, columns: u32) -> Result<Self> {
         let energy_j = vec![f64::NAN; items.len()];
-        let parts = GridParts { items, busy, seconds, energy_j, units: vec![Unit::Query], busy_of: vec![0] };
+        let (units, busy_of, noise_cv) = (vec![Unit::Query], vec![0], vec![0.0]);
+        let parts = GridParts { items, busy, seconds, energy_j, units, busy_of, noise_cv };
         let grid = Grid::new(parts)?;
         if grid.variants() != 1 {
             return Err(Error::invalid("seconds", "has more rows than items"));
@@ -301,6 +325,7 @@ mod tests {
             energy_j: vec![1.0, 2.0, f64::NAN],
             units: vec![Unit::SubBatch],
             busy_of: vec![0],
+            noise_cv: vec![0.0],
         }
     }
 
@@ -342,6 +367,9 @@ mod tests {
         assert!(fault(|p| p.seconds[1] = 1e308).starts_with("seconds[1]"));
         assert!(fault(|p| p.energy_j[0] = -1.0).starts_with("energy_j[0]"));
         assert!(fault(|p| p.busy_of[0] = 1).starts_with("busy_of[0]"));
+        assert!(fault(|p| p.noise_cv.clear()).starts_with("noise_cv"));
+        assert!(fault(|p| p.noise_cv[0] = -0.1).starts_with("noise_cv[0]"));
+        assert!(fault(|p| p.noise_cv[0] = f64::NAN).starts_with("noise_cv[0]"));
         assert!(fault(|p| p.seconds.truncate(5)).starts_with("seconds"));
     }
 }

@@ -61,7 +61,18 @@ impl Cpu {
         let energy_j = vec![f64::NAN; (CORES * 4) as usize * 3 * ITEMS.len()];
         let units = vec![Unit::SubBatch; 3];
         let (items, busy) = (ITEMS.to_vec(), BUSY.to_vec());
-        Arc::new(Grid::new(GridParts { items, busy, seconds, energy_j, units, busy_of: vec![0, 1, 1] }).unwrap())
+        Arc::new(
+            Grid::new(GridParts {
+                items,
+                busy,
+                seconds,
+                energy_j,
+                units,
+                busy_of: vec![0, 1, 1],
+                noise_cv: vec![0.0; 3],
+            })
+            .unwrap(),
+        )
     }
 
     /// Kind 0: m copies of o cores. Kind 1: tandems. The lattices of both together.
@@ -123,7 +134,8 @@ fn device_problem(sla_s: f64, seed: u64) -> Arc<Problem> {
         }
     }
     let energy_j = vec![0.5; items.len()];
-    let grid = GridParts { items, busy, seconds, energy_j, units: vec![Unit::Fused], busy_of: vec![0] };
+    let grid =
+        GridParts { items, busy, seconds, energy_j, units: vec![Unit::Fused], busy_of: vec![0], noise_cv: vec![0.0] };
     let (mut candidates, mut coords) = (Vec::new(), Vec::new());
     for (level, fuse_items) in [512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192].into_iter().enumerate() {
         for k in 1..=6 {
@@ -268,6 +280,7 @@ fn borderline_problem(seed: u64) -> Arc<Problem> {
         energy_j: vec![1.0, 2.0],
         units: vec![Unit::Query],
         busy_of: vec![0],
+        noise_cv: vec![0.0],
     };
     let mut pmf = vec![0.0; 50];
     (pmf[0], pmf[49]) = (0.951, 0.049);

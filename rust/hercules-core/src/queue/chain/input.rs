@@ -2,6 +2,7 @@
 
 use crate::control::Control;
 use crate::error::{Error, Result};
+use crate::queue::engine::service_index;
 use crate::queue::law::{Law, cumulative, pick};
 use crate::queue::table::MAX_ITEMS;
 use crate::rng::{Purpose, Stream};
@@ -72,6 +73,25 @@ impl Traffic {
 pub struct Input {
     pub(crate) unit_time: Vec<f64>,
     pub(crate) size: Vec<u32>,
+    pub(crate) noise: Noise,
+}
+
+/// Where the noise of a run's services comes from. A draw belongs to a part of a query at a stage, so all rates and all
+/// configurations that cut queries alike see the same.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Noise {
+    pub(crate) seed: u64,
+    pub(crate) replication: u64,
+    /// Number of the first query.
+    pub(crate) first: u64,
+}
+
+impl Noise {
+    /// Factors of the services at `stage`, by query and part.
+    pub(crate) fn factors(self, law: &Law, stage: usize) -> impl Fn(u32, u32) -> f64 {
+        let stream = Stream::new(self.seed, Purpose::Service, (self.replication << 16) + stage as u64);
+        move |query, part| law.draw(stream, service_index(self.first + u64::from(query), u64::from(part)))
+    }
 }
 
 impl Input {
@@ -95,11 +115,11 @@ impl Input {
             unit_time.push(clock);
             size.push(pick(&traffic.cumulative, sizes.uniform(i)) as u32 + 1);
         }
-        Ok(Self { unit_time, size })
+        Ok(Self { unit_time, size, noise: Noise { seed: traffic.seed, replication, first: 0 } })
     }
 
-    /// A recorded run: arrival times in seconds (run it at rate 1) and sizes.
-    pub fn trace(arrival_s: Vec<f64>, sizes: Vec<u32>) -> Result<Self> {
+    /// A recorded run: arrival times in seconds (run it at rate 1) and sizes. `seed` is that of the services' noise.
+    pub fn trace(arrival_s: Vec<f64>, sizes: Vec<u32>, seed: u64) -> Result<Self> {
         if arrival_s.len() != sizes.len() || sizes.is_empty() || sizes.len() > MAX_QUERIES {
             let message = format!(
                 "has {} entries for {} arrivals; need as many, 1 to {MAX_QUERIES}",
@@ -122,7 +142,7 @@ impl Input {
             let message = format!("is {}; a query asks for 1 to {MAX_ITEMS} items", sizes[i]);
             return Err(Error::invalid(format!("sizes[{i}]"), message));
         }
-        Ok(Self { unit_time: arrival_s, size: sizes })
+        Ok(Self { unit_time: arrival_s, size: sizes, noise: Noise { seed, replication: 0, first: 0 } })
     }
 
     pub fn len(&self) -> usize {

@@ -5,11 +5,13 @@
 //! costs some tens of nanoseconds. The slow twin is `tests/reference/queue.py`.
 //!
 //! Reading order: [`input`] (one random run of queries), [`split`] (their sub-batches), [`threads`] and [`launch`] (the
-//! state of a pool, the next batch of a device), [`System`] (the chain), [`pass`] (the recursions), [`watch`] (the early
-//! end), [`scratch`] (what a run leaves), [`load`] (highest load under latency targets).
+//! state of a pool, the next batch of a device), [`System`] (the chain), [`pass`] (the recursions), [`bounded`] (pools that
+//! block each other, from event to event), [`watch`] (the early end), [`scratch`] (what a run leaves), [`load`] (highest
+//! load under latency targets).
 //!
 //! Simultaneous events: completions first, then batch timers, then arrivals; within a kind, input order.
 
+mod bounded;
 pub mod input;
 mod launch;
 pub mod load;
@@ -22,6 +24,7 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
+use input::Noise;
 pub use input::{Input, Traffic};
 pub use load::{Rules, Target};
 pub use scratch::{Scratch, StageUse};
@@ -29,6 +32,7 @@ pub use split::Split;
 pub use watch::{Allowance, Ended, Watch};
 
 use crate::error::{Error, Result};
+use crate::queue::Law;
 use crate::queue::fusion::Limits;
 use crate::queue::table::{Grid, MAX_THREADS, StageTable, Unit};
 use pass::Pass;
@@ -69,6 +73,8 @@ pub struct Station {
     pub table: StageTable,
     pub slowed_by: SlowedBy,
     pub limits: Limits,
+    /// What its services are multiplied by.
+    pub noise: Option<Law>,
 }
 
 /// What a run should keep.
@@ -85,18 +91,25 @@ pub enum Detail {
 pub struct System {
     stations: Vec<Station>,
     batch: u32,
+    buffer: Option<u32>,
+    offload_items: u32,
     stages: usize,
 }
+
+/// Draws of the noise, at least, over which the latency of a query alone is taken: p99 lies between the 40 longest.
+const UNLOADED_DRAWS: usize = 4096;
 
 impl System {
     /// The chain that `config` makes of `grid` for queries of at most `max_size` items.
     pub fn from_grid(grid: &Grid, config: &Config, max_size: u32) -> Result<Self> {
-        check_config(grid, config)?;
-        let chain: Vec<usize> = (0..grid.stages()).filter(|s| config.threads[*s] > 0).collect();
+        let chain: Vec<usize> = (0..grid.stages()).filter(|s| config.threads.get(*s).is_some_and(|m| *m > 0)).collect();
+        check_config(grid, config, &chain)?;
         let limits = Limits { items: config.fuse_items, queries: u32::MAX, max_wait_s: config.max_wait_s };
         let mut stations = Vec::with_capacity(chain.len());
-        for &stage in &chain {
+        for (place, &stage) in chain.iter().enumerate() {
             let unit = grid.unit(stage);
+            let small = config.offload_items > 0 && place == 0;
+            let max_size = if small { max_size.min(config.offload_items - 1).max(1) } else { max_size };
             let (field, most) = match unit {
                 Unit::SubBatch => ("batch", config.batch.min(max_size)),
                 Unit::Query => ("size", max_size),
@@ -111,19 +124,26 @@ impl System {
             let columns = other.map_or(1, |place| config.threads[chain[place]]);
             let table = grid.stage_table(config.variant, stage, columns, most)?;
             let slowed_by = match other {
-                Some(place) if table.depends_on_busy() => {
-                    if chain[place] == stage {
+                Some(other) if table.depends_on_busy() => {
+                    if other == place {
                         SlowedBy::Itself
+                    } else if config.offload_items == 0 {
+                        SlowedBy::Station(other)
                     } else {
-                        SlowedBy::Station(place)
+                        let message = format!(
+                            "is {}; allowed is 0, since stage {} slows stage {stage} down",
+                            config.offload_items, chain[other]
+                        );
+                        return Err(Error::invalid("offload_items", message));
                     }
                 }
                 _ => SlowedBy::Nobody,
             };
             let threads = config.threads[stage];
-            stations.push(Station { stage, unit, threads, table, slowed_by, limits });
+            stations.push(Station { stage, unit, threads, table, slowed_by, limits, noise: grid.noise(stage) });
         }
-        Ok(Self { stations, batch: config.batch, stages: grid.stages() })
+        let (batch, buffer, offload_items) = (config.batch, config.buffer, config.offload_items);
+        Ok(Self { stations, batch, buffer, offload_items, stages: grid.stages() })
     }
 
     pub fn stations(&self) -> &[Station] {
@@ -135,17 +155,20 @@ impl System {
         self.stages
     }
 
-    /// Upper bound of the throughput: the rate at which the busiest station never rests. Threads count as all busy;
-    /// fusing devices as always running the batch that is cheapest per item.
+    /// Upper bound of the throughput: the rate at which the busiest station never rests. Threads count as all busy and
+    /// none as blocked; fusing devices as always running the batch that is cheapest per item.
     pub fn bottleneck_qps(&self, traffic: &Traffic) -> f64 {
-        self.stations.iter().map(|station| self.station_capacity(station, traffic)).fold(f64::INFINITY, f64::min)
+        let capacities = (0..self.stations.len()).map(|place| self.station_capacity(place, traffic));
+        capacities.fold(f64::INFINITY, f64::min)
     }
 
-    fn station_capacity(&self, station: &Station, traffic: &Traffic) -> f64 {
+    /// Infinite for a station that no query visits.
+    fn station_capacity(&self, place: usize, traffic: &Traffic) -> f64 {
+        let station = &self.stations[place];
         let table = &station.table;
         let busy = table.columns();
         let full_batch_s = match station.unit {
-            Unit::SubBatch if traffic.max_size() >= self.batch => table.seconds(self.batch, busy),
+            Unit::SubBatch if table.max_items() >= self.batch => table.seconds(self.batch, busy),
             _ => 0.0, // no query fills a batch
         };
         let fused_item_s = match station.unit {
@@ -163,24 +186,31 @@ impl System {
             Unit::Fused if size >= station.limits.items => table.seconds(size, busy),
             Unit::Fused => f64::from(size) * fused_item_s,
         };
-        let work_per_query: f64 = traffic.sizes().map(|(size, p)| p * work(size)).sum();
+        let visitors = traffic.sizes().filter(|(size, _)| self.visits(place, *size));
+        let work_per_query: f64 = visitors.map(|(size, p)| p * work(size)).sum();
         f64::from(station.threads) / work_per_query
     }
 
-    /// (latency, probability) of a query that finds the system empty, for every size that occurs.
+    /// (latency, probability) of a query that finds the system empty, for every size that occurs; with noise, for as
+    /// many draws of each.
     pub fn unloaded(&self, traffic: &Traffic, scratch: &mut Scratch) -> Vec<(f64, f64)> {
-        let mut input = Input { unit_time: vec![0.0], size: vec![1] };
+        let noisy = self.stations.iter().any(|station| station.noise.is_some());
+        let draws = if noisy { UNLOADED_DRAWS.div_ceil(traffic.sizes().count()) } else { 1 };
+        let noise = Noise { seed: traffic.seed(), replication: 0, first: 0 };
+        let mut input = Input { unit_time: vec![0.0], size: vec![1], noise };
         let mut split = Split::default();
         let mut watch = Watch::blind();
-        traffic
-            .sizes()
-            .map(|(size, p)| {
-                input.size[0] = size;
-                split.refill(self, &input);
+        let mut latencies = Vec::new();
+        for (size, p) in traffic.sizes() {
+            input.size[0] = size;
+            split.refill(self, &input);
+            for _ in 0..draws {
                 self.run(&input, &split, 1.0, scratch, &mut watch, Detail::Latency);
-                (scratch.done[0], p)
-            })
-            .collect()
+                latencies.push((scratch.done[0], p / draws as f64));
+                input.noise.first += 1;
+            }
+        }
+        latencies
     }
 
     /// Send the queries of `input` through the chain at `rate` queries per second. The results are left in `scratch`.
@@ -194,18 +224,37 @@ impl System {
         detail: Detail,
     ) -> Ended {
         scratch.reset(self, input, rate);
-        for place in 0..self.stations.len() {
+        watch.restart();
+        let mut place = 0;
+        while place < self.stations.len() {
             let pass = Pass { system: self, input, split, place, detail };
-            if !pass.is_lean() {
-                scratch.enter(self, split, place);
+            if place > 0 && self.offload_items == 0 {
+                // What was known of latencies is less than what this station will know.
+                watch.restart();
             }
-            watch.restart();
-            let ended = pass.run(scratch, watch);
+            if !pass.is_lean() {
+                scratch.enter(self, input, split, place);
+            }
+            let together = self.blocking_pools(place);
+            let ended =
+                if together > 1 { pass.run_bounded(together, scratch, watch) } else { pass.run(scratch, watch) };
             if ended != Ended::Complete {
                 return ended;
             }
+            place += together;
         }
         Ended::Complete
+    }
+
+    /// Pools from `place` on that must be simulated together since a later one may block an earlier one.
+    fn blocking_pools(&self, place: usize) -> usize {
+        let pools = self.stations[place..].iter().take_while(|station| station.unit == Unit::SubBatch).count();
+        if self.buffer.is_some() { pools.max(1) } else { 1 }
+    }
+
+    /// Whether queries of `size` items come to the station at `place`.
+    fn visits(&self, place: usize, size: u32) -> bool {
+        self.offload_items == 0 || (size >= self.offload_items) == (place == 1)
     }
 
     fn keeps_history(&self, place: usize) -> bool {
@@ -217,7 +266,8 @@ impl System {
     }
 }
 
-fn check_config(grid: &Grid, config: &Config) -> Result<()> {
+/// `chain`: stages that have threads.
+fn check_config(grid: &Grid, config: &Config, chain: &[usize]) -> Result<()> {
     if config.variant >= grid.variants() {
         return Err(Error::invalid("variant", format!("is {}; allowed are 0..{}", config.variant, grid.variants())));
     }
@@ -230,20 +280,27 @@ fn check_config(grid: &Grid, config: &Config) -> Result<()> {
             return Err(Error::invalid(format!("threads[{s}]"), format!("is {threads}; the limit is {MAX_THREADS}")));
         }
     }
-    if config.threads.iter().all(|threads| *threads == 0) {
+    if chain.is_empty() {
         return Err(Error::invalid("threads", "are all 0; at least one stage needs a thread"));
     }
     if let Some(buffer) = config.buffer {
-        return Err(Error::invalid("buffer", format!("is {buffer}; the search has no bounded buffers yet")));
+        let passes_on = |pair: &[usize]| pair.iter().all(|s| grid.unit(*s) == Unit::SubBatch);
+        if config.offload_items > 0 || !chain.windows(2).any(passes_on) {
+            return Err(Error::invalid(
+                "buffer",
+                format!("is {buffer}; allowed is none without a pipeline of two pools"),
+            ));
+        }
     }
-    if config.offload_items > 0 {
-        let message = format!("is {}; the search has no offload yet", config.offload_items);
+    if config.offload_items > 0 && chain.len() != 2 {
+        let message =
+            format!("is {}; allowed is 0 with {} stages in use: two are needed", config.offload_items, chain.len());
         return Err(Error::invalid("offload_items", message));
     }
     if config.batch == 0 {
         return Err(Error::invalid("batch", "is 0; at least 1 item is needed"));
     }
-    let fuses = (0..grid.stages()).any(|s| config.threads[s] > 0 && grid.unit(s) == Unit::Fused);
+    let fuses = chain.iter().any(|s| grid.unit(*s) == Unit::Fused);
     let items = if fuses { config.fuse_items } else { 1 };
     Limits { items, queries: u32::MAX, max_wait_s: config.max_wait_s }.check("fuse_items", "max_wait_s")
 }

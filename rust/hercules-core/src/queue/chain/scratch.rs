@@ -1,5 +1,6 @@
 //! Working memory of a run, and what can be read from it afterwards.
 
+use crate::queue::chain::bounded::Pool;
 use crate::queue::chain::threads::{Entry, Threads, push_sorted};
 use crate::queue::chain::{Input, Split, System};
 use crate::queue::table::Unit;
@@ -24,6 +25,7 @@ pub struct Scratch {
     pub(super) next: Vec<Entry>,
     pub(super) histories: Vec<History>,
     pub(super) threads: Threads,
+    pub(super) pools: Vec<Pool>,
 }
 
 /// Starts and ends of a station's executions, each sorted, for a later station that is slowed by it.
@@ -55,7 +57,17 @@ impl Scratch {
     }
 
     /// Put the jobs of station `place` in line: arrivals for the first, else what the station before has finished.
-    pub(super) fn enter(&mut self, system: &System, split: &Split, place: usize) {
+    pub(super) fn enter(&mut self, system: &System, input: &Input, split: &Split, place: usize) {
+        if system.offload_items > 0 {
+            let queries =
+                self.arrival.iter().zip(&input.size).zip(0..).filter(|((_, size), _)| system.visits(place, **size));
+            self.entries.clear();
+            self.entries.extend(queries.map(|((time, _), job)| Entry { time: *time, job }));
+            if system.stations[place].unit == Unit::SubBatch {
+                self.cut(split);
+            }
+            return;
+        }
         let unit = system.stations[place].unit;
         let before = place.checked_sub(1).map(|p| system.stations[p].unit);
         self.entries.clear();
@@ -67,18 +79,23 @@ impl Scratch {
                 push_sorted(&mut self.entries, Entry { time: *time, job: query as u32 });
             }
             if unit == Unit::SubBatch {
-                self.next.clear();
-                for entry in &self.entries {
-                    let query = entry.job as usize;
-                    let parts = split.first[query]..split.first[query + 1];
-                    self.next.extend(parts.map(|job| Entry { time: entry.time, job }));
-                }
-                std::mem::swap(&mut self.entries, &mut self.next);
+                self.cut(split);
             }
         }
         self.next.clear();
         self.done.clear();
         self.done.resize(self.arrival.len(), f64::NEG_INFINITY);
+    }
+
+    /// Put the sub-batches of the queries in line in their place.
+    fn cut(&mut self, split: &Split) {
+        self.next.clear();
+        for entry in &self.entries {
+            let query = entry.job as usize;
+            let parts = split.first[query]..split.first[query + 1];
+            self.next.extend(parts.map(|job| Entry { time: entry.time, job }));
+        }
+        std::mem::swap(&mut self.entries, &mut self.next);
     }
 
     /// Latencies in seconds of the queries after `warmup`, in order of arrival.

@@ -27,6 +27,12 @@ impl Split {
         Ok(split)
     }
 
+    /// Place of a sub-batch in its query.
+    #[inline]
+    pub(super) fn part(&self, job: u32) -> u32 {
+        job - self.first[self.query[job as usize] as usize]
+    }
+
     pub(super) fn refill(&mut self, system: &System, input: &Input) {
         self.first.clear();
         self.query.clear();

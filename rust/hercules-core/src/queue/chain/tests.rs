@@ -15,6 +15,7 @@ fn linear(unit: Unit, base_s: f64, per_item_s: f64) -> Grid {
         energy_j: vec![f64::NAN; 2],
         units: vec![unit],
         busy_of: vec![0],
+        noise_cv: vec![0.0],
     })
     .unwrap()
 }
@@ -24,7 +25,7 @@ fn config(batch: u32, threads: u32) -> Config {
 }
 
 fn latencies(grid: &Grid, config: &Config, arrival_s: &[f64], sizes: &[u32]) -> Vec<f64> {
-    let input = Input::trace(arrival_s.to_vec(), sizes.to_vec()).unwrap();
+    let input = Input::trace(arrival_s.to_vec(), sizes.to_vec(), 0).unwrap();
     let system = System::from_grid(grid, config, input.max_size()).unwrap();
     let split = Split::of(&system, &input).unwrap();
     let mut scratch = Scratch::new();
@@ -70,6 +71,7 @@ fn grid_parts() -> GridParts {
         energy_j: vec![0.1, 0.4],
         units: vec![Unit::SubBatch],
         busy_of: vec![0],
+        noise_cv: vec![0.0],
     }
 }
 
