@@ -28,6 +28,8 @@ PARAMETERS = {
     "near_memory": "channels (simulated), packets of 640 lookups, 2 ns issue",
     "gpu_sharing": "overlap of transfer and work",
     "gpu_input": "10 GB/s",
+    "popularity": "Zipf, exponent 0.9",
+    "hot_bags": "none",
 }
 
 

@@ -139,7 +139,7 @@ def test_each_memory_limit_takes_its_variants_away() -> None:
         )
         fit = fits(small, workload.model)
         if not fit.anywhere:
-            with pytest.raises(InputError, match="does not fit: needs .* GB of host memory"):
+            with pytest.raises(InputError, match=r"does not fit: needs .* GB of host memory"):
                 service_table(small, workload)
             return set()
         return {v.kind for v in service_table(small, workload).variants}

@@ -47,6 +47,9 @@ FINE_BATCHES = (
 BATCHES = (16, 32, 64, 96, 128, 192, 256, 384, 512, 1024)
 EACH = tuple(range(1, WHOLE + 1))
 QUARTERS = (6, 12, 18, 24)
+INSTANCES = (1, 2, 3, 4, 6, 8)
+THRESHOLDS = (32, 64, 96, 112, 120, 128, 136, 144, 152, 160, 176, 192, 224, 256, 320, 384, 512)
+"""Items from which on queries go to the accelerator; close together where most queries are: each step moves load."""
 DEEPRECSYS_BATCHES = (512, 384, 256, 192, 128, 96, 64, 48, 32)
 DEEPRECSYS_THRESHOLDS = (96, 128, 192, 256, 384, 512)
 """Batches and offload thresholds in the order in which DeepRecSys tries them: GitHub harvard-acc/DeepRecSys, the
@@ -92,40 +95,63 @@ KINDS: Mapping[str, tuple[Block, ...]] = {
         },
     ),
     "gpu": (
-        {"instances": (1, 2, 3, 4), "fuse_items": (1,), "max_wait_us": (0,)},
+        {"instances": INSTANCES, "fuse_items": (1,), "max_wait_us": (0,)},
         {
-            "instances": (1, 2, 3, 4),
+            "instances": INSTANCES,
             "fuse_items": (256, 512, 1024, 1536, 2048, 3072, 4096, 6144, 8192),
             "max_wait_us": (0, 500, 1000, 2000, 5000),
         },
     ),
     "gpu-host-pooling": (
         {
-            "sparse_cores": ANY,
-            "sparse_threads": QUARTERS,
-            "batch": (64, 128, 256, 512),
-            "instances": (1, 2),
-            "fuse_items": (256, 1024, 2048, 4096),
+            "sparse_cores": (1,),
+            "sparse_threads": (3, 6, 12, 18, 24),
+            "batch": (64, 192, 512),
+            "instances": INSTANCES,
+            "fuse_items": (512, 1024, 2048, 4096, 8192),
+        },
+        {
+            "sparse_cores": (2,),
+            "sparse_threads": (6, 12, 24),
+            "batch": (64, 256),
+            "instances": (1, 2, 4),
+            "fuse_items": (2048, 8192),
         },
     ),
     "gpu-hot-rows": (
         {
             "hot_share_ppm": ANY,
-            "sparse_cores": ANY,
-            "sparse_threads": QUARTERS,
-            "batch": (64, 128, 256, 512),
+            "sparse_cores": (1,),
+            "sparse_threads": (3, 6, 12, 24),
+            "batch": (64, 192, 512),
+            "instances": INSTANCES,
+            "fuse_items": (256, 1536, 4096, 8192),
+        },
+        {
+            "hot_share_ppm": ANY,
+            "sparse_cores": (2,),
+            "sparse_threads": (12, 24),
+            "batch": (64, 256),
             "instances": (1, 2, 4),
-            "fuse_items": (256, 1024, 4096),
+            "fuse_items": (1536, 8192),
         },
     ),
     "cpu-gpu-offload": (
         {
-            "operator_cores": (1, 2),
+            "operator_cores": (1,),
+            "threads": (24,),
+            "batch": (64, 256),
+            "offload_items": THRESHOLDS,
+            "instances": INSTANCES,
+            "fuse_items": (4096, 6144, 8192),
+        },
+        {
+            "operator_cores": (2,),
             "threads": (24,),
             "batch": (128, 512),
-            "offload_items": (64, 96, 112, 128, 160, 192, 208, 256, 384, 512),
-            "instances": (1, 2, 3, 4),
-            "fuse_items": (4096, 8192),
+            "offload_items": (96, 128, 160, 256, 512),
+            "instances": (1, 2, 4),
+            "fuse_items": (8192,),
         },
         {
             "operator_cores": (1,),
@@ -213,7 +239,7 @@ def space(table: ServiceTable, kinds: Mapping[str, tuple[Block, ...]] = KINDS) -
 VARIANT_AXES = {"operator_cores": "model", "sparse_cores": "sparse", "dense_cores": "dense", "hot_share_ppm": ""}
 """Axes that choose a variant, and the stage whose cores they are."""
 COLUMNS = {"batch": 0, "fuse_items": 1, "max_wait_us": 0, "buffer": UNBOUNDED, "offload_items": 0}
-"""Columns of a candidate after its variant, with the value where a kind has no such axis (batch: as large as can be)."""
+"""Columns of a candidate after its variant, and their values where a kind has no such axis (batch: the largest)."""
 
 
 class _Products:
