@@ -122,10 +122,10 @@ def test_cores_prune_threads() -> None:
             assert set(one.sparse_threads.tolist()) == set(range(1, cores)), "every split of the cores"
 
 
-def test_large_sockets_have_no_more_points() -> None:
+def test_large_sockets_have_few_more_points() -> None:
     for cores in (24, 48, 96, 192):
         _, lattice = t2_v100("dien", cores=cores)
-        assert len(lattice.candidates) <= 1.35 * MOST, cores
+        assert len(lattice.candidates) <= 1.25 * MOST, cores
 
 
 def test_memory_of_the_accelerator_prunes_instances() -> None:
