@@ -34,9 +34,9 @@ FINE = {
             "sparse_cores": ANY,
             "dense_cores": ANY,
             "sparse_threads": EACH,
-            "dense_share": (12, 24),
+            "dense_share": (24,),
             "batch": (16, 24, 32, 48, 64, 80, 96, 112, 128, 192, 256, 384, 512, 768, 1024),
-            "buffer": (4, UNBOUNDED),
+            "buffer": (UNBOUNDED,),
         },
     ),
     "gpu": (

@@ -172,6 +172,15 @@ def test_a_model_that_fits_nowhere_is_refused_with_its_size() -> None:
         service_table(hardware.server("T1"), workload)
 
 
+def test_a_model_that_host_and_card_together_do_not_hold_says_so() -> None:
+    workload = next(w for w in ZOO.workloads if w.name == "rmc2")
+    reason = fits(hardware.server("T1-P100"), workload.model).reason()
+    assert reason == (
+        "does not fit: needs 98.3 GB of host memory, 57.6 GB may be used; needs 98.3 GB of accelerator memory, "
+        "14.4 GB may be used; nor do both hold it together"
+    )
+
+
 def test_one_hot_tables_gain_about_nothing_near_memory() -> None:
     """With one lookup per bag the whole row crosses the channel anyway (all cores busy, one core per thread)."""
     for name, least in (("wnd", 0.9), ("rmc2", 0.0)):
