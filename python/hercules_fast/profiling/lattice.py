@@ -1,19 +1,13 @@
 """The configuration space of a service table: a lattice of candidates, its coordinates and where a search starts.
 
-<<<<<<< HEAD
 :data:`KINDS` describes it: for each kind of variant its axes, and blocks of values whose products are the candidates.
 What does not fit is left out before anything is simulated: threads times their cores beyond the cores, instances beyond
 those that the accelerator's memory holds, batches beyond the table's grid. (Variants exist only where the model fits
 the memories, see :func:`hercules_fast.serving.fits`.)
-=======
-One row per candidate, as integers: ``variant, batch, fuse_items, max_wait_us, buffer, offload_items, threads...``.
-Coordinates place it on a lattice: column 0 is the kind (a search never steps from one kind to another), the rest
-depends on the kind:
->>>>>>> engine
 
 Axes that count threads hold shares, in 24ths, of the threads that the cores left allow: every number of threads up to
 24 cores, and no more points on larger sockets. Each number appears once, however many shares lead to it. Why the values
-are not finer: ``benches/bench_space.py`` compares them with a lattice about three times as large.
+are not finer: ``benches/bench_space.py`` compares them with a lattice several times as large.
 """
 
 from __future__ import annotations
@@ -213,6 +207,8 @@ class Space:
 def space(table: ServiceTable, kinds: Mapping[str, tuple[Block, ...]] = KINDS) -> Space:
     """All candidates of ``table``, about 2,000 at most with the committed ``kinds``.
 
+    Other ``kinds``, of the same kinds and axes, are for comparisons.
+
     Raises:
         InputError: no variant of the table leads to a candidate, or two variants of a kind have the same coordinates.
     """
@@ -335,13 +331,13 @@ def _cores(table: ServiceTable) -> int:
 STARTS: Mapping[str, tuple[tuple[float, ...], ...]] = {
     "cpu": ((0, 1, 0.5), (1, 1, 1), (0.5, 1, 0.5)),
     "cpu-sd": ((0, 0, 0.5, 1, 0.5, 1), (0, 1, 0.5, 1, 0.5, 1)),
-    "gpu": ((0, 0.5, 0), (1, 1, 0)),
-    "gpu-host-pooling": ((0, 1, 0.5, 0, 0.5), (1, 1, 0.5, 0, 0.5)),
-    "gpu-hot-rows": ((1, 0, 1, 0.5, 0, 0.5), (0, 0, 0.5, 0.5, 1, 0.5)),
-    "cpu-gpu-offload": ((0, 1, 0.5, 0.5, 0, 0.5), (1, 1, 0.5, 0, 0, 1)),
+    "gpu": ((1, 1, 0), (0, 0.5, 0)),
+    "gpu-host-pooling": ((0, 0.5, 0.5, 1, 1), (0, 1, 0.5, 0, 0.5)),
+    "gpu-hot-rows": ((0, 0, 0.5, 0.5, 1, 1), (1, 0, 1, 0.5, 0, 0.5)),
+    "cpu-gpu-offload": ((0, 1, 0.5, 0.5, 1, 1), (1, 1, 0.5, 0.5, 0, 1)),
 }
 """Where searches start in each kind: the quantile of each axis in turn, among the points that are left after those
-before it. So the axes of a start are free of what the server offers, and the start exists wherever the kind does."""
+before it. So a start exists wherever its kind does. An accelerator's first has many instances and fuses much."""
 
 
 def _starts(coords: Ints, names: tuple[str, ...]) -> Ints:
