@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hercules_fast import traffic
+from hercules_fast import fleets, traffic
 from hercules_fast.errors import ConfigError, InputError, MissingFileError
 from hercules_fast.models import TableGroup
 from hercules_fast.traffic import Popularity, hit_share, hot_rows, popularity_from_counts, read_popularity_csv
@@ -169,3 +169,20 @@ def test_a_workload_file_names_its_law(tmp_path) -> None:
     path.write_text(text.format("unifrm"))
     with pytest.raises(ConfigError, match="did you mean 'uniform'"):
         traffic.load_workload(path)
+
+
+def test_a_fleet_file_names_its_laws(tmp_path) -> None:
+    (tmp_path / "mine.toml").write_text(
+        'schema = "hercules_fast.popularity/1"\nname = "mine"\nkind = "histogram"\n'
+        "rows = [10, 1000]\nshares = [0.6, 1.0]\n"
+        '[sources]\n"rows, shares" = "user: counted for a day"\n'
+    )
+    (tmp_path / "fleet.toml").write_text(
+        'schema = "hercules_fast.fleet/1"\nname = "f"\n[stock]\nT2-V100 = 1\n'
+        '[[workloads]]\nname = "a"\nmodel = "dlrm-rmc1"\npopularity = "mine"\n'
+        '[[workloads]]\nname = "b"\nmodel = "dlrm-rmc1"\n'
+        '[sources]\n"stock, workloads" = "user: a test"\n'
+    )
+    mine, default = (w.popularity for w in fleets.load_fleet(tmp_path / "fleet.toml").workloads)
+    assert (mine.name, mine.shares, default) == ("mine", (0.6, 1.0), ZIPF)
+    assert hit_share(mine, 500, 10) == pytest.approx(0.6 / (0.6 + 0.4 * 490 / 990))

@@ -117,7 +117,7 @@ KINDS: Mapping[str, tuple[Block, ...]] = {
             "hot_share_ppm": ANY,
             "sparse_cores": (1,),
             "sparse_threads": (3, 6, 12, 24),
-            "batch": (64, 192, 512),
+            "batch": (64, 192, 1024),
             "instances": INSTANCES,
             "fuse_items": (256, 1536, 4096, 8192),
         },
