@@ -212,6 +212,17 @@ def test_two_variants_in_one_place_are_refused() -> None:
         space(twice)
 
 
+def test_a_table_of_ones_own_needs_the_stages_of_its_kinds() -> None:
+    lattice = space(make_table())
+    assert {lattice.kinds[k] for k in lattice.coords[:, 0]} == {"cpu", "gpu"}
+    assert of_kind(lattice, "cpu").threads.max() == 2, "two cores each, of four"
+    assert set(of_kind(lattice, "gpu").instances.tolist()) == {1, 2}
+    for kind, stage in (("cpu-sd", "sparse"), ("cpu-gpu-offload", "gpu")):
+        variants = (TableVariant(name="a", kind=kind, operator_cores=(2, 0), max_instances=0), make_table().variants[1])
+        with pytest.raises(InputError, match=rf"variants\[0\]: 'a' of kind '{kind}' does not use stage '{stage}'"):
+            space(make_table(variants=variants))
+
+
 def test_axes_of_unknown_kinds_are_refused() -> None:
     _, lattice = t2_v100()
     assert lattice.axes("gpu") == ("instances", "fuse_items", "max_wait_us")

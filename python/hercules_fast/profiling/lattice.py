@@ -12,7 +12,7 @@ are not finer: ``benches/bench_space.py`` compares them with a lattice several t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -210,14 +210,15 @@ def space(table: ServiceTable, kinds: Mapping[str, tuple[Block, ...]] = KINDS) -
     Other ``kinds``, of the same kinds and axes, are for comparisons.
 
     Raises:
-        InputError: no variant of the table leads to a candidate, or two variants of a kind have the same coordinates.
+        InputError: no variant of the table leads to a candidate, two variants of a kind have the same coordinates, or
+            one does not use a stage that its kind has.
     """
     products = _Products(table)
     names = tuple(kinds)
     found = [
         (number, *products.of(block, variants))
         for number, (kind, blocks) in enumerate(kinds.items())
-        if len(variants := products.variants(kind, blocks[0]))
+        if len(variants := products.variants(kind, tuple(blocks[0])))
         for block in blocks
     ]
     if not any(len(rows) for _, rows, _ in found):
@@ -232,6 +233,8 @@ def space(table: ServiceTable, kinds: Mapping[str, tuple[Block, ...]] = KINDS) -
 
 # -- products of values ------------------------------------------------------------------------------------------------
 
+STAGE_OF = {"threads": "model", "sparse_threads": "sparse", "dense_share": "dense", "instances": "gpu"}
+"""Axes that count threads, and the stage whose they are."""
 VARIANT_AXES = {"operator_cores": "model", "sparse_cores": "sparse", "dense_cores": "dense", "hot_share_ppm": ""}
 """Axes that choose a variant, and the stage whose cores they are."""
 COLUMNS = {"batch": 0, "fuse_items": 1, "max_wait_us": 0, "buffer": UNBOUNDED, "offload_items": 0}
@@ -248,14 +251,18 @@ class _Products:
         self.stages = [stage.name for stage in table.stages]
         self.uses = ~np.isnan(table.seconds[:, :, 0, 0])
 
-    def variants(self, kind: str, axes: Iterable[str]) -> Ints:
+    def variants(self, kind: str, axes: Sequence[str]) -> Ints:
         """Variants of a kind, [V, 1 + axes of variants]: number, then coordinates."""
+        needed = [STAGE_OF[axis] for axis in axes if axis in STAGE_OF]
         found: dict[tuple[int, ...], int] = {}
         for v, variant in enumerate(self.table.variants):
             if variant.kind != kind:
                 continue
+            missing = [s for s in needed if s not in self.stages or not self.uses[v, self.stages.index(s)]]
+            if missing:
+                raise InputError(f"variants[{v}]: {variant.name!r} of kind {kind!r} does not use stage {missing[0]!r}")
             place = tuple(
-                variant.operator_cores[self.stages.index(VARIANT_AXES[axis])]
+                max(1, variant.operator_cores[self.stages.index(VARIANT_AXES[axis])])
                 if VARIANT_AXES[axis]
                 else round(variant.hot_share * 1e6)
                 for axis in axes
@@ -301,10 +308,8 @@ class _Products:
         threads = {name: np.zeros_like(number) for name in self.stages}
         fits = np.ones(number.size, dtype=bool)
         left = np.full_like(number, self.cores)
-        for axis, cores, stage in (
-            ("threads", "operator_cores", "model"),
-            ("sparse_threads", "sparse_cores", "sparse"),
-        ):
+        for axis, cores in (("threads", "operator_cores"), ("sparse_threads", "sparse_cores")):
+            stage = STAGE_OF[axis]
             if axis in value:
                 most = left // value[cores]
                 threads[stage] = most * value[axis] // WHOLE
