@@ -14,6 +14,7 @@ __all__ = [
     "Traffic",
     "bottleneck_qps",
     "build_info",
+    "candidate_rates",
     "capabilities",
     "dram_earliest",
     "draw_queries",
@@ -244,6 +245,7 @@ class SearchProblem:
         coords: _I64,
         starts: _I64,
         slas: Sequence[tuple[float, float]],
+        lines: Sequence[Sequence[int]] | None = None,
     ) -> SearchProblem: ...
     @property
     def candidates(self) -> int: ...
@@ -256,9 +258,20 @@ def search(
     replications: int = 5,
     cap: float = 0.95,
     tolerance: float = 0.0025,
+    evaluations: int | None = None,
     threads: int | None = None,
     progress: Callable[[int, int], object] | None = None,
+    finished: Callable[[int, dict[str, Any]], object] | None = None,
+    deadline_s: float | None = None,
 ) -> tuple[list[dict[str, Any] | None], bool]: ...
+def candidate_rates(
+    problem: SearchProblem,
+    candidates: Sequence[int] | None = None,
+    queries: int = 4096,
+    cap: float = 0.95,
+    threads: int | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> _F64: ...
 def simulate_system(
     system: Mapping[str, Any],
     source: Mapping[str, Any],

@@ -202,9 +202,10 @@ def try_odd_arguments(table: np.ndarray, lookups: np.ndarray, rows: _core.TableR
         (_core.simulate_trace, [grid(), CONFIG, TRACE, one]),
         (
             _core.SearchProblem,
-            [grid(), traffic(), CONFIG[None], np.array([[0, 0]]), np.array([0]), [(0.9, 0.1)]],
+            [grid(), traffic(), CONFIG[None], np.array([[0, 0]]), np.array([0]), [(0.9, 0.1)], [[0], [0]]],
         ),
-        (_core.search, [[problem], "gradient", 200, 200, 2, 0.95, 0.01, 1]),
+        (_core.search, [[problem], "gradient", 200, 200, 2, 0.95, 0.01, 9, 1, None, None, 9.0]),
+        (_core.candidate_rates, [problem, [0, 0], 200, 0.95, 1]),
         (
             _core.simulate_system,
             [system(), POISSON, ONE_ITEM, 10.0, 500, 10, 1, [0.5], 0, 1, "auto", True, True, "portable"],

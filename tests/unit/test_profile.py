@@ -123,8 +123,8 @@ def test_gradient_finds_what_exhaustive_search_finds() -> None:
         fast = search(SERVERS[0], workload, effort=QUICK)
         slow = search(SERVERS[0], workload, effort=QUICK, method="exhaustive")
         assert fast.row.qps >= 0.99 * slow.row.qps
-        assert fast.evaluations < 0.25 * slow.candidates
-        assert fast.path and "start" in fast.explain()
+        assert fast.evaluations < 0.1 * slow.candidates
+        assert fast.path and "bound" in fast.explain()
 
 
 def test_progress_counts_pairs() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,9 +43,14 @@ def run_pairs(
     seed: int,
     threads: int | None,
     effort: Effort,
-    progress: Progress | None,
+    progress: Progress | None = None,
+    finished: Callable[[int, Mapping[str, Any]], object] | None = None,
+    deadline_s: float | None = None,
 ) -> tuple[list[Mapping[str, Any] | None], bool]:
-    """Search all pairs that fit in one call of the core; None where a pair does not fit or was not finished."""
+    """Search all pairs that fit in one call of the core; None where a pair does not fit or was not finished.
+
+    ``finished(k, result)`` is called for pair ``k`` soon after its end; ``deadline_s`` seconds from now the rest is left.
+    """
     fitting = [k for k, pair in enumerate(pairs) if pair.table is not None]
     problems = []
     for k in fitting:
@@ -70,6 +75,8 @@ def run_pairs(
         cap=effort.utilisation_cap,
         threads=threads,
         progress=progress,
+        finished=None if finished is None else lambda k, result: finished(fitting[k], result),
+        deadline_s=deadline_s,
     )
     results: list[Mapping[str, Any] | None] = [None] * len(pairs)
     for k, result in zip(fitting, found, strict=True):

@@ -30,6 +30,18 @@ pub fn watched<R: Send>(
     total: usize,
     work: impl FnOnce(&Control) -> R + Send,
 ) -> PyResult<Watched<R>> {
+    watched_with(py, progress, total, |_, _| Ok(()), work)
+}
+
+/// [`watched`], with `look` called at each waking, before `progress`, and once more when the work has ended, however
+/// it ended; its error stops the work too.
+pub fn watched_with<R: Send>(
+    py: Python<'_>,
+    progress: Option<&Py<PyAny>>,
+    total: usize,
+    mut look: impl FnMut(Python<'_>, &Control) -> PyResult<()>,
+    work: impl FnOnce(&Control) -> R + Send,
+) -> PyResult<Watched<R>> {
     let control = Control::new();
     let finished = AtomicBool::new(false);
     let waiter = thread::current();
@@ -49,10 +61,10 @@ pub fn watched<R: Send>(
             }
             if failure.is_none() {
                 let done = control.done();
-                let told = match progress {
+                let told = look(py, &control).and_then(|()| match progress {
                     Some(callback) if done != reported => callback.call1(py, (done, total)).map(|_| ()),
                     _ => Ok(()),
-                };
+                });
                 reported = done;
                 failure = told.and_then(|()| py.check_signals()).err();
                 if failure.is_some() {
@@ -71,6 +83,7 @@ pub fn watched<R: Send>(
         Some(error) if error.is_instance_of::<PyKeyboardInterrupt>(py) => true,
         Some(error) => return Err(error),
     };
+    look(py, &control)?;
     if let (Some(callback), false) = (progress, interrupted)
         && control.done() != reported
     {

@@ -36,7 +36,7 @@ mod _core {
         draw_queries, max_load_system, service_draws, simulate_system, station_capacities, sweep_systems,
     };
     #[pymodule_export]
-    use crate::search::{SearchProblem, search};
+    use crate::search::{SearchProblem, candidate_rates, search};
     #[pymodule_export]
     use crate::sls::{embedding_bag, embedding_bag_collection, sparse_lengths_sum};
     #[pymodule_export]

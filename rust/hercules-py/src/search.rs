@@ -1,17 +1,20 @@
 //! Binding of the configuration search: problems in, one dictionary for each out.
 #![allow(clippy::needless_pass_by_value)] // PyO3 hands extracted arguments over by value
 
-use crate::call::watched;
+use crate::call::{watched, watched_with};
 use crate::chain::{ServiceGrid, Traffic, configs, set_limit, set_uses};
 use crate::error::CoreError;
 use crate::list::{List, MAX_ENTRIES, check_entries};
+use hercules_core::control::Control;
 use hercules_core::pool;
 use hercules_core::queue::chain::Target;
-use hercules_core::search::{Method, Outcome, Problem, Settings, Step, run};
-use numpy::{IntoPyArray, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
+use hercules_core::search::{Method, Outcome, Problem, Settings, Step, rates, run};
+use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
+use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// One (server, workload) pair: table, traffic, candidates with lattice coordinates, starts, targets.
 #[pyclass(frozen, module = "hercules_fast._core")]
@@ -22,7 +25,8 @@ pub struct SearchProblem {
 #[pymethods]
 impl SearchProblem {
     #[new]
-    #[pyo3(signature = (grid, traffic, candidates, coords, starts, slas))]
+    #[pyo3(signature = (grid, traffic, candidates, coords, starts, slas, lines=None))]
+    #[allow(clippy::too_many_arguments)] // keyword arguments of a Python function
     fn new(
         py: Python<'_>,
         grid: &ServiceGrid,
@@ -31,6 +35,7 @@ impl SearchProblem {
         coords: PyReadonlyArray2<'_, i64>,
         starts: PyReadonlyArray1<'_, i64>,
         slas: List<Target>,
+        lines: Option<List<List<usize>>>,
     ) -> PyResult<Self> {
         let configs = configs("candidates", &candidates, grid.inner.stages())?;
         if coords.shape()[0] != configs.len() {
@@ -49,9 +54,11 @@ impl SearchProblem {
             })
             .collect::<PyResult<Vec<_>>>()?;
         let coords: Vec<i64> = coords.as_array().iter().copied().collect();
+        let lines = lines.map_or_else(Vec::new, |lines| Vec::from(lines).into_iter().map(Vec::from).collect());
         let (grid, traffic) = (Arc::clone(&grid.inner), Arc::clone(&traffic.inner));
-        let inner =
-            py.detach(|| Problem::new(grid, traffic, configs, coords, starts, slas.into())).map_err(CoreError)?;
+        let inner = py
+            .detach(|| Problem::new(grid, traffic, configs, coords, starts, lines, slas.into()))
+            .map_err(CoreError)?;
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -61,10 +68,11 @@ impl SearchProblem {
     }
 }
 
-/// Search all problems; `(results, interrupted)`. A result is None for a problem that Ctrl-C left unfinished; its `best`
-/// is the candidate found, or -1 if none meets the targets.
+/// Search all problems; `(results, interrupted)`. A result is None for a problem that Ctrl-C, or the end of `deadline_s`
+/// seconds, left unfinished; its `best` is the candidate found, or -1 if none meets the targets. `finished(index,
+/// result)` is called on this thread soon after each is found, also for the last ones before Ctrl-C.
 #[pyfunction]
-#[pyo3(signature = (problems, method="gradient", queries=4096, final_queries=16384, replications=5, cap=0.95, tolerance=0.0025, threads=None, progress=None))]
+#[pyo3(signature = (problems, method="gradient", queries=4096, final_queries=16384, replications=5, cap=0.95, tolerance=0.0025, evaluations=None, threads=None, progress=None, finished=None, deadline_s=None))]
 #[allow(clippy::too_many_arguments)] // keyword arguments of a Python function
 pub fn search<'py>(
     py: Python<'py>,
@@ -75,21 +83,80 @@ pub fn search<'py>(
     replications: usize,
     cap: f64,
     tolerance: f64,
+    evaluations: Option<u64>,
     threads: Option<usize>,
     progress: Option<Py<PyAny>>,
+    finished: Option<Py<PyAny>>,
+    deadline_s: Option<f64>,
 ) -> PyResult<(Bound<'py, PyList>, bool)> {
     let method = Method::parse(method).map_err(CoreError)?;
-    let settings = Settings { method, queries, final_queries, replications, cap, tolerance };
+    let settings = Settings { method, queries, final_queries, replications, cap, tolerance, evaluations };
     let threads = pool::resolve_threads(threads).map_err(CoreError)?;
     let problems: Vec<Arc<Problem>> = problems.iter().map(|problem| Arc::clone(&problem.get().inner)).collect();
-    let watched =
-        watched(py, progress.as_ref(), problems.len(), |control| run(&problems, &settings, threads, control))?;
+    let deadline = deadline(deadline_s)?;
+    let fresh = Mutex::new(Vec::new());
+    let keep = |index: usize, outcome: &Outcome| {
+        if finished.is_some() {
+            fresh.lock().unwrap_or_else(PoisonError::into_inner).push((index, outcome.clone()));
+        }
+    };
+    let look = |py: Python<'_>, control: &Control| {
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            control.cancel();
+        }
+        let found = std::mem::take(&mut *fresh.lock().unwrap_or_else(PoisonError::into_inner));
+        for (index, outcome) in found {
+            if let Some(callback) = &finished {
+                callback.call1(py, (index, outcome_dict(py, outcome)?))?;
+            }
+        }
+        Ok(())
+    };
+    let watched = watched_with(py, progress.as_ref(), problems.len(), look, |control| {
+        run(&problems, &settings, threads, &keep, control)
+    })?;
     let outcomes = watched.result.map_err(CoreError)?;
     let list = PyList::empty(py);
     for outcome in outcomes {
         list.append(outcome.map(|outcome| outcome_dict(py, outcome)).transpose()?)?;
     }
     Ok((list, watched.interrupted))
+}
+
+/// Highest load of `candidates`, f64[len], by default of all; 0 where one carries none. What the methods of [`search`] choose
+/// from.
+#[pyfunction]
+#[pyo3(signature = (problem, candidates=None, queries=4096, cap=0.95, threads=None, progress=None))]
+pub fn candidate_rates<'py>(
+    py: Python<'py>,
+    problem: &SearchProblem,
+    candidates: Option<List<usize>>,
+    queries: usize,
+    cap: f64,
+    threads: Option<usize>,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<Bound<'py, PyArray1<f64>>> {
+    let threads = pool::resolve_threads(threads).map_err(CoreError)?;
+    let settings = Settings { queries, cap, ..Settings::default() };
+    let candidates = candidates.map_or_else(|| (0..problem.inner.candidates()).collect(), Vec::from);
+    let found = watched(py, progress.as_ref(), candidates.len(), |control| {
+        rates(&problem.inner, &candidates, &settings, threads, control)
+    })?;
+    if found.interrupted {
+        return Err(PyKeyboardInterrupt::new_err(()));
+    }
+    Ok(found.result.map_err(CoreError)?.into_pyarray(py))
+}
+
+/// The instant that lies `seconds` ahead; none where that is beyond what a clock can say.
+fn deadline(seconds: Option<f64>) -> PyResult<Option<Instant>> {
+    match seconds {
+        None => Ok(None),
+        Some(seconds) if seconds >= 0.0 => {
+            Ok(Duration::try_from_secs_f64(seconds).ok().and_then(|wait| Instant::now().checked_add(wait)))
+        }
+        Some(seconds) => Err(crate::error::invalid("deadline_s", format!("is {seconds}; allowed is >= 0 seconds"))),
+    }
 }
 
 fn outcome_dict(py: Python<'_>, outcome: Outcome) -> PyResult<Bound<'_, PyDict>> {
@@ -133,6 +200,7 @@ fn step_name(step: Step) -> &'static str {
         Step::Far => "far",
         Step::Polish => "polish",
         Step::Feasibility => "feasibility",
-        Step::Scatter => "scatter",
+        Step::Race => "race",
+        Step::Bound => "bound",
     }
 }

@@ -66,6 +66,11 @@ impl Lattice {
         &self.coords[point * self.axes..(point + 1) * self.axes]
     }
 
+    /// Column 0 of a point.
+    pub fn kind(&self, point: usize) -> i64 {
+        self.at(point)[0]
+    }
+
     /// The next existing point from `point` along `axis`.
     fn along(&self, point: usize, axis: usize, way: Way) -> Option<usize> {
         self.nearest(self.at(point), axis, way)

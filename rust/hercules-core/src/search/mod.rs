@@ -9,7 +9,10 @@ pub mod answer;
 pub mod evaluator;
 pub mod exhaustive;
 pub mod gradient;
+pub mod hill;
 pub mod lattice;
+pub mod lines;
+pub mod random;
 #[cfg(test)]
 mod tests;
 
@@ -20,7 +23,7 @@ use crate::queue::Grid;
 use crate::queue::chain::load::check_run;
 use crate::queue::chain::{Config, Rules, System, Target, Traffic};
 use answer::Answer;
-use evaluator::{Counts, Evaluator};
+use evaluator::{Counts, Evaluator, LANES};
 use lattice::Lattice;
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -33,6 +36,8 @@ pub struct Problem {
     pub(crate) candidates: Vec<Config>,
     pub(crate) lattice: Lattice,
     pub(crate) starts: Vec<usize>,
+    /// For [`Method::Lines`]: the first line, and for each of its entries the line that follows it.
+    pub(crate) lines: Vec<Vec<usize>>,
     pub(crate) targets: Vec<Target>,
 }
 
@@ -45,6 +50,7 @@ impl Problem {
         candidates: Vec<Config>,
         coords: Vec<i64>,
         starts: Vec<usize>,
+        lines: Vec<Vec<usize>>,
         targets: Vec<Target>,
     ) -> Result<Self> {
         if candidates.is_empty() {
@@ -64,8 +70,14 @@ impl Problem {
             let message = format!("is {}; allowed are 0..{}", starts[i], candidates.len());
             return Err(Error::invalid(format!("starts[{i}]"), message));
         }
+        for (k, line) in lines.iter().enumerate() {
+            if let Some(i) = line.iter().position(|entry| *entry >= candidates.len()) {
+                let message = format!("is {}; allowed are 0..{}", line[i], candidates.len());
+                return Err(Error::invalid(format!("lines[{k}][{i}]"), message));
+            }
+        }
         let lattice = Lattice::new(coords, candidates.len())?;
-        Ok(Self { grid, traffic, candidates, lattice, starts, targets })
+        Ok(Self { grid, traffic, candidates, lattice, starts, lines, targets })
     }
 
     pub fn candidates(&self) -> usize {
@@ -86,6 +98,9 @@ pub enum Method {
     Exhaustive,
     /// Every candidate, bounds or not: the twin of the other two.
     ExhaustiveUnpruned,
+    Hill,
+    Lines,
+    Random,
 }
 
 impl Method {
@@ -94,9 +109,12 @@ impl Method {
             "gradient" => Ok(Self::Gradient),
             "exhaustive" => Ok(Self::Exhaustive),
             "exhaustive-unpruned" => Ok(Self::ExhaustiveUnpruned),
+            "hill" => Ok(Self::Hill),
+            "deeprecsys" => Ok(Self::Lines),
+            "random" => Ok(Self::Random),
             _ => Err(Error::invalid(
                 "method",
-                format!("is {text:?}; allowed are gradient, exhaustive, exhaustive-unpruned"),
+                format!("is {text:?}; allowed are gradient, exhaustive, exhaustive-unpruned, hill, deeprecsys, random"),
             )),
         }
     }
@@ -115,6 +133,22 @@ pub struct Settings {
     pub cap: f64,
     /// Relative width of the final answer's bracket of the load.
     pub tolerance: f64,
+    /// Most candidates that are simulated under load; what was found by then is the answer.
+    pub evaluations: Option<u64>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            method: Method::Gradient,
+            queries: 4096,
+            final_queries: 16384,
+            replications: 5,
+            cap: 0.95,
+            tolerance: POLISH_TOLERANCE,
+            evaluations: None,
+        }
+    }
 }
 
 /// Largest number of replications.
@@ -138,6 +172,9 @@ impl Settings {
 
     fn check(&self, problems: &[Arc<Problem>]) -> Result<()> {
         check_run(self.queries, 0)?;
+        if self.evaluations == Some(0) {
+            return Err(Error::invalid("evaluations", "is 0; at least 1 is needed"));
+        }
         if self.replications == 0 || self.replications > MAX_REPLICATIONS {
             let message = format!("is {}; allowed are 1 to {MAX_REPLICATIONS}", self.replications);
             return Err(Error::invalid("replications", message));
@@ -165,8 +202,10 @@ pub enum Step {
     Polish = 4,
     /// Nothing meets the targets here: towards a lower unloaded latency.
     Feasibility = 5,
-    /// A scattered candidate that won its race against the best.
-    Scatter = 6,
+    /// A candidate from elsewhere that won its race against the best.
+    Race = 6,
+    /// Among the highest upper bounds.
+    Bound = 7,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -192,11 +231,13 @@ pub struct Outcome {
 }
 
 /// Search every problem, in parallel over problems and in order in the result. `None` stands for a problem that was
-/// not finished when `control` asked to stop.
+/// not finished when `control` asked to stop. `finished` is told each outcome, with its position, as soon as it is there
+/// and on the thread that found it.
 pub fn run(
     problems: &[Arc<Problem>],
     settings: &Settings,
     threads: usize,
+    finished: &(dyn Fn(usize, &Outcome) + Sync),
     control: &Control,
 ) -> Result<Vec<Option<Outcome>>> {
     settings.check(problems)?;
@@ -204,8 +245,10 @@ pub fn run(
         problems
             .par_iter()
             .with_max_len(1)
-            .map(|problem| match solve(problem, settings, control) {
+            .enumerate()
+            .map(|(index, problem)| match solve(problem, settings, control) {
                 Ok(outcome) => {
+                    finished(index, &outcome);
                     control.advance();
                     Ok(Some(outcome))
                 }
@@ -216,6 +259,36 @@ pub fn run(
     })?
 }
 
+/// Highest load of each of `candidates` on the search's run of queries, 0 where one carries none: the landscape that all
+/// methods move on.
+pub fn rates(
+    problem: &Problem,
+    candidates: &[usize],
+    settings: &Settings,
+    threads: usize,
+    control: &Control,
+) -> Result<Vec<f64>> {
+    settings.rules(&problem.targets, settings.queries).check()?;
+    if let Some(i) = candidates.iter().position(|candidate| *candidate >= problem.candidates()) {
+        let message = format!("is {}; allowed are 0..{}", candidates[i], problem.candidates());
+        return Err(Error::invalid(format!("candidates[{i}]"), message));
+    }
+    let mut distinct = candidates.to_vec();
+    distinct.sort_unstable();
+    distinct.dedup();
+    pool::install(threads, || {
+        let mut evaluator = Evaluator::new(problem, settings, control)?;
+        for heat in distinct.chunks(LANES) {
+            evaluator.rates(heat, POLISH_TOLERANCE)?;
+            for _ in heat {
+                control.advance();
+            }
+        }
+        // Known by now: nothing is simulated again.
+        candidates.iter().map(|&candidate| Ok(evaluator.rates(&[candidate], POLISH_TOLERANCE)?[0])).collect()
+    })?
+}
+
 fn solve(problem: &Problem, settings: &Settings, control: &Control) -> Result<Outcome> {
     let mut evaluator = Evaluator::new(problem, settings, control)?;
     let mut path = Vec::new();
@@ -223,6 +296,9 @@ fn solve(problem: &Problem, settings: &Settings, control: &Control) -> Result<Ou
         Method::Gradient => gradient::search(&mut evaluator, &mut path)?,
         Method::Exhaustive => exhaustive::search(&mut evaluator, true)?,
         Method::ExhaustiveUnpruned => exhaustive::search(&mut evaluator, false)?,
+        Method::Hill => hill::search(&mut evaluator, &mut path)?,
+        Method::Lines => lines::search(&mut evaluator, &mut path)?,
+        Method::Random => random::search(&mut evaluator, &mut path)?,
     };
     let answer = match best {
         Some((candidate, qps)) => answer::judge(problem, settings, candidate, qps, &mut evaluator.counts, control)?,

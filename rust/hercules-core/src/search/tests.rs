@@ -119,7 +119,7 @@ impl Cpu {
             }
         }
         let targets = vec![(0.95, sla_s)];
-        Arc::new(Problem::new(self.grid(), traffic(seed), candidates, coords, starts, targets).unwrap())
+        Arc::new(Problem::new(self.grid(), traffic(seed), candidates, coords, starts, Vec::new(), targets).unwrap())
     }
 }
 
@@ -161,6 +161,7 @@ fn device_problem(sla_s: f64, seed: u64) -> Arc<Problem> {
             candidates,
             coords,
             starts,
+            Vec::new(),
             vec![(0.95, sla_s)],
         )
         .unwrap(),
@@ -168,11 +169,15 @@ fn device_problem(sla_s: f64, seed: u64) -> Arc<Problem> {
 }
 
 fn settings(method: Method) -> Settings {
-    Settings { method, queries: 2048, final_queries: 2048, replications: 2, cap: 0.95, tolerance: 0.0025 }
+    Settings { method, queries: 2048, final_queries: 2048, replications: 2, ..Settings::default() }
 }
 
 fn solve_all(problems: &[Arc<Problem>], method: Method, threads: usize) -> Vec<Outcome> {
-    run(problems, &settings(method), threads, &Control::new()).unwrap().into_iter().map(Option::unwrap).collect()
+    run(problems, &settings(method), threads, &|_, _| {}, &Control::new())
+        .unwrap()
+        .into_iter()
+        .map(Option::unwrap)
+        .collect()
 }
 
 fn pools() -> Vec<Arc<Problem>> {
@@ -248,7 +253,7 @@ fn an_impossible_target_is_answered_with_the_best_empty_system() {
 fn a_cancelled_search_returns_what_is_finished() {
     let control = Control::new();
     control.cancel();
-    let found = run(&pools()[..2], &settings(Method::Gradient), 1, &control).unwrap();
+    let found = run(&pools()[..2], &settings(Method::Gradient), 1, &|_, _| {}, &control).unwrap();
     assert!(found.iter().all(Option::is_none));
 }
 
@@ -295,7 +300,7 @@ fn borderline_problem(seed: u64) -> Arc<Problem> {
     };
     let traffic = Traffic::new(Law::Exponential, &pmf, seed).unwrap();
     let (grid, traffic) = (Arc::new(Grid::new(grid).unwrap()), Arc::new(traffic));
-    Arc::new(Problem::new(grid, traffic, vec![config], vec![0, 0], vec![0], vec![(0.95, 0.020)]).unwrap())
+    Arc::new(Problem::new(grid, traffic, vec![config], vec![0, 0], vec![0], Vec::new(), vec![(0.95, 0.020)]).unwrap())
 }
 
 #[test]
@@ -303,7 +308,8 @@ fn the_claimed_load_meets_the_targets_over_all_replications_and_is_never_zero() 
     let settings = Settings { replications: 5, ..settings(Method::Gradient) };
     let mut verdicts = [0, 0];
     for seed in 0..24 {
-        let outcome = run(&[borderline_problem(seed)], &settings, 1, &Control::new()).unwrap().remove(0).unwrap();
+        let outcome =
+            run(&[borderline_problem(seed)], &settings, 1, &|_, _| {}, &Control::new()).unwrap().remove(0).unwrap();
         match outcome.verdict {
             Ok(answer) => {
                 verdicts[0] += 1;

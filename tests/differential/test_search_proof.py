@@ -1,0 +1,123 @@
+"""What the search claims, held against every configuration: a sample of pairs here, all of them with ``-m long``.
+
+The long run (`make check-search`) prints a line for each pair and percentile: the share of the best configuration's load
+that the gradient search found and the evaluations it spent, then what its rivals found with as many. TPE is Optuna's,
+where that is installed.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from tests.landscapes import FINE, Landscape, at_percentile, landscape, nine
+
+import hercules_fast as hf
+from hercules_fast import _core
+
+RIVALS = ("hill", "deeprecsys", "random")
+LEAST_WORTH = 0.99
+MOST_SHARE = 0.10
+MOST_BEHIND = 0.005
+SAMPLE = [("T1", "wnd", 95), ("T2", "rmc2", 99), ("T2-NMPx8", "rmc1", 95), ("T1-P100", "din", 99), ("T2-V100", "rmc1", 95)]
+
+
+def found_by(method: str, at: Landscape, evaluations: int | None) -> tuple[int, int]:
+    """Candidate that a method finds (-1: none), and the evaluations it spends."""
+    (result,), _ = _core.search([at.problem], method=method, evaluations=evaluations)
+    return result["best"], result["evaluations"]
+
+
+def worth(at: Landscape, candidate: int) -> float:
+    return float(at.worth([candidate])[0]) / at.optimum if candidate >= 0 else 0.0
+
+
+def tpe(at: Landscape, evaluations: int) -> int:
+    """Optuna's TPE with its defaults: the kind, then one number along each axis of the kind."""
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    coords = at.space.coords
+    place = {tuple(row): k for k, row in enumerate(coords.tolist())}
+    values = {kind: [sorted(set(axis)) for axis in coords[coords[:, 0] == kind].T] for kind in set(coords[:, 0].tolist())}
+    spent: dict[int, float] = {}
+
+    def objective(trial: Callable) -> float:
+        kind = trial.suggest_categorical("kind", sorted(values))
+        at_axis = [kind]
+        for axis, allowed in enumerate(values[kind][1:]):
+            step = trial.suggest_int(f"{kind}.{axis}", 0, len(allowed) - 1) if len(allowed) > 1 else 0
+            at_axis.append(allowed[step])
+        candidate = place.get(tuple(at_axis))
+        if candidate is None:
+            return 0.0  # outside the lattice: told, and not counted
+        spent[candidate] = float(at.coarse[candidate])
+        if len(spent) >= evaluations:
+            trial.study.stop()
+        return spent[candidate]
+
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=0))
+    study.optimize(objective, n_trials=20 * evaluations + 100)
+    return max(spent, key=spent.__getitem__, default=-1)
+
+
+def check(at: Landscape) -> tuple[float, float]:
+    """Worth of what the gradient search finds, and the share of the configurations that it looks at."""
+    if at.coarse.max() == 0:
+        best, evaluations = found_by("gradient", at, None)
+        assert best == -1
+        return 1.0, evaluations / at.coarse.size
+    best, evaluations = found_by("gradient", at, None)
+    return worth(at, best), evaluations / at.coarse.size
+
+
+@pytest.mark.parametrize(("server", "workload", "percentile"), SAMPLE)
+def test_the_best_of_all_configurations_is_found(server: str, workload: str, percentile: float) -> None:
+    (model,) = [w for w in nine() if w.name == workload]
+    at = landscape(hf.hardware.server(server), at_percentile(model, percentile), queries=2048, fine=FINE // 4)
+    assert at is not None
+    found, share = check(at)
+    assert found >= LEAST_WORTH
+    assert share <= MOST_SHARE
+
+
+@pytest.mark.long
+@pytest.mark.timeout(4 * 3600)
+def test_every_pair_of_the_fleet() -> None:
+    fleet = hf.fleet("zoo10")
+    lines, shares, behind = [], [], []
+    ratios: dict[str, list[float]] = {name: [] for name in (*RIVALS, "tpe")}
+    print("\nserver       workload  pct  configs  evals  share %   found |    hill  deeprecsys  random     tpe")
+    for percentile in (95, 99):
+        for server in fleet.servers:
+            for workload in nine():
+                at = landscape(server, at_percentile(workload, percentile))
+                if at is None:
+                    continue
+                found, share = check(at)
+                shares.append(share)
+                evaluations = max(1, round(share * at.coarse.size))
+                others = {}
+                if at.coarse.max() > 0:
+                    others = {name: worth(at, found_by(name, at, evaluations)[0]) for name in RIVALS}
+                    others["tpe"] = worth(at, tpe(at, evaluations))
+                for name, value in others.items():
+                    ratios[name].append(max(value, 1e-3) / found)
+                    if value > found * (1 + MOST_BEHIND):
+                        behind.append((name, server.name, workload.name, percentile, value / found))
+                lines.append((found, server.name, workload.name, percentile))
+                told = "".join(f"{others.get(name, np.nan):10.4f}" for name in ratios)
+                print(
+                    f"{server.name:12} {workload.name:9} {percentile:3} {at.coarse.size:8} {evaluations:6} {100 * share:8.2f} "
+                    f"{found:8.4f} |{told}",
+                    flush=True,
+                )
+    print(f"pairs: {len(lines)}; worst found: {min(lines)}")
+    print(f"evaluations: median {100 * statistics.median(shares):.2f} %, most {100 * max(shares):.2f} %")
+    for name, values in ratios.items():
+        print(f"{name}: geometric mean of its load over ours {np.exp(np.mean(np.log(values))):.4f}, best {max(values):.4f}")
+    assert min(lines)[0] >= LEAST_WORTH
+    assert max(shares) <= MOST_SHARE
+    assert not behind
+    assert all(np.mean(np.log(values)) < 0 for values in ratios.values())
