@@ -28,7 +28,15 @@ PARAMETERS = {
     "near_memory": "channels (simulated), packets of 640 lookups, 2 ns issue",
     "gpu_sharing": "overlap of transfer and work",
     "gpu_input": "10 GB/s",
+    "popularity": "Zipf, exponent 0.9",
+    "hot_bags": "none",
 }
+
+
+@pytest.fixture(scope="module")
+def scaled() -> hf.EfficiencyTable:
+    fleet = hf.fleet("zoo10")
+    return hf.profile(fleet.servers, fleet.workloads, effort=QUICK)
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +45,14 @@ def full() -> hf.EfficiencyTable:
     return hf.profile(fleet.servers, fleet.workloads, effort=QUICK)
 
 
+SCALED = ("popularity", "hot_bags")
+"""Effects that need models which do not fit an accelerator: they are looked at on the fleet `zoo10`."""
+
+
 @pytest.mark.parametrize("effect", SWITCHES)
-def test_worth(benchmark, full, effect) -> None:
-    fleet = hf.fleet("envelope")
+def test_worth(benchmark, request, effect) -> None:
+    name = "zoo10" if effect in SCALED else "envelope"
+    full, fleet = request.getfixturevalue("scaled" if effect in SCALED else "full"), hf.fleet(name)
     terms = hf.Terms().without(effect)
     off = benchmark.pedantic(
         hf.profile, args=(fleet.servers, fleet.workloads), kwargs={"effort": QUICK, "terms": terms}, rounds=1
@@ -50,6 +63,30 @@ def test_worth(benchmark, full, effect) -> None:
     ratio, where = max(changes, key=lambda c: max(c[0], 1 / c[0]))
     assert ratio > 0
     print(f"\n| {effect} | {ASSUMPTIONS[effect]} | {PARAMETERS[effect]} | {ratio:.2f}x, {where} |")
+
+
+PUBLISHED = {8192: 0.284, 65_536: 0.468}
+"""Hits of an LRU cache of so many rows on a Criteo trace: GitHub harvard-acc/RecPipe, embedding study."""
+
+
+@pytest.mark.parametrize("exponent", [0.8, 0.85, 0.9, 0.95, 1.0])
+def test_popularity(exponent) -> None:
+    """What the law of Zipf answers from the most popular rows, and by an LRU cache (Che's approximation)."""
+    law = hf.traffic.Popularity(name="zipf", kind="zipf", exponent=exponent)
+    weights = np.arange(1, 4_000_001, dtype=np.float64) ** -exponent
+    shares = weights / weights.sum()
+    cells = []
+    for rows, hit in PUBLISHED.items():
+        low, high = 1.0, 1e10  # lookups that a row stays for
+        while high / low > 1 + 1e-6:
+            middle = (low * high) ** 0.5
+            low, high = (middle, high) if -np.expm1(-shares * middle).sum() < rows else (low, middle)
+        lru = float(-(shares * np.expm1(-shares * low)).sum())
+        best = hf.traffic.hit_share(law, 33_762_577, rows)
+        cells += [f"{lru:.1%}", f"{best:.1%}"]
+        if exponent == 0.9:
+            assert abs(lru - hit) < 0.02 and abs(best - hit) < 0.04
+    print(f"\n| {exponent} | " + " | ".join(cells) + " |")
 
 
 @pytest.mark.parametrize("row_bytes", [64, 128, 256, 512])

@@ -57,6 +57,7 @@ class WorkloadEntry:
     label: str = ""
     sizes: str = "kairos"
     arrivals: str = "poisson"
+    popularity: str = "zipf"
     slas: tuple[SlaForm, ...] = ()
 
     def form(self) -> WorkloadForm:
@@ -68,6 +69,7 @@ class WorkloadEntry:
             label=self.label,
             sizes=self.sizes,
             arrivals=self.arrivals,
+            popularity=self.popularity,
             slas=self.slas,
         )
 
@@ -166,7 +168,7 @@ def fleet_names() -> tuple[str, ...]:
 def load_fleet(path: str | Path, *, files: Sequence[str | Path] = ()) -> Fleet:
     """Read a fleet from a TOML file.
 
-    The names in it (servers, models, size laws, arrivals) are looked up in ``files``, beside ``path``, then in the
-    catalogues. Raises ``ConfigError`` with all faults, or ``MissingFileError``.
+    The names in it (servers, models, size laws, arrivals, popularity laws) are looked up in ``files``, beside ``path``,
+    then in the catalogues. Raises ``ConfigError`` with all faults, or ``MissingFileError``.
     """
     return load(path, FLEET, files=files)

@@ -258,6 +258,7 @@ def _provenance(fleet: Fleet, trace: LoadTrace, table: EfficiencyTable, result: 
         ),
         "query sizes": ", ".join(sorted({w.sizes.name for w in fleet.workloads})),
         "arrivals": ", ".join(sorted({w.arrivals.name for w in fleet.workloads})),
+        "popularity of rows": ", ".join(sorted({w.popularity.name for w in fleet.workloads})),
         "load": trace.origin or trace.name,
         "provisioning": "; ".join(result.notes) or f"headroom {result.headroom_words()} as given",
     }

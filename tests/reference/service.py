@@ -19,8 +19,9 @@ FLOOR = 0.15
 SPLIT_LOSS = 0.05
 
 
-def sls_overhead_s(server, model, cores):
-    count = sum(op.copies for op in model.operators() if op.kind == "sls")
+def sls_overhead_s(server, model, cores, hot=None):
+    tables = [group for group, share in zip(model.tables, hot or cold(model), strict=True) if share < 1]
+    count = sum(group.count for group in tables)
     return max(1.0, count / cores) * server.cpu.operator_overhead_us * 1e-6
 
 
@@ -32,8 +33,16 @@ def gather_s(server, model, items, gathering, cores):
     return max(alone, gathering * items * host_item_s(server.memory, model))
 
 
-def issue_s(server, model, items, cores):
-    return items * model.lookups_per_item * server.memory.nmp_issue_ns * 1e-9 / cores
+def issue_s(server, model, items, cores, hot=None):
+    lookups = sum(
+        (1 - share) * group.count * group.pooling for group, share in zip(model.tables, hot or cold(model), strict=True)
+    )
+    return items * lookups * server.memory.nmp_issue_ns * 1e-9 / cores
+
+
+def cold(model):
+    """No row of any table group on the accelerator."""
+    return (0.0,) * len(model.tables)
 
 
 def remembered(function):
@@ -61,12 +70,13 @@ def near_memory_pays(server, model):
     return full * near_s(server.memory, model, items) + issue_s(server, model, items, 1) <= one_core
 
 
-def host_item_s(memory, model):
+def host_item_s(memory, model, hot=None):
     total = 0.0
-    for group in model.tables:
+    for group, share in zip(model.tables, hot or cold(model), strict=True):
         lines = math.ceil(group.row_bytes / memory.standard.access_bytes)
         together = math.ceil(lines / memory.channels)
-        total += group.count * group.pooling * lines * line_s(memory.standard, memory.ranks, together) / memory.channels
+        line = line_s(memory.standard, memory.ranks, together)
+        total += (1 - share) * group.count * group.pooling * lines * line / memory.channels
     return total
 
 
@@ -80,24 +90,33 @@ def line_s(standard, ranks, together):
 
 
 @remembered
-def near_s(memory, model, items):
-    """The channel with most work decides; tables of one shape are one batch there, shapes follow one another."""
-    return max(
-        sum(batch_s(memory, *shape, items * shapes.count(shape)) for shape in dict.fromkeys(shapes))
-        for shapes in channels_of(memory, model)
-    )
+def near_s(memory, model, items, hot=None):
+    """The channel with most work decides; tables of one shape are one batch there, shapes follow one another.
+
+    Of a table with hot rows, the cold share of its bags is gathered whole.
+    """
+    worst = 0.0
+    for tables in channels_of(memory, model, hot or cold(model)):
+        bags = {}
+        for shape, share in tables:
+            bags[shape] = bags.get(shape, 0.0) + items * share
+        worst = max(worst, sum(batch_s(memory, *shape, count) for shape, count in bags.items()))
+    return worst
 
 
 @remembered
-def channels_of(memory, model):
-    """Shapes (pooling, bytes of a row) on each channel: heaviest table first, each where there is least work."""
-    shapes = [(group.pooling, group.row_bytes) for group in model.tables for _ in range(group.count)]
-    shapes.sort(key=lambda shape: (-bag_s(memory, *shape), *shape))
+def channels_of(memory, model, hot):
+    """(shape, cold share) of the tables on each channel: heaviest first, each where there is least work so far."""
+    tables = []
+    for group, share in zip(model.tables, hot, strict=True):
+        if share < 1:
+            tables += [((group.pooling, group.row_bytes), 1 - share)] * group.count
+    tables.sort(key=lambda table: (-table[1] * bag_s(memory, *table[0]), *table[0], table[1]))
     channels, work = [[] for _ in range(memory.channels)], [0.0] * memory.channels
-    for shape in shapes:
+    for shape, share in tables:
         least = work.index(min(work))
-        channels[least].append(shape)
-        work[least] += bag_s(memory, *shape)
+        channels[least].append((shape, share))
+        work[least] += share * bag_s(memory, *shape)
     return channels
 
 
@@ -108,8 +127,8 @@ def batch_s(memory, pooling, row_bytes, bags):
         return bags * bag_s(memory, pooling, row_bytes)
     low, high = longest, longest
     while low > bags:
-        low, high = max(1, low // 8), low
-    a, b = (simulated_s(memory_key(memory), pooling, row_bytes, n) for n in (low, high))
+        low, high = (max(1, low // 8) if low > 1 else 0), low
+    a, b = (simulated_s(memory_key(memory), pooling, row_bytes, n) if n else 0.0 for n in (low, high))
     return max(a + (b - a) * (bags - low) / (high - low), bags * bag_s(memory, pooling, row_bytes))
 
 
@@ -175,11 +194,16 @@ def slowdown(server, model, gathering_cores):
     return 1 + CHI * min(1.0, gathering_cores / server.cpu.cores)
 
 
-def sparse_s(server, model, items, busy, cores):
-    overhead = sls_overhead_s(server, model, cores)
+def sparse_s(server, model, items, busy, cores, hot=None):
+    overhead = sls_overhead_s(server, model, cores, hot)
     if near_memory_pays(server, model):
-        return overhead + issue_s(server, model, items, cores)
-    return overhead + gather_s(server, model, items, busy, cores)
+        return overhead + issue_s(server, model, items, cores, hot)
+    read = sum(
+        (1 - share) * group.count * group.pooling * group.row_bytes
+        for group, share in zip(model.tables, hot or cold(model), strict=True)
+    )
+    alone = items * read / (cores * server.cpu.gather_core_gb_s * 1e9)
+    return overhead + max(alone, busy * items * host_item_s(server.memory, model, hot))
 
 
 def dense_s(server, model, items, sparse_busy, sparse_cores, dense_cores):
@@ -205,21 +229,25 @@ def whole_model_s(server, model, items, busy, cores):
     return sum(times(low))
 
 
-def gpu_s(server, model, items, busy, pooled):
+def gpu_s(server, model, items, busy, hot):
     gpu = server.gpu
-    operators = [op for op in model.operators() if not (pooled and op.kind == "sls")]
-    launches = sum(op.copies * op.steps for op in operators)
-    flop = sum(op.copies * op.steps * op.flop_per_item for op in operators)
-    read = 0 if pooled else model.embedding_read_bytes_per_item
+    launches = flop = read = arriving = 0.0
+    for op in model.operators():
+        if op.kind != "sls":
+            launches += op.copies * op.steps
+            flop += op.copies * op.steps * op.flop_per_item
+    for group, share in zip(model.tables, hot, strict=True):
+        for _ in range(group.count):
+            if share > 0:
+                launches += 1
+                flop += share * group.pooling * group.dim
+                read += share * group.pooling * group.row_bytes
+                arriving += 4 * share * group.pooling + 4
+            arriving += group.row_bytes * (1 - share**group.pooling)
     work = max(
         flop / (gpu.compute_efficiency * gpu.fp32_tflop_s * 1e12),
         read / (gpu.gather_efficiency * gpu.memory_gb_s * 1e9),
     )
-    if pooled:
-        arriving = sum(t.count * t.row_bytes for t in model.tables) + 4 * model.dense_input_dim
-    else:
-        tables = sum(t.count for t in model.tables)
-        arriving = 4 * model.lookups_per_item + 4 * tables + 4 * model.dense_input_dim
-    link = arriving / (gpu.link_gb_s * 1e9)
+    link = (arriving + 4 * model.dense_input_dim) / (gpu.link_gb_s * 1e9)
     per_item = max(work + link, busy * work, busy * link)
     return launches * gpu.operator_overhead_us * 1e-6 + items * per_item

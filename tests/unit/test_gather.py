@@ -126,11 +126,15 @@ def test_near_memory_channels_are_one_shared_station() -> None:
     group = next(g for g in table.groups if g.name == "nmp")
     assert (group.capacity, group.component, group.interference) == (1, "memory", "none")
     used = [k for k in range(len(table.variants)) if table.uses(k, near)]
-    assert {table.variants[k].kind for k in used} == {"cpu-sd", "gpu-host-pooling"}
+    assert {table.variants[k].kind for k in used} == {"cpu-sd", "gpu-host-pooling", "gpu-hot-rows"}
     expected = near_gather(hardware.memory("nmp-x8"), workload.model.tables, table.items.astype(np.float64))
     for k in used:
-        assert (table.seconds[k, near] == expected.seconds[:, None]).all()
-        assert (table.energy_j[k, near] == expected.energy_j).all()
+        if table.variants[k].kind == "gpu-hot-rows":
+            assert (table.seconds[k, near] < expected.seconds[:, None]).all(), "the host has fewer rows to gather"
+            assert (table.energy_j[k, near] < expected.energy_j).all()
+        else:
+            assert (table.seconds[k, near] == expected.seconds[:, None]).all()
+            assert (table.energy_j[k, near] == expected.energy_j).all()
         assert (table.energy_j[k, table.stage_index("sparse")] == 0).all(), "the energy counts once"
     sparse = table.stage_index("sparse")
     threads = tuple({sparse: 2, near: 2, table.stage_index("dense"): 2}.get(s, 0) for s in range(len(table.stages)))

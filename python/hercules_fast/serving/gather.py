@@ -47,8 +47,10 @@ class Gathering:
     energy_j: Array
 
 
-def host_gather(memory: Memory, tables: Sequence[TableGroup], items: Array) -> Gathering:
-    """Read the rows of ``items`` [I] items by the host, as fast as the memory goes.
+def host_gather(
+    memory: Memory, tables: Sequence[TableGroup], items: Array, shares: Sequence[float] | None = None
+) -> Gathering:
+    """Read the rows of ``items`` [I] items by the host, as fast as the memory goes; ``shares`` of each group's lookups.
 
     Lines of a row lie on the channels in turn, so a channel reads ``lines / channels`` of them, rounded up, from one
     place; the channels share the work alike.
@@ -56,10 +58,10 @@ def host_gather(memory: Memory, tables: Sequence[TableGroup], items: Array) -> G
     standard = as_standard(memory.standard)
     access_bytes = standard.access_bytes
     seconds = energy_j = 0.0
-    for group in tables:
+    for group, share in zip(tables, shares or [1.0] * len(tables), strict=True):
         lines = -(-group.row_bytes // access_bytes)
         line_s, line_j = _line(standard, memory.ranks, -(-lines // memory.channels))
-        read = group.count * group.pooling * lines
+        read = share * group.count * group.pooling * lines
         seconds += read * line_s / memory.channels
         energy_j += read * line_j
     return Gathering(items * seconds, items * energy_j)
@@ -77,27 +79,33 @@ def _line(standard: DramStandard, ranks: int, run: int) -> tuple[float, float]:
     return found.seconds / reads.size, (sum(spent) * 1e-9 if spent else np.nan) / reads.size
 
 
-def near_gather(memory: Memory, tables: Sequence[TableGroup], items: Array) -> Gathering:
+def near_gather(
+    memory: Memory, tables: Sequence[TableGroup], items: Array, shares: Sequence[float] | None = None
+) -> Gathering:
     """Gather and add the rows of batches of ``items`` [I] items near memory, on channels with nothing else to do.
 
     One table lives on one channel: the heaviest first, each where there is least work so far. The busiest channel
-    decides the time. Bags of tables of one shape on one channel are one batch; shapes follow one another.
+    decides the time. Bags of tables of one shape on one channel are one batch; shapes follow one another. With
+    ``shares`` of each group's lookups, that share of its bags is gathered whole.
     """
     standard = as_standard(memory.standard)
     dimm = Dimm(standard=standard, dimms=memory.dimms_per_channel, ranks_per_dimm=memory.ranks_per_dimm)
     access_bytes = standard.access_bytes
-    shapes: dict[tuple[int, int], int] = {}  # tables by pooling and accesses of a row
-    for group in tables:
-        shape = group.pooling, -(-group.row_bytes // access_bytes)
-        shapes[shape] = shapes.get(shape, 0) + group.count
-    curves = {shape: _curve(dimm, memory.nmp_mode, memory.nmp_packet, *shape) for shape in shapes}
+    bags: dict[tuple[int, int, float], int] = {}  # tables by pooling, accesses of a row and share of their bags
+    for group, share in zip(tables, shares or [1.0] * len(tables), strict=True):
+        if share > 0:
+            kind = group.pooling, -(-group.row_bytes // access_bytes), share
+            bags[kind] = bags.get(kind, 0) + group.count
+    curves = {kind[:2]: _curve(dimm, memory.nmp_mode, memory.nmp_packet, *kind[:2]) for kind in bags}
+    work = {kind: curves[kind[:2]].bag_s * kind[2] for kind in bags}
     loads = [0.0] * memory.channels
-    placed: list[dict[tuple[int, int], int]] = [{} for _ in loads]
-    for shape in sorted(shapes, key=lambda shape: (-curves[shape].bag_s, shape)):
-        for _ in range(shapes[shape]):
+    placed: list[dict[tuple[int, int], float]] = [{} for _ in loads]
+    for kind in sorted(bags, key=lambda kind: (-work[kind], kind)):
+        shape, share = kind[:2], kind[2]
+        for _ in range(bags[kind]):
             channel = loads.index(min(loads))
-            loads[channel] += curves[shape].bag_s
-            placed[channel][shape] = placed[channel].get(shape, 0) + 1
+            loads[channel] += work[kind]
+            placed[channel][shape] = placed[channel].get(shape, 0.0) + share
     seconds, energy_j = np.zeros(items.size), np.zeros(items.size)
     for here in placed:
         busy = np.zeros(items.size)
@@ -124,7 +132,7 @@ class _Curve:
         return float(self.seconds[-1] / self.bags[-1])
 
     def at(self, bags: Array) -> Gathering:
-        """Of batches of any size from 1. A short run ends before a refresh comes: ``bag_s`` is the least."""
+        """Of batches of any size. A short run ends before a refresh comes: ``bag_s`` is the least."""
         known = np.minimum(bags, self.bags[-1])
         right = np.searchsorted(self.bags, known)
         left = right - 1

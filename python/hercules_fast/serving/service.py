@@ -1,29 +1,11 @@
-"""Service times: from descriptors to a ServiceTable, in vectorised NumPy.
+"""Service tables from descriptors: the ways to lay a model out on a server, and what its stages take in each.
 
-Only ``+ - * / min max`` and comparisons are used: NumPy's exp, log and pow change their last bits with the
-instruction set, and the same descriptors must give the same bytes everywhere. Times are seconds, rates per second.
-
-The formulas, for a batch of b items (each is a term of :class:`~hercules_fast.serving.terms.Terms`):
-
-* *overhead* of n independent operators on o cores: ``max(t_op, n t_op / o)``; operators of a chain add up.
-* *gather* of R bytes per item by one of n gathering threads of o cores: ``b max(R / (o b_core), n h)``, with h the
-  seconds that the memory needs for the rows of an item (:func:`~hercules_fast.serving.gather.host_gather`).
-* *GEMM* of F operations per item: ``b F / (peak eff speedup(p))`` with
-  ``eff = max(0.15, wide w / (w + 64)) b / (b + 8)`` and ``speedup(p) = p / (1 + 0.05 (p - 1))``,
-  at least ``weight bytes / (p llc_core)``; c independent copies spread over the o cores.
-* *pollution*: dense time times ``1 + chi (gathering cores / cores)``.
-* *near-memory gather* of L lookups per item: a thread issues for ``b L t_issue / o``, then the channels gather for
-  ``near(b)`` (:func:`~hercules_fast.serving.gather.near_gather`). In a pipeline they are a stage of their own, which
-  takes one batch after another; a whole-model thread waits for its sums while n threads share the channels,
-  ``n near(b)``. Rows that are gathered near memory do not pass the cores, so they pollute nothing.
-* *GPU* with n busy instances: ``n_ops t_op + b max(w + l, n w, n l)`` with ``w = max(F / (eff peak), R / (eff HBM))``
-  and ``l = input / link``. Instances share the card and the link, and one's transfer overlaps another's work: the
-  asymptotic bound of n customers that visit two servers in turn. One instance alone does not overlap its own transfer.
+The formulas of the stages stand in :mod:`hercules_fast.serving.stages`, the memories' limits in :func:`fits`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,11 +13,11 @@ import numpy.typing as npt
 
 from hercules_fast.errors import InputError
 from hercules_fast.hardware import Cpu, Gpu, Memory, Server
-from hercules_fast.models import Model, Operator
-from hercules_fast.serving.gather import Gathering, host_gather, near_gather
+from hercules_fast.models import Model
+from hercules_fast.serving.stages import Stages, Use
 from hercules_fast.serving.terms import ASSUMPTIONS, SWITCHES, Terms
 from hercules_fast.tables import ServiceTable, TableGroupSpec, TableStage, TableVariant
-from hercules_fast.traffic import Workload
+from hercules_fast.traffic import HotRows, Popularity, Workload, hot_rows
 
 __all__ = ["Fit", "fits", "service_table"]
 
@@ -47,14 +29,16 @@ FUSED_ITEMS = (1536, 2048, 3072, 4096, 6144, 8192)
 """Further points for the accelerator, which may fuse several queries."""
 PIPELINE_CORES = tuple((sparse, dense) for sparse in (1, 2) for dense in (1, 2, 4))
 """Operator cores (sparse, dense) of the sparse-dense pipelines that are offered."""
-SHARE_ROUNDS = 200
-"""Most rounds of the fixed point for the number of gathering threads; about 20 are needed."""
-SHARE_SETTLED = 1e-10
-"""Largest last step, in threads, of a fixed point that has settled."""
-
+WHOLE_MODEL_THREADS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+"""Threads whose widest operator cores are offered; steps beyond 6 of a half or a third."""
+SPARSE_CORES = (1, 2)
+"""Operator cores of the threads that gather for an accelerator."""
+OFFLOAD_WIDTHS = 3
+"""How many of the whole model's operator cores, the narrowest, are offered beside an accelerator."""
+HOT_COPIES = (1, 2, 4)
+"""Instances for whose hot rows the accelerator is divided."""
+UNIFORM = Popularity(name="uniform", kind="uniform")
 GIGA = 1e9
-MICRO = 1e-6
-NANO = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +52,8 @@ class Fit:
     gpu_limit_bytes: float
     gpu_instances: int
     gpu_dense_instances: int
+    gpu_hot_bytes: float
+    """Rows that one instance holds at least, beside the dense weights, when as many as fit are kept."""
 
     @property
     def on_host(self) -> bool:
@@ -77,7 +63,13 @@ class Fit:
     @property
     def anywhere(self) -> bool:
         """Some way to run the model fits."""
-        return self.on_host or self.gpu_instances > 0
+        return self.on_host or self.gpu_instances > 0 or self.on_both
+
+    @property
+    def on_both(self) -> bool:
+        """Hot rows and dense weights on the accelerator leave no more rows than the host's memory holds."""
+        cold_bytes = self.host_bytes - self.gpu_dense_bytes - self.gpu_hot_bytes
+        return self.gpu_hot_bytes > 0 and cold_bytes <= self.host_limit_bytes
 
     def reason(self) -> str:
         """Why the model does not fit, in words."""
@@ -88,7 +80,7 @@ class Fit:
         if self.gpu_limit_bytes:
             text += (
                 f"; needs {self.gpu_bytes / GIGA:.1f} GB of accelerator memory, "
-                f"{self.gpu_limit_bytes / GIGA:.1f} GB may be used"
+                f"{self.gpu_limit_bytes / GIGA:.1f} GB may be used; nor do both hold it together"
             )
         return text
 
@@ -96,12 +88,14 @@ class Fit:
 def fits(server: Server, model: Model) -> Fit:
     """Memory needs of ``model`` against what ``server`` offers less its reserves.
 
-    CPU threads share one copy of the tables. Each accelerator instance holds its own copy (tables and dense weights).
+    CPU threads share one copy of the tables. Each accelerator instance holds its own copy (tables or hot rows, and
+    dense weights); the host need not hold rows that the accelerator does.
     """
     dense = sum(op.copies * op.weight_bytes for op in model.operators())
     whole = model.embedding_bytes + dense
     gpu = server.gpu
     limit = gpu.memory_gb * GIGA * (1 - gpu.memory_reserve) if gpu else 0.0
+    row_of_each = max((group.count * group.row_bytes for group in model.tables), default=0)
     return Fit(
         host_bytes=whole,
         host_limit_bytes=server.memory.capacity_gb * GIGA * (1 - server.memory_reserve),
@@ -110,19 +104,8 @@ def fits(server: Server, model: Model) -> Fit:
         gpu_limit_bytes=limit,
         gpu_instances=min(gpu.max_instances, int(limit // whole)) if gpu else 0,
         gpu_dense_instances=min(gpu.max_instances, int(limit // max(1.0, dense))) if gpu else 0,
+        gpu_hot_bytes=max(0.0, min(float(model.embedding_bytes), limit - dense - row_of_each)),
     )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Use:
-    """What one stage of a variant takes."""
-
-    seconds: Array
-    """[I, B], or [I, 1] where the number of busy threads does not matter."""
-    cores: int = 0
-    """Operator cores of a thread."""
-    energy_j: Array | float = 0.0
-    """[I], dynamic energy of the memory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,21 +113,24 @@ class _Layout:
     """One way to run the model, and what its stages take."""
 
     kind: str
-    uses: Mapping[str, _Use]
+    uses: Mapping[str, Use]
     memory_bytes: Mapping[str, float]
     max_instances: int = 0
+    hot_share: float = 0.0
 
     def variant(self, stages: Sequence[TableStage]) -> TableVariant:
         """The variant of a table with these stages."""
         cores = tuple(self.uses[stage.name].cores if stage.name in self.uses else 0 for stage in stages)
         used = "-".join(str(c) for c in cores if c)
+        name = f"{self.kind}-o{used}" if used else self.kind
         return TableVariant(
-            name=f"{self.kind}-o{used}" if used else self.kind,
+            name=f"{name}-h{self.hot_share:.4f}" if self.kind == "gpu-hot-rows" else name,
             kind=self.kind,
             operator_cores=cores,
             max_instances=self.max_instances,
             memory_bytes=dict(self.memory_bytes),
-            pool_on_host=self.kind == "gpu-host-pooling",
+            pool_on_host=self.kind in ("gpu-host-pooling", "gpu-hot-rows"),
+            hot_share=self.hot_share,
         )
 
 
@@ -152,45 +138,108 @@ def service_table(server: Server, workload: Workload, terms: Terms = Terms()) ->
     """Service times of ``workload`` on ``server`` for every way to lay it out that fits.
 
     Stages: ``model`` (whole model on CPU), ``sparse`` then ``dense`` (pipeline), ``gpu``; on a server with near-memory
-    processing ``nmp`` after ``sparse``, where that is faster than reading the rows. Variants: whole model with o
-    operator cores; pipelines; the whole model on the GPU; sparse part on the host and dense part on the GPU.
+    processing ``nmp`` after ``sparse``, where that is faster than reading the rows. Kinds of variants: ``cpu``, the
+    whole model with o operator cores; ``cpu-sd``, pipelines; ``gpu``, the whole model on the accelerator;
+    ``gpu-host-pooling``, sparse part on the host and dense part on the accelerator; ``gpu-hot-rows``, the most popular
+    rows on the accelerator, the rest on the host; ``cpu-gpu-offload``, the whole model on both.
 
     Raises:
-        InputError: the model fits neither the host nor the accelerator (with the sizes).
+        InputError: no way to run the model fits the host and the accelerator (with the sizes).
     """
     model = workload.model
     fit = fits(server, model)
     if not fit.anywhere:
         raise InputError(f"{workload.name} on {server.name}: {fit.reason()}")
-    cpu, gpu = server.cpu, server.gpu
-    items = np.array(CPU_ITEMS + (FUSED_ITEMS if gpu else ()), dtype=np.int64)
-    busy = np.arange(1, cpu.cores + 1, dtype=np.int64)
-    b, n = items.astype(np.float64), busy.astype(np.float64)
-    parts = _Parts(server, model, terms, b)
+    items = np.array(CPU_ITEMS + (FUSED_ITEMS if server.gpu else ()), dtype=np.int64)
+    busy = np.arange(1, server.cpu.cores + 1, dtype=np.int64)
+    n = busy.astype(np.float64)
+    stages = Stages(server, model, terms, items.astype(np.float64))
     layouts: list[_Layout] = []
-    host = {"host": fit.host_bytes}
-
+    whole: dict[int, Use] = {}
     if fit.on_host:
-        for cores in range(1, cpu.cores + 1):
-            uses = {"model": _Use(seconds=parts.whole_model(n, cores), cores=cores, energy_j=parts.gather_j)}
-            layouts.append(_Layout(kind="cpu", uses=uses, memory_bytes=host))
-        for sparse_cores, dense_cores in PIPELINE_CORES:
-            if sparse_cores + dense_cores > cpu.cores:
-                continue
-            dense = _Use(seconds=parts.dense(n, sparse_cores, dense_cores), cores=dense_cores)
-            uses = {**parts.sparse(n, sparse_cores), "dense": dense}
-            layouts.append(_Layout(kind="cpu-sd", uses=uses, memory_bytes=host))
-    if gpu and fit.gpu_instances:
-        uses = {"gpu": _Use(seconds=parts.gpu(gpu, n, pooled=False))}
-        memory = {"gpu": fit.gpu_bytes}
-        layouts.append(_Layout(kind="gpu", uses=uses, memory_bytes=memory, max_instances=fit.gpu_instances))
-    if gpu and fit.on_host and fit.gpu_dense_instances:
-        for sparse_cores in (1, 2):
-            uses = {**parts.sparse(n, sparse_cores), "gpu": _Use(seconds=parts.gpu(gpu, n, pooled=True))}
-            memory = host | {"gpu": fit.gpu_dense_bytes}
-            instances = fit.gpu_dense_instances
-            layouts.append(_Layout(kind="gpu-host-pooling", uses=uses, memory_bytes=memory, max_instances=instances))
+        widths = operator_cores(server.cpu.cores)
+        seconds = stages.whole_model(n, widths)
+        whole = {o: Use(seconds=s, cores=o, energy_j=stages.gather_j) for o, s in zip(widths, seconds, strict=True)}
+        layouts += _on_host(server, fit, stages, n, whole)
+    if server.gpu:
+        layouts += _on_gpu(server, server.gpu, workload, fit, stages, n, whole)
     return _assemble(server, workload, terms, items, busy, layouts)
+
+
+def operator_cores(cores: int) -> tuple[int, ...]:
+    """Operator cores of a whole-model thread that are offered on ``cores`` cores, ascending.
+
+    For each of a few numbers of threads the widest that fits: a narrower one would leave cores idle.
+    """
+    return tuple(sorted({cores // threads for threads in WHOLE_MODEL_THREADS if threads <= cores} | {1}))
+
+
+def _on_host(server: Server, fit: Fit, stages: Stages, n: Array, whole: Mapping[int, Use]) -> Iterator[_Layout]:
+    host = {"host": fit.host_bytes}
+    for use in whole.values():
+        yield _Layout(kind="cpu", uses={"model": use}, memory_bytes=host)
+    pipelines = [pair for pair in PIPELINE_CORES if sum(pair) <= server.cpu.cores]
+    widths = sorted({dense for _, dense in pipelines})
+    alone = dict(zip(widths, stages.dense_alone(np.array(widths, dtype=np.float64)).T, strict=True))
+    sparse = {cores: stages.sparse(n, cores) for cores in {sparse for sparse, _ in pipelines}}
+    for sparse_cores, dense_cores in pipelines:
+        dense = Use(seconds=stages.dense(n, sparse_cores, alone[dense_cores]), cores=dense_cores)
+        yield _Layout(kind="cpu-sd", uses={**sparse[sparse_cores], "dense": dense}, memory_bytes=host)
+
+
+def _on_gpu(
+    server: Server, gpu: Gpu, workload: Workload, fit: Fit, stages: Stages, n: Array, whole: Mapping[int, Use]
+) -> Iterator[_Layout]:
+    """Layouts with an accelerator. Each of its instances holds copies of its rows and of the dense weights."""
+    widths = [cores for cores in SPARSE_CORES if cores <= server.cpu.cores]
+    if fit.gpu_instances:
+        on_card = Use(seconds=stages.gpu(gpu, n, stages.all_hot))
+        card = {"gpu": fit.gpu_bytes}
+        k = fit.gpu_instances
+        yield _Layout(kind="gpu", uses={"gpu": on_card}, memory_bytes=card, max_instances=k, hot_share=1.0)
+    if fit.on_host and fit.gpu_dense_instances:
+        pooled = Use(seconds=stages.gpu(gpu, n, stages.nothing_hot))
+        memory = {"host": fit.host_bytes, "gpu": fit.gpu_dense_bytes}
+        for cores in widths:
+            uses = {**stages.sparse(n, cores), "gpu": pooled}
+            yield _Layout(
+                kind="gpu-host-pooling", uses=uses, memory_bytes=memory, max_instances=fit.gpu_dense_instances
+            )
+    law = workload.popularity if stages.terms.popularity else UNIFORM
+    for hot in _partitions(law, workload.model, fit, gpu.max_instances):
+        kept = hot.bytes + fit.gpu_dense_bytes
+        memory = {"host": fit.host_bytes - kept, "gpu": kept}
+        added = Use(seconds=stages.gpu(gpu, n, hot.shares))
+        for cores in widths:
+            yield _Layout(
+                kind="gpu-hot-rows",
+                uses={**stages.sparse(n, cores, hot.shares), "gpu": added},
+                memory_bytes=memory,
+                max_instances=min(gpu.max_instances, int(fit.gpu_limit_bytes // kept)),
+                hot_share=hot.share,
+            )
+    if fit.gpu_instances and fit.on_host:
+        memory = {"host": fit.host_bytes, "gpu": fit.gpu_bytes}
+        for use in list(whole.values())[:OFFLOAD_WIDTHS]:
+            yield _Layout(
+                kind="cpu-gpu-offload",
+                uses={"model": use, "gpu": on_card},
+                memory_bytes=memory,
+                max_instances=fit.gpu_instances,
+                hot_share=1.0,
+            )
+
+
+def _partitions(law: Popularity, model: Model, fit: Fit, most: int) -> Iterator[HotRows]:
+    """Rows that fit the accelerator beside the dense weights, for one instance, two, four, up to ``most``."""
+    for copies in HOT_COPIES:
+        room = fit.gpu_limit_bytes / copies - fit.gpu_dense_bytes
+        if copies > most or room <= 0 or fit.gpu_bytes * copies <= fit.gpu_limit_bytes:
+            continue
+        hot = hot_rows(law, model.tables, room)
+        on_host = fit.host_bytes - fit.gpu_dense_bytes - hot.bytes <= fit.host_limit_bytes
+        if 0 < hot.share < 1 and on_host:
+            yield hot
 
 
 def _assemble(
@@ -246,158 +295,3 @@ def _assemble(
         tdp_w={name: c.tdp_w for name, c in components.items()},
         base_w=server.base_w,
     )
-
-
-class _Parts:
-    """The terms of the model for one (server, model), over batches ``b`` [I] and busy threads ``n`` [B]."""
-
-    def __init__(self, server: Server, model: Model, terms: Terms, b: Array):
-        self.cpu: Cpu = server.cpu
-        self.memory: Memory = server.memory
-        self.model = model
-        self.terms = terms
-        self.b = b
-        operators = model.operators()
-        self.sls = [op for op in operators if op.kind == "sls"]
-        self.chain = [op for op in operators if op.kind != "sls"]
-        self.gather_bytes = float(model.embedding_read_bytes_per_item)
-        self.issue_s = model.lookups_per_item * self.memory.nmp_issue_ns * NANO
-        self.host = host_gather(self.memory, model.tables, b)
-        self.near = self._near_memory() if self.memory.kind == "nmp" and terms.near_memory else None
-        self.gather_j = (self.near or self.host).energy_j
-
-    def _near_memory(self) -> Gathering | None:
-        """Gathering near memory, where large batches are never slower so, however many cores gather.
-
-        Hardest is the number of cores that just fills the host's bandwidth: there the host takes ``R / b_core`` for an
-        item of each core, and near memory the same share of its channels' time, and the issue.
-        """
-        near = near_gather(self.memory, self.model.tables, self.b)
-        alone = self.gather_bytes / (self.cpu.gather_core_gb_s * GIGA)
-        share = near.seconds[-1] / self.host.seconds[-1]
-        return near if share + self.issue_s / alone <= 1 else None
-
-    # -- sparse part -------------------------------------------------------------------------------------------
-
-    def _overhead(self, operators: Sequence[Operator], cores: int) -> float:
-        """Dispatch time of a chain of operators: each waits for the one before, its copies spread over the cores."""
-        if not self.terms.operator_overhead:
-            return 0.0
-        spread = cores if self.terms.operator_parallelism else 1
-        total = sum(op.steps * max(1.0, op.copies / spread) for op in operators)
-        return total * self.cpu.operator_overhead_us * MICRO
-
-    def _sls_overhead(self, cores: int) -> float:
-        """SLS operators are independent of each other, whatever their shapes."""
-        if not self.terms.operator_overhead:
-            return 0.0
-        spread = cores if self.terms.operator_parallelism else 1
-        count = sum(op.dispatches for op in self.sls)
-        return max(1.0, count / spread) * self.cpu.operator_overhead_us * MICRO
-
-    def _gather(self, gathering: Array, cores: int) -> Array:
-        """Seconds to gather the rows of a batch by one thread while ``gathering`` threads do so, [I, B]."""
-        if self.near is not None:
-            return gathering * self.near.seconds[:, None] + self._issue(cores)
-        own = cores if self.terms.operator_parallelism else 1
-        alone = (self.b * self.gather_bytes / (own * self.cpu.gather_core_gb_s * GIGA))[:, None]
-        shared = gathering * self.host.seconds[:, None]
-        return np.maximum(alone, shared) if self.terms.memory_bandwidth else np.broadcast_to(alone, shared.shape)
-
-    def _issue(self, cores: int) -> Array:
-        """Seconds of one thread to issue the lookups of a batch, [I, 1]."""
-        own = cores if self.terms.operator_parallelism else 1
-        return (self.b * self.issue_s / own)[:, None]
-
-    def sparse(self, n: Array, cores: int) -> dict[str, _Use]:
-        """The sparse stage while n of its threads are busy; near memory it only issues, and the channels gather."""
-        overhead = self._sls_overhead(cores)
-        if self.near is None:
-            seconds = overhead + self._gather(n[None, :], cores)
-            return {"sparse": _Use(seconds=seconds, cores=cores, energy_j=self.gather_j)}
-        return {
-            "sparse": _Use(seconds=overhead + self._issue(cores), cores=cores),
-            "nmp": _Use(seconds=self.near.seconds[:, None], energy_j=self.gather_j),
-        }
-
-    # -- dense part --------------------------------------------------------------------------------------------
-
-    def _gemm_rate(self, op: Operator) -> Array:
-        """FLOP/s of one core on ``op``, [I]."""
-        cpu, terms, b = self.cpu, self.terms, self.b
-        clock = cpu.simd_frequency_ghz if terms.simd_clock else cpu.frequency_ghz
-        efficiency = cpu.gemm_efficiency
-        if terms.gemm_width:
-            efficiency = max(terms.narrow_efficiency, efficiency * op.width / (op.width + terms.half_width))
-        rate: Array = np.full_like(b, clock * GIGA * cpu.fp32_flop_per_cycle * efficiency)
-        return rate * (b / (b + terms.half_batch)) if terms.gemm_batch else rate
-
-    def _operator_s(self, op: Operator, cores: int) -> Array:
-        """Seconds of all copies and steps of ``op`` on ``cores`` cores, without its dispatch, [I]."""
-        own = cores if self.terms.operator_parallelism else 1
-
-        def one_copy(p: float) -> Array:
-            flop_s = self._gemm_rate(op) * (p / (1 + self.terms.split_loss * (p - 1)))
-            seconds: Array = self.b * op.flop_per_item / flop_s
-            if self.terms.weight_streaming:
-                seconds = np.maximum(seconds, op.weight_bytes / (p * self.cpu.llc_core_gb_s * GIGA))
-            return seconds
-
-        critical = op.steps * one_copy(max(1.0, own / op.copies))
-        work = op.steps * op.copies * one_copy(1.0) / own
-        return np.maximum(critical, work) if op.copies > 1 else critical
-
-    def dense_alone(self, cores: int) -> Array:
-        """Dense chain without other threads, [I]."""
-        total = np.full_like(self.b, self._overhead(self.chain, cores))
-        for op in self.chain:
-            total = total + self._operator_s(op, cores)
-        return total
-
-    def _slowdown(self, gathering_cores: Array) -> Array:
-        chi = self.terms.pollution_chi if self.terms.pollution and self.near is None else 0.0
-        return 1 + chi * np.minimum(1.0, gathering_cores / self.cpu.cores)
-
-    def dense(self, n: Array, sparse_cores: int, dense_cores: int) -> Array:
-        """Dense stage of a pipeline, [I, B]: slowed by n busy sparse threads."""
-        return self.dense_alone(dense_cores)[:, None] * self._slowdown(n * sparse_cores)[None, :]
-
-    # -- whole model -------------------------------------------------------------------------------------------
-
-    def whole_model(self, n: Array, cores: int) -> Array:
-        """Whole model in one thread, [I, B], while n threads run it.
-
-        The others are somewhere in their service, so the number that gather at one time is taken as its mean:
-        ``g = 1 + (n - 1) s`` with s the sparse share of the service time, which depends on g. The fixed point is
-        found by iteration from no others (tested against bisection).
-        """
-        threads = n[None, :]
-        overhead = self._sls_overhead(cores)
-        alone = self.dense_alone(cores)[:, None]
-        others = np.zeros((self.b.size, n.size))
-        for _ in range(SHARE_ROUNDS):
-            sparse = overhead + self._gather(1 + others, cores)
-            dense = alone * self._slowdown(others * cores)
-            before, others = others, (threads - 1) * (sparse / (sparse + dense))
-            if np.abs(others - before).max() <= SHARE_SETTLED:
-                break
-        total: Array = sparse + dense
-        return total
-
-    # -- accelerator -------------------------------------------------------------------------------------------
-
-    def gpu(self, gpu: Gpu, n: Array, *, pooled: bool) -> Array:
-        """Accelerator stage, [I, B], with n busy instances; ``pooled``: the host sends pooled vectors."""
-        terms = self.terms
-        operators = self.chain if pooled else self.sls + self.chain
-        launches = sum(op.dispatches for op in operators) if terms.operator_overhead else 0
-        flop = sum(op.dispatches * op.flop_per_item for op in operators)
-        gathered = 0.0 if pooled else self.gather_bytes
-        compute = flop / (gpu.compute_efficiency * gpu.fp32_tflop_s * 1e12)
-        memory = gathered / (gpu.gather_efficiency * gpu.memory_gb_s * GIGA)
-        arrived = self.model.pooled_bytes_per_item if pooled else self.model.input_bytes_per_item
-        link = arrived / (gpu.link_gb_s * GIGA) if terms.gpu_input else 0.0
-        work = max(compute, memory)
-        sharers = n if terms.gpu_sharing else np.ones_like(n)
-        per_item = np.maximum(work + link, sharers * max(work, link))
-        return launches * gpu.operator_overhead_us * MICRO + self.b[:, None] * per_item[None, :]

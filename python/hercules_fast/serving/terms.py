@@ -1,6 +1,6 @@
 """The effects of the service-time model, each a term that can be switched off, and their parameters.
 
-Formulas: see :mod:`hercules_fast.serving.service`. Every parameter here is an assumption (listed on the validation
+Formulas: see :mod:`hercules_fast.serving.stages`. Every parameter here is an assumption (listed on the validation
 page), never a claim; figures of hardware live in the hardware catalogue, not here.
 """
 
@@ -29,6 +29,8 @@ class Terms:
     near_memory: bool = True
     gpu_sharing: bool = True
     gpu_input: bool = True
+    popularity: bool = True
+    hot_bags: bool = True
 
     half_batch: float = 8.0
     """Items at which a GEMM reaches half of its efficiency: b / (b + half_batch)."""
@@ -76,5 +78,7 @@ ASSUMPTIONS = {
     "near_memory": "near-memory ranks gather as simulated, one table on one channel, where that is faster",
     "gpu_sharing": "co-located instances share the card and its link; one's transfer overlaps another's work",
     "gpu_input": "the inputs of a launch cross the host link before its work begins",
+    "popularity": "each lookup draws its row by the workload's law, on its own; off: every row alike",
+    "hot_bags": "a bag whose rows all lie on the accelerator needs no sum from the host",
 }
 """What each effect assumes, in words; tables carry those that were on."""

@@ -1,8 +1,9 @@
-"""Traffic as data: query sizes, arrivals, SLAs, workloads, load traces."""
+"""Traffic as data: query sizes, arrivals, popularity of rows, SLAs, workloads, load traces."""
 
 from hercules_fast.traffic.descriptors import (
     Arrivals,
     LoadTrace,
+    Popularity,
     Repairs,
     SizeComponent,
     SizeLaw,
@@ -15,20 +16,32 @@ from hercules_fast.traffic.files import (
     load,
     load_arrivals,
     load_names,
+    load_popularity,
     load_sizes,
     load_trace,
     load_workload,
+    popularity,
+    popularity_names,
     sizes,
     sizes_names,
     workload,
     workload_names,
+)
+from hercules_fast.traffic.popularity_law import (
+    HotRows,
+    hit_share,
+    hot_rows,
+    popularity_from_counts,
+    read_popularity_csv,
 )
 from hercules_fast.traffic.size_law import size_mean, size_pmf, size_quantile, size_units
 from hercules_fast.traffic.trace import read_load_csv
 
 __all__ = [
     "Arrivals",
+    "HotRows",
     "LoadTrace",
+    "Popularity",
     "Repairs",
     "SizeComponent",
     "SizeLaw",
@@ -36,13 +49,20 @@ __all__ = [
     "Workload",
     "arrivals",
     "arrivals_names",
+    "hit_share",
+    "hot_rows",
     "load",
     "load_arrivals",
     "load_names",
+    "load_popularity",
     "load_sizes",
     "load_trace",
     "load_workload",
+    "popularity",
+    "popularity_from_counts",
+    "popularity_names",
     "read_load_csv",
+    "read_popularity_csv",
     "size_mean",
     "size_pmf",
     "size_quantile",

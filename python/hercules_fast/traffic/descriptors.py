@@ -17,7 +17,17 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["Arrivals", "LoadTrace", "Repairs", "SizeComponent", "SizeLaw", "Sla", "Workload"]
+__all__ = [
+    "DEFAULT_POPULARITY",
+    "Arrivals",
+    "LoadTrace",
+    "Popularity",
+    "Repairs",
+    "SizeComponent",
+    "SizeLaw",
+    "Sla",
+    "Workload",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,6 +117,29 @@ class Arrivals:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Popularity:
+    """How often each row of an embedding table is looked up; the same law for every table, over its own rows.
+
+    ``uniform``: every row alike · ``zipf``: rank r as often as r ** -``exponent`` · ``histogram``: the ``rows[k]`` most
+    popular rows answer the share ``shares[k]`` of the lookups, linear between these points; no row beyond the last
+    one is looked up (a table with fewer rows has the same law, cut off).
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = FILE_RULES
+
+    name: str
+    kind: Literal["uniform", "zipf", "histogram"]
+    exponent: float = 0.0
+    rows: tuple[int, ...] = ()
+    shares: tuple[float, ...] = ()
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+
+DEFAULT_POPULARITY = Popularity(name="zipf", kind="zipf", exponent=0.9)
+"""The catalogue's law ``zipf``: assumed, between two published hit rates of a cache (docs/validation.md)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Sla:
     """The promise: ``percentile`` percent of queries end within ``latency_ms`` of their arrival.
 
@@ -137,6 +170,7 @@ class Workload:
     sizes: SizeLaw
     arrivals: Arrivals
     slas: tuple[Sla, ...]
+    popularity: Popularity = DEFAULT_POPULARITY
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

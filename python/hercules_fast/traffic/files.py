@@ -27,10 +27,11 @@ from hercules_fast.descriptors import (
 from hercules_fast.descriptors import load as read_file
 from hercules_fast.errors import ConfigError, Fault, InputError
 from hercules_fast.models import Model
-from hercules_fast.traffic.descriptors import Arrivals, LoadTrace, SizeLaw, Sla, Workload
+from hercules_fast.traffic.descriptors import Arrivals, LoadTrace, Popularity, SizeLaw, Sla, Workload
 
 __all__ = [
     "KINDS",
+    "POPULARITY",
     "SlaForm",
     "WorkloadForm",
     "arrivals",
@@ -39,9 +40,12 @@ __all__ = [
     "load",
     "load_arrivals",
     "load_names",
+    "load_popularity",
     "load_sizes",
     "load_trace",
     "load_workload",
+    "popularity",
+    "popularity_names",
     "sizes",
     "sizes_names",
     "workload",
@@ -231,6 +235,47 @@ ARRIVALS: FileKind[Arrivals] = FileKind(
 )
 
 
+# --- popularity of rows -----------------------------------------------------------------------------------------------
+
+
+def _popularity_faults(law: Popularity) -> Iterator[Fault]:
+    if law.kind != "histogram":
+        return
+    if len(law.rows) != len(law.shares) or not law.rows:
+        yield Fault("shares", f"{len(law.shares)} shares for {len(law.rows)} rows; needed are as many, at least one")
+        return
+    if any(a >= b for a, b in pairwise(law.rows)):
+        yield Fault("rows", "must increase")
+        return
+    if law.shares[-1] != 1.0:
+        yield Fault(f"shares[{len(law.shares) - 1}]", f"is {law.shares[-1]!r}; allowed for the last one is 1")
+    points = [(0, 0.0), *zip(law.rows, law.shares, strict=True)]
+    slopes = [(share - before) / (row - left) for (left, before), (row, share) in pairwise(points)]
+    for index, (slope, following) in enumerate(pairwise(slopes)):
+        if following > slope * (1 + _WEIGHT_SLACK):
+            yield Fault(f"shares[{index + 1}]", "rows must be ordered by popularity: these are looked up more often")
+            return
+    if slopes[-1] < 0:
+        yield Fault(f"shares[{len(slopes) - 1}]", "shares must not decrease")
+
+
+POPULARITY: FileKind[Popularity] = FileKind(
+    name="popularity",
+    form=Popularity,
+    catalog=_CATALOG / "popularity",
+    build=_as_read,
+    bounds={"exponent": Bound(0.0, 4.0), "rows[]": Bound(1, 1 << 40), "shares[]": FRACTION},
+    variants=(
+        Variants(
+            at="",
+            by="kind",
+            cases={"uniform": _case(""), "zipf": _case("exponent"), "histogram": _case("rows shares")},
+        ),
+    ),
+    rules=_popularity_faults,
+)
+
+
 # --- load -------------------------------------------------------------------------------------------------------------
 
 
@@ -326,7 +371,7 @@ class SlaForm:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkloadForm:
-    """A workload as files write it: model, size law and arrivals by name."""
+    """A workload as files write it: model, size law, arrivals and popularity of rows by name."""
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = FILE_RULES
 
@@ -337,6 +382,7 @@ class WorkloadForm:
     """Label of the scaled model."""
     sizes: str = "kairos"
     arrivals: str = "poisson"
+    popularity: str = "zipf"
     slas: tuple[SlaForm, ...] = ()
     """Empty: the model's latency targets."""
     sources: Mapping[str, str] = field(default_factory=dict)
@@ -359,6 +405,7 @@ def build_workload(form: WorkloadForm, resolve: Callable[[str, str], Any], at: s
         sizes=resolve("sizes", form.sizes),
         arrivals=resolve("arrivals", form.arrivals),
         slas=slas,
+        popularity=resolve("popularity", form.popularity),
     )
 
 
@@ -378,7 +425,7 @@ def _workload_faults(form: WorkloadForm) -> Iterator[Fault]:
 
 def workload_references(prefix: str = "") -> dict[str, str]:
     """Return the fields of a :class:`WorkloadForm` that name other descriptors, with their kind."""
-    return {f"{prefix}model": "model", f"{prefix}sizes": "sizes", f"{prefix}arrivals": "arrivals"}
+    return {f"{prefix}{kind}": kind for kind in ("model", "sizes", "arrivals", "popularity")}
 
 
 def workload_bounds(prefix: str = "") -> dict[str, Bound]:
@@ -402,9 +449,10 @@ WORKLOAD: FileKind[Workload] = FileKind(
     filled=("slas",),
 )
 
-KINDS: tuple[FileKind[Any], ...] = (SIZES, ARRIVALS, LOAD, WORKLOAD)
+KINDS: tuple[FileKind[Any], ...] = (SIZES, ARRIVALS, POPULARITY, LOAD, WORKLOAD)
 
 _SIZES, _ARRIVALS, _LOADS, _WORKLOADS = Catalog(SIZES), Catalog(ARRIVALS), Catalog(LOAD), Catalog(WORKLOAD)
+_POPULARITIES = Catalog(POPULARITY)
 
 
 def sizes(name: str) -> SizeLaw:
@@ -415,6 +463,11 @@ def sizes(name: str) -> SizeLaw:
 def arrivals(name: str) -> Arrivals:
     """Return the catalogue's arrival process ``name``, as :func:`sizes`."""
     return _ARRIVALS.get(name)
+
+
+def popularity(name: str) -> Popularity:
+    """Return the catalogue's law ``name`` of the popularity of rows, as :func:`sizes`."""
+    return _POPULARITIES.get(name)
 
 
 def load(name: str = "week", *, workloads: Sequence[str] = ()) -> LoadTrace:
@@ -440,6 +493,11 @@ def arrivals_names() -> tuple[str, ...]:
     return _ARRIVALS.names()
 
 
+def popularity_names() -> tuple[str, ...]:
+    """Return the popularity laws of the catalogue."""
+    return _POPULARITIES.names()
+
+
 def load_names() -> tuple[str, ...]:
     """Return the load profiles of the catalogue."""
     return _LOADS.names()
@@ -458,6 +516,11 @@ def load_sizes(path: str | Path) -> SizeLaw:
 def load_arrivals(path: str | Path) -> Arrivals:
     """Read an arrival process from a TOML file, as :func:`load_sizes`."""
     return read_file(path, ARRIVALS)
+
+
+def load_popularity(path: str | Path) -> Popularity:
+    """Read a law of the popularity of rows from a TOML file, as :func:`load_sizes`."""
+    return read_file(path, POPULARITY)
 
 
 def load_trace(path: str | Path, *, workloads: Sequence[str] = ()) -> LoadTrace:
