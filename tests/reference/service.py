@@ -14,7 +14,7 @@ from hercules_fast.memory import Dimm, NmpTable, simulate_dram, simulate_nmp, un
 
 CHI = 0.2
 HALF_BATCH = 8.0
-HALF_WIDTH = 64.0
+HALF_WIDTH = 256.0
 FLOOR = 0.15
 SPLIT_LOSS = 0.05
 
@@ -144,13 +144,18 @@ def gemm_core_flop_s(server, op, items):
     return peak * width * items / (items + HALF_BATCH)
 
 
+def moved_bytes(op):
+    """Per item: an elementwise operator reads and writes one fp32 value after another."""
+    return 8 * op.width if op.kind == "elementwise" else 0
+
+
 def operator_s(server, op, items, cores):
     """One dense operator with all its copies and steps on ``cores`` cores."""
 
     def copy_on(p):
         compute = items * op.flop_per_item / (gemm_core_flop_s(server, op, items) * p / (1 + SPLIT_LOSS * (p - 1)))
-        weights = op.weight_bytes / (p * server.cpu.llc_core_gb_s * 1e9)
-        return max(compute, weights)
+        streamed = (op.weight_bytes + items * moved_bytes(op)) / (p * server.cpu.llc_core_gb_s * 1e9)
+        return max(compute, streamed)
 
     if op.copies == 1:
         return op.steps * copy_on(cores)
@@ -209,12 +214,13 @@ def gpu_s(server, model, items, busy, pooled):
     gpu = server.gpu
     operators = [op for op in model.operators() if not (pooled and op.kind == "sls")]
     launches = sum(op.copies * op.steps for op in operators)
-    flop = sum(op.copies * op.steps * op.flop_per_item for op in operators)
-    read = 0 if pooled else model.embedding_read_bytes_per_item
-    work = max(
-        flop / (gpu.compute_efficiency * gpu.fp32_tflop_s * 1e12),
-        read / (gpu.gather_efficiency * gpu.memory_gb_s * 1e9),
-    )
+    work = 0.0
+    for op in operators:
+        share = max(FLOOR, op.width / (op.width + HALF_WIDTH)) if op.kind == "gemm" else 1
+        work += op.copies * op.steps * op.flop_per_item / (share * gpu.compute_efficiency * gpu.fp32_tflop_s * 1e12)
+        work += op.copies * op.steps * moved_bytes(op) / (gpu.gather_efficiency * gpu.memory_gb_s * 1e9)
+    if not pooled:
+        work += model.embedding_read_bytes_per_item / (gpu.gather_efficiency * gpu.memory_gb_s * 1e9)
     if pooled:
         arriving = sum(t.count * t.row_bytes for t in model.tables) + 4 * model.dense_input_dim
     else:

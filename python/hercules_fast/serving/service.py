@@ -9,15 +9,17 @@ The formulas, for a batch of b items (each is a term of :class:`~hercules_fast.s
 * *gather* of R bytes per item by one of n gathering threads of o cores: ``b max(R / (o b_core), n h)``, with h the
   seconds that the memory needs for the rows of an item (:func:`~hercules_fast.serving.gather.host_gather`).
 * *GEMM* of F operations per item: ``b F / (peak eff speedup(p))`` with
-  ``eff = max(0.15, wide w / (w + 64)) b / (b + 8)`` and ``speedup(p) = p / (1 + 0.05 (p - 1))``,
+  ``eff = max(0.15, wide w / (w + 256)) b / (b + 8)`` and ``speedup(p) = p / (1 + 0.05 (p - 1))``,
   at least ``weight bytes / (p llc_core)``; c independent copies spread over the o cores.
+* *activations*: an elementwise operator of width w reads and writes its values, ``b 8 w / (p llc_core)``.
 * *pollution*: dense time times ``1 + chi (gathering cores / cores)``.
 * *near-memory gather* of L lookups per item: a thread issues for ``b L t_issue / o``, then the channels gather for
   ``near(b)`` (:func:`~hercules_fast.serving.gather.near_gather`). In a pipeline they are a stage of their own, which
   takes one batch after another; a whole-model thread waits for its sums while n threads share the channels,
   ``n near(b)``. Rows that are gathered near memory do not pass the cores, so they pollute nothing.
-* *GPU* with n busy instances: ``n_ops t_op + b max(w + l, n w, n l)`` with ``w = max(F / (eff peak), R / (eff HBM))``
-  and ``l = input / link``. Instances share the card and the link, and one's transfer overlaps another's work: the
+* *GPU* with n busy instances: ``n_ops t_op + b max(w + l, n w, n l)`` with ``l = input / link`` and w the sum over the
+  operators, which follow one another, of ``F / (eff peak max(0.15, w / (w + 256)))`` and of ``bytes / (eff HBM)`` of rows
+  and activations. Instances share the card and the link, and one's transfer overlaps another's work: the
   asymptotic bound of n customers that visit two servers in turn. One instance alone does not overlap its own transfer.
 """
 
@@ -25,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +40,7 @@ from hercules_fast.serving.terms import ASSUMPTIONS, SWITCHES, Terms
 from hercules_fast.tables import ServiceTable, TableGroupSpec, TableStage, TableVariant
 from hercules_fast.traffic import Workload
 
-__all__ = ["Fit", "fits", "service_table"]
+__all__ = ["Fit", "fits", "lone_seconds", "service_table"]
 
 Array = npt.NDArray[np.float64]
 
@@ -51,6 +54,9 @@ SHARE_ROUNDS = 200
 """Most rounds of the fixed point for the number of gathering threads; about 20 are needed."""
 SHARE_SETTLED = 1e-10
 """Largest last step, in threads, of a fixed point that has settled."""
+
+READ_AND_WRITE = 8.0
+"""Bytes that an elementwise operator moves for an fp32 value: it reads one and writes one."""
 
 GIGA = 1e9
 MICRO = 1e-6
@@ -193,6 +199,21 @@ def service_table(server: Server, workload: Workload, terms: Terms = Terms()) ->
     return _assemble(server, workload, terms, items, busy, layouts)
 
 
+def lone_seconds(
+    server: Server, model: Model, items: Sequence[float] | npt.NDArray[Any], terms: Terms = Terms()
+) -> Array:
+    """Seconds of ``model`` for batches of ``items`` [I] items with nothing beside it, float64 [I].
+
+    The whole model by one thread of one core; on a server with an accelerator, by one instance there. These are the
+    entries of :func:`service_table` for one operator core and one busy thread, at any batch.
+    """
+    b = np.asarray(items, dtype=np.float64)
+    parts = _Parts(server, model, terms, b)
+    alone = np.ones(1)
+    seconds = parts.gpu(server.gpu, alone, pooled=False) if server.gpu else parts.whole_model(alone, 1)
+    return np.ascontiguousarray(seconds[:, 0])
+
+
 def _assemble(
     server: Server,
     workload: Workload,
@@ -332,6 +353,10 @@ class _Parts:
         rate: Array = np.full_like(b, clock * GIGA * cpu.fp32_flop_per_cycle * efficiency)
         return rate * (b / (b + terms.half_batch)) if terms.gemm_batch else rate
 
+    def _moved_bytes(self, op: Operator) -> float:
+        """Bytes of activations that a copy of ``op`` reads and writes per item and step."""
+        return READ_AND_WRITE * op.width if self.terms.activations and op.kind == "elementwise" else 0.0
+
     def _operator_s(self, op: Operator, cores: int) -> Array:
         """Seconds of all copies and steps of ``op`` on ``cores`` cores, without its dispatch, [I]."""
         own = cores if self.terms.operator_parallelism else 1
@@ -339,9 +364,10 @@ class _Parts:
         def one_copy(p: float) -> Array:
             flop_s = self._gemm_rate(op) * (p / (1 + self.terms.split_loss * (p - 1)))
             seconds: Array = self.b * op.flop_per_item / flop_s
+            streamed = self.b * self._moved_bytes(op)
             if self.terms.weight_streaming:
-                seconds = np.maximum(seconds, op.weight_bytes / (p * self.cpu.llc_core_gb_s * GIGA))
-            return seconds
+                streamed = streamed + op.weight_bytes
+            return np.maximum(seconds, streamed / (p * self.cpu.llc_core_gb_s * GIGA))
 
         critical = op.steps * one_copy(max(1.0, own / op.copies))
         work = op.steps * op.copies * one_copy(1.0) / own
@@ -386,18 +412,25 @@ class _Parts:
 
     # -- accelerator -------------------------------------------------------------------------------------------
 
+    def _gpu_width(self, op: Operator) -> float:
+        """Share of its efficiency that the card reaches on a layer of this width."""
+        if not self.terms.gemm_width or op.kind != "gemm":
+            return 1.0
+        return max(self.terms.narrow_efficiency, op.width / (op.width + self.terms.half_width))
+
     def gpu(self, gpu: Gpu, n: Array, *, pooled: bool) -> Array:
         """Accelerator stage, [I, B], with n busy instances; ``pooled``: the host sends pooled vectors."""
         terms = self.terms
         operators = self.chain if pooled else self.sls + self.chain
         launches = sum(op.dispatches for op in operators) if terms.operator_overhead else 0
-        flop = sum(op.dispatches * op.flop_per_item for op in operators)
-        gathered = 0.0 if pooled else self.gather_bytes
+        flop = sum(op.dispatches * op.flop_per_item / self._gpu_width(op) for op in operators)
+        moved = sum(op.dispatches * self._moved_bytes(op) for op in operators)
+        moved += 0.0 if pooled else self.gather_bytes
         compute = flop / (gpu.compute_efficiency * gpu.fp32_tflop_s * 1e12)
-        memory = gathered / (gpu.gather_efficiency * gpu.memory_gb_s * GIGA)
+        memory = moved / (gpu.gather_efficiency * gpu.memory_gb_s * GIGA)
         arrived = self.model.pooled_bytes_per_item if pooled else self.model.input_bytes_per_item
         link = arrived / (gpu.link_gb_s * GIGA) if terms.gpu_input else 0.0
-        work = max(compute, memory)
+        work = compute + memory
         sharers = n if terms.gpu_sharing else np.ones_like(n)
         per_item = np.maximum(work + link, sharers * max(work, link))
         return launches * gpu.operator_overhead_us * MICRO + self.b[:, None] * per_item[None, :]
