@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from hercules_fast.errors import HerculesError
     from hercules_fast.fleets import Fleet, fleet, load_fleet
     from hercules_fast.planning import PlanRun, plan
-    from hercules_fast.profiling import Effort, SearchResult, profile, search
+    from hercules_fast.profiling import Calibration, Effort, SearchResult, calibrate, profile, search
     from hercules_fast.provisioning import Plan, Policy, provision
     from hercules_fast.queueing import (
         Law,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 # Public name -> module that holds it.
 _HOMES = {
     "Arrivals": "traffic",
+    "Calibration": "profiling",
     "Effort": "profiling",
     "EfficiencyTable": "tables",
     "EmbeddingBagCollection": "sls",
@@ -64,6 +65,7 @@ _HOMES = {
     "Trace": "queueing",
     "Workload": "traffic",
     "build_info": "_core",
+    "calibrate": "profiling",
     "capabilities": "_core",
     "embedding_bag": "sls",
     "fleet": "fleets",
@@ -90,6 +92,7 @@ _ROOMS = frozenset(
 
 __all__ = [
     "Arrivals",
+    "Calibration",
     "EfficiencyTable",
     "Effort",
     "EmbeddingBagCollection",
@@ -116,6 +119,7 @@ __all__ = [
     "Trace",
     "Workload",
     "build_info",
+    "calibrate",
     "capabilities",
     "embedding_bag",
     "fleet",

@@ -1,8 +1,25 @@
 """Offline profiling: the configuration space, its search, and the efficiency table."""
 
+from hercules_fast.profiling.calibration import Calibration, CurveFit, HostFit, calibrate
+from hercules_fast.profiling.curves import Curve, published_curves, read_curves_csv
 from hercules_fast.profiling.lattice import Space, space
 from hercules_fast.profiling.many import profile
 from hercules_fast.profiling.settings import Effort
 from hercules_fast.profiling.single import SearchResult, SearchStep, search
 
-__all__ = ["Effort", "SearchResult", "SearchStep", "Space", "profile", "search", "space"]
+__all__ = [
+    "Calibration",
+    "Curve",
+    "CurveFit",
+    "Effort",
+    "HostFit",
+    "SearchResult",
+    "SearchStep",
+    "Space",
+    "calibrate",
+    "profile",
+    "published_curves",
+    "read_curves_csv",
+    "search",
+    "space",
+]

@@ -17,7 +17,7 @@ Gauss-Newton on reweighted squares, with bounds; constants are rounded to three 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hercules_fast.errors import InputError
-from hercules_fast.hardware import Server
+from hercules_fast.hardware import Cpu, Gpu, Server
 from hercules_fast.models import Model
 from hercules_fast.profiling.curves import Curve, published_curves, read_curves_csv
 from hercules_fast.serving import Terms, lone_seconds
@@ -36,10 +36,13 @@ Array = npt.NDArray[np.float64]
 
 SOFT = 0.01
 """Relative error below which the loss is square rather than absolute."""
-PULL = 0.02
+PULL = 0.2
 """The pull to the neutral host, per unit of relative change, as the relative error of one point."""
 STEPS = 60
-SETTLED = 1e-7
+SETTLED = 1e-5
+"""Largest last change of a time."""
+SHORTEST = 1 / 64
+"""Least share of a step that is tried."""
 PROBE = 1e-4
 """Relative change of a constant's time that tells the slope."""
 
@@ -111,9 +114,9 @@ class HostFit:
     points: int
 
     @property
-    def part(self) -> str:
-        """The component that has the constants: ``cpu`` or ``gpu``."""
-        return "gpu" if self.server.gpu else "cpu"
+    def part(self) -> Cpu | Gpu:
+        """The component that has the constants: the accelerator, where there is one."""
+        return self.server.gpu or self.server.cpu
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,12 +142,10 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        from dataclasses import asdict
-
         return {
             "source": self.source,
             "hosts": [
-                {"server": h.server.name, "part": h.part, "points": h.points, "constants": dict(h.constants)}
+                {"server": h.server.name, "part": h.part.name, "points": h.points, "constants": dict(h.constants)}
                 for h in self.hosts
             ],
             "curves": [asdict(curve) for curve in self.curves],
@@ -186,7 +187,9 @@ def calibrate(
     pairs = [(c.host.name, c.model.name) for c in found]
     twice = sorted({pair for pair in pairs if pairs.count(pair) > 1})
     if twice:
-        raise InputError(f"curves: {', '.join(f'{m} on {h}' for h, m in twice)} twice; allowed is one of a model and host")
+        raise InputError(
+            f"curves: {', '.join(f'{m} on {h}' for h, m in twice)} twice; allowed is one of a model and host"
+        )
     terms = terms.without("gpu_input")
     names = list(dict.fromkeys(host for host, _ in pairs))
     groups = [_Host([c for c in found if c.host.name == name], terms) for name in names]
@@ -238,12 +241,30 @@ class _Host:
     @property
     def fits(self) -> int:
         """Fits that :meth:`calibrated` makes."""
-        return 1 + (self.batches.size if self.batches.size > 1 else 0) + (len(self.curves) if len(self.curves) > 1 else 0)
+        return (
+            1 + (self.batches.size if self.batches.size > 1 else 0) + (len(self.curves) if len(self.curves) > 1 else 0)
+        )
 
     def with_constants(self, values: Mapping[str, float]) -> Server:
-        part = self.server.gpu or self.server.cpu
-        changed: Any = replace(part, **values)
-        return replace(self.server, gpu=changed) if self.server.gpu else replace(self.server, cpu=changed)
+        """The server with these constants."""
+        changes: dict[str, Any] = dict(values)
+        if self.server.gpu:
+            return replace(self.server, gpu=replace(self.server.gpu, **changes))
+        return replace(self.server, cpu=replace(self.server.cpu, **changes))
+
+    def described(self, values: Mapping[str, float]) -> Server:
+        """The same, whose constants name the curves as their source."""
+        server = self.with_constants(values)
+        part = server.gpu or server.cpu
+        sources = {}
+        for key, text in part.sources.items():
+            kept = [name for name in map(str.strip, key.split(",")) if name not in values]
+            if kept:
+                sources[", ".join(kept)] = text
+        sources[", ".join(values)] = self.curves[0].mark
+        if server.gpu:
+            return replace(server, gpu=replace(server.gpu, sources=sources))
+        return replace(server, cpu=replace(server.cpu, sources=sources))
 
     def values(self, times: Array) -> dict[str, float]:
         return {knob.name: knob.value(float(t)) for knob, t in zip(self.knobs, times, strict=True)}
@@ -289,7 +310,7 @@ class _Host:
             step = np.zeros_like(times)
             step[free] = np.linalg.solve(normal[np.ix_(free, free)], downhill[free])
             share = 1.0
-            while share > SETTLED:
+            while share >= SHORTEST:
                 there = np.minimum(high, np.maximum(low, times + share * step))
                 loss = self.loss(there, use)
                 if loss < best:
@@ -345,7 +366,7 @@ class _Host:
                     cause=causes[k],
                 )
             )
-        host = HostFit(server=self.with_constants(constants), constants=constants, points=self.items.size)
+        host = HostFit(server=self.described(constants), constants=constants, points=self.items.size)
         return host, lines, (inside, batch_out, model_out)
 
     def _cause(self, times: Array, without: Array, left: npt.NDArray[np.bool_]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from hercules_fast import hardware
 from hercules_fast import models as model_room
-from hercules_fast.errors import ConfigError, Fault, UnknownNameError
+from hercules_fast.errors import Fault, UnknownNameError
 from hercules_fast.hardware import Server
 from hercules_fast.models import Model
 from hercules_fast.serving import Terms, lone_seconds
@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 PUBLISHED = Path(__file__).parent / "catalog" / "published-run-times.csv"
 """Twelve curves of public measurements; the file says whose."""
+PUBLISHED_SOURCE = "medians of 100 run times each, published in GitHub boringlee24/hpdc23-kairos"
 
 ALIASES = {
     **{f"{prefix}{k}": f"dlrm-rmc{k}" for k in (1, 2, 3) for prefix in ("rm", "rmc", "dlrm-rm")},
@@ -48,7 +49,7 @@ class Curve:
         host: where; a CPU host ran it on one core, a server with an accelerator on that.
         items: int64 [P], batches in items, increasing.
         run_ms: float64 [P], median milliseconds of a run, inputs already there.
-        source: where the figures come from.
+        source: where the figures come from; ``is_published``: from a publication, not from the user.
     """
 
     model: Model
@@ -56,11 +57,18 @@ class Curve:
     items: npt.NDArray[np.int64]
     run_ms: npt.NDArray[np.float64]
     source: str
+    is_published: bool = False
+
+    @property
+    def mark(self) -> str:
+        """What a descriptor says of a constant that was fitted to such curves."""
+        return f"{'derived' if self.is_published else 'measured'}: calibrated on {self.source}"
 
 
 def published_curves() -> tuple[Curve, ...]:
     """The twelve public curves that come with the package: four models on three hosts of a cloud."""
-    return read_curves_csv(PUBLISHED)
+    curves = read_curves_csv(PUBLISHED)
+    return tuple(replace(curve, source=PUBLISHED_SOURCE, is_published=True) for curve in curves)
 
 
 def read_curves_csv(
@@ -79,7 +87,9 @@ def read_curves_csv(
     path = Path(path)
     table = read_csv_rows(path, required=COLUMNS, optional=OPTIONAL)
     faults = list(table.faults)
-    find_model = _finder("model", {m.name.lower(): m for m in models}, model_room.model, model_room.model_names, ALIASES)
+    find_model = _finder(
+        "model", {m.name.lower(): m for m in models}, model_room.model, model_room.model_names, ALIASES
+    )
     find_host = _finder("host", {s.name.lower(): s for s in servers}, hardware.server, hardware.server_names, {})
     seen: dict[tuple[str, str, int], int] = {}
     points: dict[tuple[str, str], list[tuple[int, float, int]]] = {}
@@ -96,7 +106,7 @@ def read_curves_csv(
         pair = model.name, host.name
         first = seen.setdefault((*pair, batch), line)
         if first != line:
-            faults.append(Fault(f"line {line}", f"{model.name} on {host.name} at batch {batch} already on line {first}"))
+            faults.append(Fault(f"line {line}", f"{model.name} on {host.name}, batch {batch}: already on line {first}"))
         elif run_ms is not None:
             found[pair] = model, host
             points.setdefault(pair, []).append((batch, run_ms, line))
@@ -105,9 +115,9 @@ def read_curves_csv(
         own.sort()
         model, host = found[pair]
         items = np.array([batch for batch, _, _ in own], dtype=np.int64)
-        run_ms = np.array([ms for _, ms, _ in own])
-        faults += _unit_faults(model, host, items, run_ms, min(line for _, _, line in own))
-        curves.append(Curve(model=model, host=host, items=items, run_ms=run_ms, source=path.name))
+        times = np.array([ms for _, ms, _ in own])
+        faults += _unit_faults(model, host, items, times, min(line for _, _, line in own))
+        curves.append(Curve(model=model, host=host, items=items, run_ms=times, source=path.name))
     if not table.rows and not faults:
         faults.append(Fault("", "no rows below the header"))
     table.raise_if_any(faults)

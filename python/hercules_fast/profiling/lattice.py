@@ -86,7 +86,7 @@ def space(table: ServiceTable) -> Space:
 
 
 def _batches(table: ServiceTable, grid: tuple[int, ...]) -> list[int]:
-    return [b for b in grid if b <= table.max_items]
+    return [b for b in grid if b <= table.max_items] or [table.max_items]
 
 
 def _threads(table: ServiceTable, variant: int, **by_stage: int) -> list[int]:

@@ -18,9 +18,10 @@ The formulas, for a batch of b items (each is a term of :class:`~hercules_fast.s
   takes one batch after another; a whole-model thread waits for its sums while n threads share the channels,
   ``n near(b)``. Rows that are gathered near memory do not pass the cores, so they pollute nothing.
 * *GPU* with n busy instances: ``n_ops t_op + b max(w + l, n w, n l)`` with ``l = input / link`` and w the sum over the
-  operators, which follow one another, of ``F / (eff peak max(0.15, w / (w + 256)))`` and of ``bytes / (eff HBM)`` of rows
-  and activations. Instances share the card and the link, and one's transfer overlaps another's work: the
-  asymptotic bound of n customers that visit two servers in turn. One instance alone does not overlap its own transfer.
+  operators, which follow one another, of ``F / (eff peak max(0.15, width / (width + 256)))`` and of
+  ``bytes / (eff HBM)``, rows and activations. Instances share the card and the link, and one's transfer overlaps
+  another's work: the asymptotic bound of n customers that visit two servers in turn. One instance alone does not
+  overlap its own transfer.
 """
 
 from __future__ import annotations

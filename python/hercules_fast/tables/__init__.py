@@ -3,6 +3,7 @@
 from hercules_fast.tables.config import SchedulingConfig
 from hercules_fast.tables.efficiency import Choices, EfficiencyRow, EfficiencyTable, Estimate
 from hercules_fast.tables.files import read_arrays, write_atomically
+from hercules_fast.tables.measurements import read_service_csv
 from hercules_fast.tables.rows import CsvRows, read_csv_rows
 from hercules_fast.tables.service import ServiceTable, TableGroupSpec, TableStage, TableVariant
 
@@ -19,5 +20,6 @@ __all__ = [
     "TableVariant",
     "read_arrays",
     "read_csv_rows",
+    "read_service_csv",
     "write_atomically",
 ]
