@@ -10,8 +10,10 @@ host move, never a term of the model:
 
 Every constant stands for a time, and predictions are convex and nearly linear in these times. The fit minimises the sum
 over points of ``sqrt(e^2 + 0.01^2)`` with e the relative error (near the absolute error, so that outliers do not
-rule), plus a faint pull to a neutral host, which only decides constants that no curve tells. Steps are
-Gauss-Newton on reweighted squares, with bounds; constants are rounded to three digits.
+rule), plus ``s n sum((u - 1)^2) / (2 0.4^2)``: a pull to a neutral host, with u the times relative to it, s the median
+error of the fit and n the points of a curve (which err together, so that a curve counts once). It decides what no
+curve tells and fades where the curves agree. Steps are Gauss-Newton on reweighted squares, with bounds; constants are
+rounded to three digits.
 """
 
 from __future__ import annotations
@@ -36,15 +38,18 @@ Array = npt.NDArray[np.float64]
 
 SOFT = 0.01
 """Relative error below which the loss is square rather than absolute."""
-PULL = 0.2
-"""The pull to the neutral host, per unit of relative change, as the relative error of one point."""
+NEUTRAL = 0.4
+"""Relative change within which the neutral host is trusted: the faint pull to it decides what no curve tells."""
+SPREAD = 0.03
+"""Errors that are expected before the first fit; later rounds take the median error of the fit before."""
+ROUNDS = 5
 STEPS = 60
 SETTLED = 1e-5
 """Largest last change of a time."""
 SHORTEST = 1 / 64
 """Least share of a step that is tried."""
-PROBE = 1e-4
-"""Relative change of a constant's time that tells the slope."""
+PROBE = 0.05
+"""Relative change of a time, to either side, that tells the slope: wide enough to see past a kink."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,35 +289,43 @@ class _Host:
 
     def slopes(self, times: Array) -> Array:
         """Change of the relative errors with each time, [P, K]."""
-        here = self.errors(times)
         columns = []
         for k in range(times.size):
-            there = times.copy()
-            there[k] *= 1 + PROBE
-            columns.append((self.errors(there) - here) / (times[k] * PROBE))
+            low, high = times.copy(), times.copy()
+            low[k] *= 1 - PROBE
+            high[k] *= 1 + PROBE
+            columns.append((self.errors(high) - self.errors(low)) / (high[k] - low[k]))
         return np.stack(columns, axis=1)
 
-    def loss(self, times: Array, use: npt.NDArray[np.bool_]) -> float:
+    def loss(self, times: Array, use: npt.NDArray[np.bool_], pull: float) -> float:
         e = self.errors(times)[use]
-        return float(np.sqrt(e * e + SOFT * SOFT).sum() + (PULL * PULL / SOFT / 2) * ((times - 1) ** 2).sum())
+        return float(np.sqrt(e * e + SOFT * SOFT).sum() + pull / 2 * ((times - 1) ** 2).sum())
 
     def fit(self, use: npt.NDArray[np.bool_], start: Array | None = None) -> Array:
         """The times that meet the points ``use`` best."""
-        low, high = (np.array(ends) for ends in zip(*(knob.times for knob in self.knobs), strict=True))
         times = np.ones(len(self.knobs)) if start is None else start
-        best = self.loss(times, use)
+        per_curve = use.sum() / np.unique(self.of[use]).size
+        spread = SPREAD if start is None else _median(self.errors(start)[use])
+        for _ in range(ROUNDS if start is None else 1):
+            times = self._descend(times, use, spread * per_curve / NEUTRAL**2)
+            spread = _median(self.errors(times)[use])
+        return times
+
+    def _descend(self, times: Array, use: npt.NDArray[np.bool_], pull: float) -> Array:
+        low, high = (np.array(ends) for ends in zip(*(knob.times for knob in self.knobs), strict=True))
+        best = self.loss(times, use, pull)
         for _ in range(STEPS):
             e, slope = self.errors(times)[use], self.slopes(times)[use]
             weight = 1 / np.sqrt(e * e + SOFT * SOFT)
-            normal = (slope * weight[:, None]).T @ slope + np.eye(times.size) * (PULL * PULL / SOFT)
-            downhill = -((slope * weight[:, None]).T @ e + (PULL * PULL / SOFT) * (times - 1))
+            normal = (slope * weight[:, None]).T @ slope + np.eye(times.size) * pull
+            downhill = -((slope * weight[:, None]).T @ e + pull * (times - 1))
             free = ~(((times <= low) & (downhill < 0)) | ((times >= high) & (downhill > 0)))
             step = np.zeros_like(times)
             step[free] = np.linalg.solve(normal[np.ix_(free, free)], downhill[free])
             share = 1.0
             while share >= SHORTEST:
                 there = np.minimum(high, np.maximum(low, times + share * step))
-                loss = self.loss(there, use)
+                loss = self.loss(there, use, pull)
                 if loss < best:
                     break
                 share /= 2
