@@ -53,6 +53,34 @@ def test_worth(benchmark, full, effect) -> None:
     print(f"\n| {effect} | {ASSUMPTIONS[effect]} | {PARAMETERS[effect]} | {ratio:.2f}x, {where} |")
 
 
+PARAMETER_CHANGES = {
+    "half_batch 4": {"half_batch": 4.0},
+    "half_batch 16": {"half_batch": 16.0},
+    "half_width 128": {"half_width": 128.0},
+    "half_width 512": {"half_width": 512.0},
+    "narrow_efficiency 0.3": {"narrow_efficiency": 0.3},
+    "split_loss 0.1": {"split_loss": 0.1},
+    "pollution_chi 0.1": {"pollution_chi": 0.1},
+    "pollution_chi 0.4": {"pollution_chi": 0.4},
+    "utilisation_cap 0.99": {},
+}
+
+
+@pytest.mark.parametrize("change", PARAMETER_CHANGES)
+def test_worth_of_parameter(benchmark, full, change) -> None:
+    """Least and largest change of QPS over the pairs of `envelope` when a parameter of the terms is another."""
+    fleet = hf.fleet("envelope")
+    settings = {
+        "terms": hf.Terms(**PARAMETER_CHANGES[change]),
+        "effort": replace(QUICK, utilisation_cap=0.99) if change == "utilisation_cap 0.99" else QUICK,
+    }
+    other = benchmark.pedantic(hf.profile, args=(fleet.servers, fleet.workloads), kwargs=settings, rounds=1)
+    rows = [(b.qps / a.qps, f"{a.workload} on {a.server}") for a, b in zip(full.rows, other.rows, strict=True)]
+    (least, at_least), (most, at_most) = min(rows), max(rows)
+    assert least > 0
+    print(f"\n| {change} | {least:.2f}x, {at_least} | {most:.2f}x, {at_most} |")
+
+
 @pytest.mark.parametrize("row_bytes", [64, 128, 256, 512])
 def test_memories(row_bytes) -> None:
     """GB/s of random rows of the catalogue's memories: hosts, then near memory with bags of 80 rows."""
