@@ -21,9 +21,10 @@ PARAMETERS = {
     "operator_parallelism": "a GEMM on p cores gains p / (1 + 0.05 (p - 1))",
     "memory_bandwidth": "6 GB/s per core (derived); rate of the memory (simulated)",
     "gemm_batch": "half at 8 items",
-    "gemm_width": "half at width 64; at least 0.15",
+    "gemm_width": "half at width 256 (fitted); at least 0.15",
     "simd_clock": "1.6 and 1.9 GHz",
     "weight_streaming": "10 GB/s per core",
+    "activations": "10 GB/s per core; HBM (vendor) at the efficiency of gathers",
     "pollution": "chi = 0.2",
     "near_memory": "channels (simulated), packets of 640 lookups, 2 ns issue",
     "gpu_sharing": "overlap of transfer and work",
@@ -87,6 +88,34 @@ def test_popularity(exponent) -> None:
         if exponent == 0.9:
             assert abs(lru - hit) < 0.02 and abs(best - hit) < 0.04
     print(f"\n| {exponent} | " + " | ".join(cells) + " |")
+
+
+PARAMETER_CHANGES = {
+    "half_batch 4": {"half_batch": 4.0},
+    "half_batch 16": {"half_batch": 16.0},
+    "half_width 128": {"half_width": 128.0},
+    "half_width 512": {"half_width": 512.0},
+    "narrow_efficiency 0.3": {"narrow_efficiency": 0.3},
+    "split_loss 0.1": {"split_loss": 0.1},
+    "pollution_chi 0.1": {"pollution_chi": 0.1},
+    "pollution_chi 0.4": {"pollution_chi": 0.4},
+    "utilisation_cap 0.99": {},
+}
+
+
+@pytest.mark.parametrize("change", PARAMETER_CHANGES)
+def test_worth_of_parameter(benchmark, full, change) -> None:
+    """Least and largest change of QPS over the pairs of `envelope` when a parameter of the terms is another."""
+    fleet = hf.fleet("envelope")
+    settings = {
+        "terms": hf.Terms(**PARAMETER_CHANGES[change]),
+        "effort": replace(QUICK, utilisation_cap=0.99) if change == "utilisation_cap 0.99" else QUICK,
+    }
+    other = benchmark.pedantic(hf.profile, args=(fleet.servers, fleet.workloads), kwargs=settings, rounds=1)
+    rows = [(b.qps / a.qps, f"{a.workload} on {a.server}") for a, b in zip(full.rows, other.rows, strict=True)]
+    (least, at_least), (most, at_most) = min(rows), max(rows)
+    assert least > 0
+    print(f"\n| {change} | {least:.2f}x, {at_least} | {most:.2f}x, {at_most} |")
 
 
 @pytest.mark.parametrize("row_bytes", [64, 128, 256, 512])

@@ -13,7 +13,17 @@ if TYPE_CHECKING:
     from hercules_fast.errors import HerculesError
     from hercules_fast.fleets import Fleet, fleet, load_fleet
     from hercules_fast.planning import PlanRun, plan
-    from hercules_fast.profiling import Comparison, Effort, ProfiledTable, SearchResult, compare, profile, search
+    from hercules_fast.profiling import (
+        Calibration,
+        Comparison,
+        Effort,
+        ProfiledTable,
+        SearchResult,
+        calibrate,
+        compare,
+        profile,
+        search,
+    )
     from hercules_fast.provisioning import Plan, Policy, provision
     from hercules_fast.queueing import (
         Law,
@@ -38,6 +48,7 @@ if TYPE_CHECKING:
 # Public name -> module that holds it.
 _HOMES = {
     "Arrivals": "traffic",
+    "Calibration": "profiling",
     "Comparison": "profiling",
     "Effort": "profiling",
     "EfficiencyTable": "tables",
@@ -66,6 +77,7 @@ _HOMES = {
     "Trace": "queueing",
     "Workload": "traffic",
     "build_info": "_core",
+    "calibrate": "profiling",
     "capabilities": "_core",
     "compare": "profiling",
     "embedding_bag": "sls",
@@ -93,6 +105,7 @@ _ROOMS = frozenset(
 
 __all__ = [
     "Arrivals",
+    "Calibration",
     "Comparison",
     "EfficiencyTable",
     "Effort",
@@ -121,6 +134,7 @@ __all__ = [
     "Trace",
     "Workload",
     "build_info",
+    "calibrate",
     "capabilities",
     "compare",
     "embedding_bag",

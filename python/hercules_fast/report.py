@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 
     from hercules_fast.memory import MemorySweep
     from hercules_fast.planning import PlanRun
-    from hercules_fast.profiling import SearchResult
+    from hercules_fast.profiling import Calibration, SearchResult
     from hercules_fast.provisioning import Plan
     from hercules_fast.provisioning.baselines import OrderSpread
     from hercules_fast.queueing import SimulationResult
     from hercules_fast.traffic import Sla
 
 __all__ = [
+    "calibration_text",
     "load_curve_text",
     "mapping_text",
     "memory_text",
@@ -148,6 +149,45 @@ def load_curve_text(results: Sequence[SimulationResult], title: str) -> str:
 
 def _half_width(half_ms: float) -> str:
     return "?" if math.isnan(half_ms) else f"{half_ms:.3f}"
+
+
+# --- calibration ---------------------------------------------------------------------------------------------------
+
+
+def calibration_text(found: Calibration) -> str:
+    """The fitted constants of every host, and each curve's errors in sample, by batch and by model left out."""
+    constants = [
+        (host.server.name, host.part.name, name, f"{value:g}")
+        for host in found.hosts
+        for name, value in host.constants.items()
+    ]
+    rows = [
+        (
+            *(curve.model, curve.host),
+            *(_error(curve.median), f"{_error(curve.worst)} at {curve.worst_batch}"),
+            *(_error(curve.batch_out), _error(curve.batch_out_worst)),
+            *(_error(curve.model_out), _error(curve.model_out_worst), _error(curve.model_out_bias, "+")),
+        )
+        for curve in found.curves
+    ]
+    header = ("model", "host", "fit", "worst", "batch out", "worst", "model out", "worst", "bias")
+    causes = [_wrapped(f"{curve.model} on {curve.host}: {curve.cause}") for curve in found.curves if curve.cause]
+    return "\n".join(
+        [
+            f"Calibrated on {found.source}",
+            text_table(("host", "part", "constant", ""), constants, align="<<<>"),
+            "",
+            "Relative errors of predicted run times, median and worst size",
+            text_table(header, rows, align="<<>>>>>>>"),
+            f"  all points: {_error(found.median)}; each batch left out {_error(found.batch_out)}; each model left out "
+            f"{_error(found.model_out)}",
+            *(["", "What the other models of the host misjudge most", *causes] if causes else []),
+        ]
+    )
+
+
+def _error(share: float, sign: str = "") -> str:
+    return "-" if math.isnan(share) else f"{share:{sign}.1%}"
 
 
 # --- plans ---------------------------------------------------------------------------------------------------------

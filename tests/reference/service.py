@@ -14,7 +14,7 @@ from hercules_fast.memory import Dimm, NmpTable, simulate_dram, simulate_nmp, un
 
 CHI = 0.2
 HALF_BATCH = 8.0
-HALF_WIDTH = 64.0
+HALF_WIDTH = 256.0
 FLOOR = 0.15
 SPLIT_LOSS = 0.05
 
@@ -163,13 +163,18 @@ def gemm_core_flop_s(server, op, items):
     return peak * width * items / (items + HALF_BATCH)
 
 
+def moved_bytes(op):
+    """Per item: an elementwise operator reads and writes one fp32 value after another."""
+    return 8 * op.width if op.kind == "elementwise" else 0
+
+
 def operator_s(server, op, items, cores):
     """One dense operator with all its copies and steps on ``cores`` cores."""
 
     def copy_on(p):
         compute = items * op.flop_per_item / (gemm_core_flop_s(server, op, items) * p / (1 + SPLIT_LOSS * (p - 1)))
-        weights = op.weight_bytes / (p * server.cpu.llc_core_gb_s * 1e9)
-        return max(compute, weights)
+        streamed = (op.weight_bytes + items * moved_bytes(op)) / (p * server.cpu.llc_core_gb_s * 1e9)
+        return max(compute, streamed)
 
     if op.copies == 1:
         return op.steps * copy_on(cores)
@@ -235,7 +240,9 @@ def gpu_s(server, model, items, busy, hot):
     for op in model.operators():
         if op.kind != "sls":
             launches += op.copies * op.steps
-            flop += op.copies * op.steps * op.flop_per_item
+            share = max(FLOOR, op.width / (op.width + HALF_WIDTH)) if op.kind == "gemm" else 1
+            flop += op.copies * op.steps * op.flop_per_item / share
+            read += op.copies * op.steps * moved_bytes(op)
     for group, share in zip(model.tables, hot, strict=True):
         for _ in range(group.count):
             if share > 0:
@@ -244,10 +251,8 @@ def gpu_s(server, model, items, busy, hot):
                 read += share * group.pooling * group.row_bytes
                 arriving += 4 * share * group.pooling + 4
             arriving += group.row_bytes * (1 - share**group.pooling)
-    work = max(
-        flop / (gpu.compute_efficiency * gpu.fp32_tflop_s * 1e12),
-        read / (gpu.gather_efficiency * gpu.memory_gb_s * 1e9),
-    )
+    work = flop / (gpu.compute_efficiency * gpu.fp32_tflop_s * 1e12)
+    work += read / (gpu.gather_efficiency * gpu.memory_gb_s * 1e9)
     link = (arriving + 4 * model.dense_input_dim) / (gpu.link_gb_s * 1e9)
     per_item = max(work + link, busy * work, busy * link)
     return launches * gpu.operator_overhead_us * 1e-6 + items * per_item

@@ -22,7 +22,7 @@ ENVELOPE_QPS = {
     "din": (480, 720, 760, 3120),
     "dien": (250, 920, 920, 2540),
 }
-EXPLAINED = {("dien", "T2-V100")}
+EXPLAINED = {("din", "T2-V100")}
 """Pairs that differ by more than 2x, each with its reason on the validation page."""
 
 
@@ -50,7 +50,7 @@ def test_within_a_factor_of_two_or_explained(table, workload) -> None:
 
 
 def test_the_page_prints_these_figures(table) -> None:
-    """The table on the page is this table, to 3 % (the page's has longer runs)."""
+    """The table on the page is this table, to 4 % (the page has longer runs)."""
     page = (ROOT / "docs" / "validation.md").read_text()
     for workload, expected in ENVELOPE_QPS.items():
         line = next(line for line in page.splitlines() if line.startswith(f"| {workload} |"))
@@ -59,7 +59,7 @@ def test_the_page_prints_these_figures(table) -> None:
             ours, theirs = (float(x.replace(",", "")) for x in cell.split("/"))
             assert theirs == envelope
             row = table.best(server, workload)
-            assert row is not None and ours == pytest.approx(row.qps, rel=0.03)
+            assert row is not None and ours == pytest.approx(row.qps, rel=0.04)
 
 
 def test_near_memory_helps_pooled_tables_and_only_those(table) -> None:

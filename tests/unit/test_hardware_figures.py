@@ -34,7 +34,7 @@ CPU_BOTH = {
     "operator_overhead_us": 12,
     "gather_core_gb_s": 6,
     "llc_core_gb_s": 10,
-    "gemm_efficiency": 0.7,
+    "gemm_efficiency": 0.95,
     "l2_kb": 1024,
 }
 MEMORY = {
@@ -56,7 +56,7 @@ GPU_BOTH = {
     "idle_fraction": 0.4,
     "operator_overhead_us": 21,
     "compute_efficiency": 0.35,
-    "gather_efficiency": 0.32,
+    "gather_efficiency": 0.37,
     "max_instances": 4,
 }
 

@@ -10,12 +10,23 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from hercules_fast.cli import capabilities, check, compare, memory, plan, profile, provision, search, simulate
+from hercules_fast.cli import (
+    calibrate,
+    capabilities,
+    check,
+    compare,
+    memory,
+    plan,
+    profile,
+    provision,
+    search,
+    simulate,
+)
 from hercules_fast.cli.common import emit, guarded
 
 __all__ = ["main"]
 
-_VERBS = (plan, profile, compare, provision, search, simulate, memory, check, capabilities)
+_VERBS = (plan, profile, compare, provision, search, simulate, calibrate, memory, check, capabilities)
 
 _EPILOG = """\
 exit codes: 0 done; 1 answered, but a requirement is not met (load shed, SLA out of reach); 2 bad input or usage;

@@ -14,6 +14,7 @@ from hercules_fast.hardware.files import (
     memory_names,
     server,
     server_names,
+    toml_text,
 )
 
 __all__ = [
@@ -34,4 +35,5 @@ __all__ = [
     "memory_names",
     "server",
     "server_names",
+    "toml_text",
 ]

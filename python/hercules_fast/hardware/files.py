@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -37,6 +38,7 @@ __all__ = [
     "memory_names",
     "server",
     "server_names",
+    "toml_text",
 ]
 
 _CATALOG = Path(__file__).parent / "catalog"
@@ -227,6 +229,24 @@ def gpu_names() -> tuple[str, ...]:
 def server_names() -> tuple[str, ...]:
     """Return the server types of the catalogue."""
     return _SERVERS.names()
+
+
+def toml_text(part: Cpu | Gpu) -> str:
+    """Return ``part`` as its file would write it; :func:`load_cpu` or :func:`load_gpu` reads it back."""
+    kind: FileKind[Any] = CPU if isinstance(part, Cpu) else GPU
+    figures = ((spec.name, getattr(part, spec.name)) for spec in fields(part) if spec.name != "sources")
+    lines = [f'schema = "{kind.schema}"', *(f"{name} = {_toml_value(value)}" for name, value in figures)]
+    lines += ["", "[sources]", *(f"{_toml_key(key)} = {_toml_value(text)}" for key, text in part.sources.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _toml_value(value: str | float) -> str:
+    """TOML's strings and numbers, which are JSON's."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _toml_key(key: str) -> str:
+    return key if key.isidentifier() and key.isascii() else _toml_value(key)
 
 
 def load_cpu(path: str | Path) -> Cpu:

@@ -276,6 +276,8 @@ class _Products:
 
     def of(self, block: Block, variants: Ints) -> tuple[Ints, Ints]:
         """Candidates and coordinates of all values of a block that fit."""
+        if "batch" in block and min(block["batch"]) > self.table.max_items:
+            block = {**block, "batch": (self.table.max_items,)}  # a table of one's own may end early
         of_variant = [axis for axis in block if axis in VARIANT_AXES]
         for k, axis in enumerate(of_variant, start=1):
             if block[axis]:

@@ -1,7 +1,7 @@
 """Serving one model on one server: service times, power."""
 
 from hercules_fast.serving.power import PowerMode, ServerPower, server_power
-from hercules_fast.serving.service import Fit, fits, service_table
+from hercules_fast.serving.service import Fit, fits, lone_seconds, service_table
 from hercules_fast.serving.terms import ASSUMPTIONS, SWITCHES, Terms
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "ServerPower",
     "Terms",
     "fits",
+    "lone_seconds",
     "server_power",
     "service_table",
 ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ from hercules_fast.serving.terms import ASSUMPTIONS, SWITCHES, Terms
 from hercules_fast.tables import ServiceTable, TableGroupSpec, TableStage, TableVariant
 from hercules_fast.traffic import HotRows, Popularity, Workload, hot_rows
 
-__all__ = ["Fit", "fits", "service_table"]
+__all__ = ["Fit", "fits", "lone_seconds", "service_table"]
 
 Array = npt.NDArray[np.float64]
 
@@ -164,6 +165,21 @@ def service_table(server: Server, workload: Workload, terms: Terms = Terms()) ->
     if server.gpu:
         layouts += _on_gpu(server, server.gpu, workload, fit, stages, n, whole)
     return _assemble(server, workload, terms, items, busy, layouts)
+
+
+def lone_seconds(
+    server: Server, model: Model, items: Sequence[float] | npt.NDArray[Any], terms: Terms = Terms()
+) -> Array:
+    """Seconds of ``model`` for batches of ``items`` [I] items with nothing beside it, float64 [I].
+
+    The whole model by one thread of one core; on a server with an accelerator, by one instance there. These are the
+    entries of :func:`service_table` for one operator core and one busy thread, at any batch.
+    """
+    stages = Stages(server, model, terms, np.asarray(items, dtype=np.float64))
+    alone = np.ones(1)
+    if server.gpu:
+        return np.ascontiguousarray(stages.gpu(server.gpu, alone, stages.all_hot)[:, 0])
+    return np.ascontiguousarray(stages.whole_model(alone, [1])[0, :, 0])
 
 
 def operator_cores(cores: int) -> tuple[int, ...]:

@@ -9,16 +9,19 @@ The formulas, for a batch of b items (each is a term of :class:`~hercules_fast.s
 * *gather* of R bytes per item by one of n gathering threads of o cores: ``b max(R / (o b_core), n h)``, with h the
   seconds that the memory needs for the rows of an item (:func:`~hercules_fast.serving.gather.host_gather`).
 * *GEMM* of F operations per item: ``b F / (peak eff speedup(p))`` with
-  ``eff = max(0.15, wide w / (w + 64)) b / (b + 8)`` and ``speedup(p) = p / (1 + 0.05 (p - 1))``,
+  ``eff = max(0.15, wide w / (w + 256)) b / (b + 8)`` and ``speedup(p) = p / (1 + 0.05 (p - 1))``,
   at least ``weight bytes / (p llc_core)``; c independent copies spread over the o cores.
+* *activations*: an elementwise operator of width w reads and writes its values, ``b 8 w / (p llc_core)``.
 * *pollution*: dense time times ``1 + chi (gathering cores / cores)``.
 * *near-memory gather* of L lookups per item: a thread issues for ``b L t_issue / o``, then the channels gather for
   ``near(b)`` (:func:`~hercules_fast.serving.gather.near_gather`). In a pipeline they are a stage of their own, which
   takes one batch after another; a whole-model thread waits for its sums while n threads share the channels,
   ``n near(b)``. Rows that are gathered near memory do not pass the cores, so they pollute nothing.
-* *GPU* with n busy instances: ``n_ops t_op + b max(w + l, n w, n l)`` with ``w = max(F / (eff peak), R / (eff HBM))``
-  and ``l = input / link``. Instances share the card and the link, and one's transfer overlaps another's work: the
-  asymptotic bound of n customers that visit two servers in turn. One instance alone does not overlap its own transfer.
+* *GPU* with n busy instances: ``n_ops t_op + b max(w + l, n w, n l)`` with ``l = input / link`` and w the sum over the
+  operators, which follow one another, of ``F / (eff peak max(0.15, width / (width + 256)))`` and of
+  ``bytes / (eff HBM)``, rows and activations. Instances share the card and the link, and one's transfer overlaps
+  another's work: the asymptotic bound of n customers that visit two servers in turn. One instance alone does not
+  overlap its own transfer.
 * *hot rows*: the card answers the share h of a table's P lookups per item, the host gathers and adds the rest. A table
   with h = 1 is no operator of the host, one with h = 0 none of the card, which adds its hot rows onto the sums that
   arrive. Over the link come the dense features, an index for each hot lookup and an offset for each bag of a table with
@@ -47,6 +50,9 @@ SHARE_ROUNDS = 200
 """Most rounds of the fixed point for the number of gathering threads; about 20 are needed."""
 SHARE_SETTLED = 1e-10
 """Largest last step, in threads, of a fixed point that has settled."""
+
+READ_AND_WRITE = 8.0
+"""Bytes that an elementwise operator moves for an fp32 value: it reads one and writes one."""
 
 GIGA = 1e9
 MICRO = 1e-6
@@ -154,15 +160,18 @@ class Stages:
         rate: Array = np.full_like(b, clock * GIGA * cpu.fp32_flop_per_cycle * efficiency)
         return rate * (b / (b + terms.half_batch)) if terms.gemm_batch else rate
 
+    def _moved_bytes(self, op: Operator) -> float:
+        """Bytes of activations that a copy of ``op`` reads and writes per item and step."""
+        return READ_AND_WRITE * op.width if self.terms.activations and op.kind == "elementwise" else 0.0
+
     def _operator_s(self, op: Operator, own: Array) -> Array:
         """Seconds of all copies and steps of ``op`` on ``own`` [K] cores, without its dispatch, [I, K]."""
         rate = self._gemm_rate(op)
+        streamed = self.b[:, None] * self._moved_bytes(op) + (op.weight_bytes if self.terms.weight_streaming else 0.0)
 
         def one_copy(p: Array) -> Array:
             seconds: Array = self.b[:, None] * op.flop_per_item / (rate * (p / (1 + self.terms.split_loss * (p - 1))))
-            if self.terms.weight_streaming:
-                seconds = np.maximum(seconds, op.weight_bytes / (p * self.cpu.llc_core_gb_s * GIGA))
-            return seconds
+            return np.maximum(seconds, streamed / (p * self.cpu.llc_core_gb_s * GIGA))
 
         critical = op.steps * one_copy(np.maximum(1.0, own / op.copies))
         if op.copies == 1:
@@ -231,21 +240,28 @@ class Stages:
 
     # -- accelerator -------------------------------------------------------------------------------------------
 
+    def _gpu_width(self, op: Operator) -> float:
+        """Share of its efficiency that the card reaches on a layer of this width."""
+        if not self.terms.gemm_width or op.kind != "gemm":
+            return 1.0
+        return max(self.terms.narrow_efficiency, op.width / (op.width + self.terms.half_width))
+
     def gpu(self, gpu: Gpu, n: Array, hot: Sequence[float]) -> Array:
         """Accelerator stage, [I, B], with n busy instances."""
         terms, tables = self.terms, list(zip(self.model.tables, hot, strict=True))
         sls = [(op, share) for op, share in zip(self.sls, hot, strict=True) if share > 0]
         launches = sum(op.dispatches for op in self.chain) + sum(op.dispatches for op, _ in sls)
-        flop = sum(op.dispatches * op.flop_per_item for op in self.chain)
+        flop = sum(op.dispatches * op.flop_per_item / self._gpu_width(op) for op in self.chain)
         flop += sum(share * op.dispatches * op.flop_per_item for op, share in sls)
-        gathered = sum(share * t.count * t.pooling * t.row_bytes for t, share in tables)
+        moved = sum(op.dispatches * self._moved_bytes(op) for op in self.chain)
+        moved += sum(share * t.count * t.pooling * t.row_bytes for t, share in tables)
         indices = sum(4 * t.count * (share * t.pooling + 1) for t, share in tables if share > 0)
         sums = sum(t.count * t.row_bytes * self._sent(share, t.pooling) for t, share in tables)
         compute = flop / (gpu.compute_efficiency * gpu.fp32_tflop_s * 1e12)
-        memory = gathered / (gpu.gather_efficiency * gpu.memory_gb_s * GIGA)
+        memory = moved / (gpu.gather_efficiency * gpu.memory_gb_s * GIGA)
         arrived = indices + sums + 4 * self.model.dense_input_dim
         link = arrived / (gpu.link_gb_s * GIGA) if terms.gpu_input else 0.0
-        work = max(compute, memory)
+        work = compute + memory
         sharers = n if terms.gpu_sharing else np.ones_like(n)
         per_item = np.maximum(work + link, sharers * max(work, link))
         overhead = launches * gpu.operator_overhead_us * MICRO if terms.operator_overhead else 0.0

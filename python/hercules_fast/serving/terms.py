@@ -25,6 +25,7 @@ class Terms:
     gemm_width: bool = True
     simd_clock: bool = True
     weight_streaming: bool = True
+    activations: bool = True
     pollution: bool = True
     near_memory: bool = True
     gpu_sharing: bool = True
@@ -34,7 +35,7 @@ class Terms:
 
     half_batch: float = 8.0
     """Items at which a GEMM reaches half of its efficiency: b / (b + half_batch)."""
-    half_width: float = 64.0
+    half_width: float = 256.0
     """Width of a layer at which a GEMM reaches half of its efficiency: w / (w + half_width)."""
     narrow_efficiency: float = 0.15
     """Least share of peak of a GEMM, however narrow its layer."""
@@ -71,9 +72,10 @@ ASSUMPTIONS = {
     "operator_parallelism": "independent operators spread over the operator cores; one GEMM splits with a loss",
     "memory_bandwidth": "threads that gather rows at the same time share the memory bandwidth equally",
     "gemm_batch": "GEMM efficiency grows with the batch as b / (b + 8)",
-    "gemm_width": "GEMM efficiency grows with the layer's width as w / (w + 64), at least 0.15",
+    "gemm_width": "GEMM efficiency grows with the layer's width as w / (w + 256), at least 0.15",
     "simd_clock": "dense layers run at the all-core vector clock",
     "weight_streaming": "a dense layer takes at least the time to stream its weights from the last-level cache",
+    "activations": "an elementwise operator takes the time to read and write its values: last-level cache, or HBM",
     "pollution": "dense work slows down by up to 20 % while other cores gather rows",
     "near_memory": "near-memory ranks gather as simulated, one table on one channel, where that is faster",
     "gpu_sharing": "co-located instances share the card and its link; one's transfer overlaps another's work",

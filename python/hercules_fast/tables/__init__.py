@@ -3,10 +3,13 @@
 from hercules_fast.tables.config import SchedulingConfig
 from hercules_fast.tables.efficiency import Choices, EfficiencyRow, EfficiencyTable, Estimate
 from hercules_fast.tables.files import read_arrays, write_atomically
+from hercules_fast.tables.measurements import read_service_csv
+from hercules_fast.tables.rows import CsvRows, read_csv_rows
 from hercules_fast.tables.service import ServiceTable, TableGroupSpec, TableStage, TableVariant
 
 __all__ = [
     "Choices",
+    "CsvRows",
     "EfficiencyRow",
     "EfficiencyTable",
     "Estimate",
@@ -16,5 +19,7 @@ __all__ = [
     "TableStage",
     "TableVariant",
     "read_arrays",
+    "read_csv_rows",
+    "read_service_csv",
     "write_atomically",
 ]

@@ -147,6 +147,8 @@ class ServiceTable:
             raise InputError(f"threads: has {len(threads)} entries; allowed is one per stage, {len(self.stages)}")
         if batch < 1:
             raise InputError(f"batch: is {batch}; allowed is >= 1 item")
+        if batch > self.max_items:
+            raise InputError(f"batch: is {batch}; the table ends at {self.max_items} items and is not extrapolated")
         if fuse_items < 1:
             raise InputError(f"fuse_items: is {fuse_items}; allowed is >= 1 item")
         used: dict[str, int] = {}
@@ -226,6 +228,22 @@ class ServiceTable:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, header=header, **{name: getattr(self, name) for name in _ARRAYS})
         write_atomically(Path(path), buffer.getvalue())
+
+    @classmethod
+    def from_csv(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        server: str,
+        workload: str,
+        idle_w: float,
+        tdp_w: float,
+        base_w: float = 0.0,
+    ) -> ServiceTable:
+        """A table of a user's measurements, see :func:`hercules_fast.tables.read_service_csv`."""
+        from hercules_fast.tables.measurements import read_service_csv
+
+        return read_service_csv(Path(path), server=server, workload=workload, idle_w=idle_w, tdp_w=tdp_w, base_w=base_w)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ServiceTable:
