@@ -70,7 +70,9 @@ def has_pipeline(grid: reference.Grid, config: tuple[int, ...]) -> bool:
     return any(a == b == "sub_batch" for a, b in pairwise(units))
 
 
-@given(grids(units=("sub_batch", "sub_batch", "sub_batch", "fused", "query")), rows(st.integers(0, 3), st.just(0)), traces)
+@given(
+    grids(units=("sub_batch", "sub_batch", "sub_batch", "fused", "query")), rows(st.integers(0, 3), st.just(0)), traces
+)
 def test_bounded_pipelines_equal_the_twin(grid: reference.Grid, config: tuple, trace: list) -> None:
     assume(has_pipeline(grid, config))
     assert_equal_to_the_twin(grid, config, trace)

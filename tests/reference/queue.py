@@ -132,9 +132,7 @@ def latencies_s(
     def move(place: int) -> list[Job]:
         """Results that find room at the next pool, from the last pair to the first: leaving makes room before it."""
         station, moved = stations[place + 1], 0
-        while len(stations[place].held) > moved and (
-            buffer < 0 or len(station.line) + moved < buffer + station.free
-        ):
+        while len(stations[place].held) > moved and (buffer < 0 or len(station.line) + moved < buffer + station.free):
             moved += 1
         taken, stations[place].held = stations[place].held[:moved], stations[place].held[moved:]
         return taken

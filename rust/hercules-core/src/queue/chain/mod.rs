@@ -155,8 +155,8 @@ impl System {
         self.stages
     }
 
-    /// Upper bound of the throughput: the rate at which the busiest station never rests. Threads count as all busy and
-    /// none as blocked; fusing devices as always running the batch that is cheapest per item.
+    /// Upper bound of the throughput: the rate at which the busiest station never rests, with as many busy threads as are
+    /// best for it, none of them blocked, and fusing devices always running the batch that is cheapest per item.
     pub fn bottleneck_qps(&self, traffic: &Traffic) -> f64 {
         let capacities = (0..self.stations.len()).map(|place| self.station_capacity(place, traffic));
         capacities.fold(f64::INFINITY, f64::min)
@@ -165,30 +165,33 @@ impl System {
     /// Infinite for a station that no query visits.
     fn station_capacity(&self, place: usize, traffic: &Traffic) -> f64 {
         let station = &self.stations[place];
-        let table = &station.table;
-        let busy = table.columns();
+        let threads = f64::from(station.threads);
+        let table = station.table.least_over_busy(|n| match station.slowed_by {
+            SlowedBy::Itself => threads / f64::from(n), // the other threads rest
+            _ => 1.0,
+        });
         let full_batch_s = match station.unit {
-            Unit::SubBatch if table.max_items() >= self.batch => table.seconds(self.batch, busy),
+            Unit::SubBatch if table.max_items() >= self.batch => table.seconds(self.batch, 1),
             _ => 0.0, // no query fills a batch
         };
         let fused_item_s = match station.unit {
-            Unit::Fused => table.best_seconds_per_item(busy, table.max_items()),
+            Unit::Fused => table.best_seconds_per_item(1, table.max_items()),
             _ => 0.0,
         };
         let work = |size: u32| match station.unit {
-            Unit::Query => table.seconds(size, busy),
+            Unit::Query => table.seconds(size, 1),
             Unit::SubBatch => {
                 let rest = size % self.batch;
                 let full = f64::from(size / self.batch);
-                let tail = if rest > 0 { table.seconds(rest, busy) } else { 0.0 };
+                let tail = if rest > 0 { table.seconds(rest, 1) } else { 0.0 };
                 full * full_batch_s + tail
             }
-            Unit::Fused if size >= station.limits.items => table.seconds(size, busy),
+            Unit::Fused if size >= station.limits.items => table.seconds(size, 1),
             Unit::Fused => f64::from(size) * fused_item_s,
         };
         let visitors = traffic.sizes().filter(|(size, _)| self.visits(place, *size));
         let work_per_query: f64 = visitors.map(|(size, p)| p * work(size)).sum();
-        f64::from(station.threads) / work_per_query
+        threads / work_per_query
     }
 
     /// (latency, probability) of a query that finds the system empty, for every size that occurs; with noise, for as
