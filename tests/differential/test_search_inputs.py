@@ -22,9 +22,19 @@ def with_interference(kind: str) -> tuple[TableGroupSpec, ...]:
     return tuple(dataclasses.replace(group, interference=kind) for group in make_table().groups)
 
 
-def test_noise_and_changing_rates_are_refused() -> None:
-    with pytest.raises(InputError, match=r"noise_cv of stage 'model': is 0\.2; allowed is 0"):
-        core_grid(make_table(noise_cv=np.array([0.2, 0.0])))
+def test_noise_reaches_the_core() -> None:
+    traffic = core_traffic(SIZES, POISSON, 0)
+    row = np.array(make_table().config(0, (2, 0), batch=8).row)
+    calm, noisy = (core_grid(make_table(noise_cv=np.array([cv, 0.0]))) for cv in (0.0, 0.9))
+    p50, p99 = zip(
+        *(_core.simulate(g, traffic, row, 40.0, 20_000, 0, [0.5, 0.99])["percentiles_s"] for g in (calm, noisy)),
+        strict=True,
+    )
+    assert p50[1] < p50[0] and p99[1] > 1.5 * p99[0]
+    assert _core.bottleneck_qps(calm, traffic, row) == _core.bottleneck_qps(noisy, traffic, row)
+
+
+def test_changing_rates_are_refused() -> None:
     with pytest.raises(InputError, match="interference of group 'cpu': is 'dynamic_rate'; allowed are 'none'"):
         core_grid(make_table(groups=with_interference("dynamic_rate")))
 

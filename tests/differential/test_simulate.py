@@ -13,6 +13,7 @@ from hercules_fast import _core
 from hercules_fast.errors import InputError
 from hercules_fast.queueing import load_curve, load_simulation
 from hercules_fast.serving.simulation import core_grid, core_traffic
+from hercules_fast.tables import SchedulingConfig, ServiceTable, TableStage, TableVariant
 from hercules_fast.traffic import Sla
 from tests.differential.test_search_inputs import SIZES
 from tests.unit.test_queueing_files import EXAMPLES
@@ -95,6 +96,91 @@ def test_a_table_behaves_as_in_the_engine_of_the_search(variant: int, threads: t
     assert [s.utilisation for s in new.stations] == pytest.approx(old["utilisation"][used], rel=0.02)
     assert [s.items_per_execution for s in new.stations] == pytest.approx(old["items_per_execution"][used], rel=0.02)
     assert new.bottleneck_qps == pytest.approx(qps / 0.6)
+
+
+def pipeline(slowed_by: str = "sparse", **changes) -> ServiceTable:
+    """Two pools, the second slowed by ``slowed_by``, and a device."""
+    items, busy = np.array([1, 8, 64]), np.array([1, 2, 4])
+    stages = (
+        TableStage(name="sparse", group="cpu", unit="sub_batch", busy_of="sparse"),
+        TableStage(name="dense", group="cpu", unit="sub_batch", busy_of=slowed_by),
+        TableStage(name="gpu", group="gpu", unit="fused", busy_of="gpu"),
+    )
+    variant = TableVariant(name="a", kind="cpu-sd", operator_cores=(1, 1, 0), max_instances=2)
+    seconds = np.empty((1, 3, 3, 3))
+    seconds[0, 0] = 1e-3 * items[:, None] * (1 + 0.2 * busy[None, :])
+    seconds[0, 1] = 2e-3 + 5e-4 * items[:, None] * (1 + 0.3 * busy[None, :])
+    seconds[0, 2] = 1e-3 + 1e-4 * items[:, None] * busy[None, :]
+    fields = {"stages": stages, "variants": (variant,), "seconds": seconds, "energy_j": np.zeros((1, 3, 3))}
+    return make_table(**(fields | {"noise_cv": np.zeros(3)} | changes))
+
+
+CASES = {
+    "without places between": ((2, 2, 0), {"buffer": 0}, (0.0, 0.0, 0.0)),
+    "few places between": ((3, 1, 0), {"buffer": 2}, (0.0, 0.0, 0.0)),
+    "few places, then a device": ((2, 2, 1), {"buffer": 1, "fuse_items": 16, "max_wait_us": 500}, (0.0, 0.0, 0.0)),
+    "large queries to the device": ((3, 0, 2), {"offload_items": 5, "fuse_items": 16}, (0.0, 0.0, 0.0)),
+    "noise": ((2, 2, 0), {}, (0.3, 0.8, 0.0)),
+    "noise and few places": ((2, 2, 0), {"buffer": 1}, (0.3, 0.8, 0.0)),
+}
+
+
+def one_after_another(table: ServiceTable, config: SchedulingConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Times and sizes of queries that keep the system busy; no two things happen at once."""
+    rng = np.random.default_rng(3)
+    sizes = rng.integers(1, 9, 4000)
+    traffic = core_traffic(SIZES, hf.Arrivals(kind="poisson"), 1)
+    qps = 0.8 * _core.bottleneck_qps(core_grid(table), traffic, np.array(config.row))
+    return np.cumsum(rng.exponential(1.0 / qps, sizes.size)), sizes
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_table_gives_the_latencies_of_the_engine_of_the_search(case: str) -> None:
+    """Query by query: a buffer, an offload and noise mean the same in two engines that share no code."""
+    threads, options, noise_cv = CASES[case]
+    table = pipeline(noise_cv=np.array(noise_cv))
+    config = table.config(0, threads, batch=4, **options)
+    arrival_s, sizes = one_after_another(table, config)
+    old = _core.simulate_trace(core_grid(table), np.array(config.row), arrival_s, sizes, 7)
+    trace = hf.Trace(arrival_s=arrival_s, sizes=sizes)
+    system = hf.System.from_table(table, config)
+    new = hf.simulate(system, trace, warmup=0, seed=7, keep_latencies=True, allow_unstable=True)
+    assert new.latencies_ms == pytest.approx(1e3 * old, rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_both_engines_know_the_same_bottleneck(case: str) -> None:
+    threads, options, noise_cv = CASES[case]
+    table = pipeline(noise_cv=np.array(noise_cv))
+    config = table.config(0, threads, batch=4, **options)
+    traffic = core_traffic(SIZES, hf.Arrivals(kind="poisson"), 1)
+    bound = _core.bottleneck_qps(core_grid(table), traffic, np.array(config.row))
+    queries = hf.Queries(qps=0.3 * bound, sizes=SIZES)
+    found = hf.simulate(hf.System.from_table(table, config), queries, queries=5000)
+    assert found.bottleneck_qps == pytest.approx(bound, rel=1e-9)
+
+
+def test_a_threshold_of_one_item_sends_all_to_the_device() -> None:
+    table = pipeline()
+    every, none = (table.config(0, (3, 0, 2), batch=4, offload_items=items) for items in (1, 9))
+    gpu, both = (hf.System.from_table(table, config) for config in (every, none))
+    assert gpu.station_names == ("gpu",) and both.routes[1].min_size == 9
+    queries = hf.Queries(qps=100.0, sizes=SIZES)
+    pool = hf.System.from_table(table, table.config(0, (3, 0, 0), batch=4))
+    found, expected = (hf.simulate(system, queries, queries=20_000) for system in (both, pool))
+    assert found.latency_ms == expected.latency_ms
+
+
+def test_an_offload_between_stages_that_slow_each_other_is_refused() -> None:
+    table = pipeline()
+    config = table.config(0, (2, 1, 0), batch=4, offload_items=5)
+    with pytest.raises(
+        InputError, match=r"config\.offload_items: is 5; allowed is 0, since 'sparse' slows 'dense' down"
+    ):
+        hf.System.from_table(table, config)
+    traffic = core_traffic(SIZES, hf.Arrivals(kind="poisson"), 1)
+    with pytest.raises(InputError, match="offload_items: is 5; allowed is 0, since stage 0 slows stage 1 down"):
+        _core.bottleneck_qps(core_grid(table), traffic, np.array(config.row))
 
 
 def test_kept_latencies_give_the_percentiles() -> None:

@@ -207,8 +207,8 @@ class System:
     def from_table(cls, table: ServiceTable, config: SchedulingConfig) -> System:
         """One server under one configuration: a station for each stage that the configuration gives threads.
 
-        Noise of the table becomes lognormal noise of its coefficient of variation, a buffer that of each pool that takes
-        sub-batches from the pool before, and an offload a route of its own for large queries.
+        Noise of the table becomes lognormal noise of its coefficient of variation, a buffer that of each pool that
+        takes sub-batches from the pool before, and an offload a route of its own for large queries.
 
         Raises:
             InputError: ``config`` belongs to another table, or offloads to a stage that the other one slows down.
@@ -260,7 +260,8 @@ def _station(table: ServiceTable, config: SchedulingConfig, s: int, used: list[i
     interference = next(group.interference for group in table.groups if group.name == stage.group)
     by = table.stage_index(stage.busy_of)
     slowed = interference != "none" and by in used  # without it: the time of a thread alone, whoever else is busy
-    if config.offload_items and interference != "none" and by != s and config.threads[by]:
+    is_slowed = interference != "none" and by != s and config.threads[by] > 1 and np.any(seconds != seconds[:, :1])
+    if config.offload_items and is_slowed:
         message = f"is {config.offload_items}; allowed is 0, since {stage.busy_of!r} slows {stage.name!r} down"
         raise InputError(f"config.offload_items: {message}")
     busy, seconds = (table.busy, seconds) if slowed else (table.busy[:1], seconds[:, :1])

@@ -260,6 +260,20 @@ impl StageTable {
         self.seconds.chunks(self.columns).any(|row| row.iter().any(|x| *x != row[0]))
     }
 
+    /// This table with one column, the least that `scale(n)` times the seconds with n busy threads comes to, at each grid
+    /// point. Between points it is no more than the least there.
+    pub fn least_over_busy(&self, scale: impl Fn(u32) -> f64) -> Self {
+        let scales: Vec<f64> = (1..=self.columns()).map(scale).collect();
+        let least = |row: &[f64]| row.iter().zip(&scales).map(|(x, scale)| x * scale).fold(f64::INFINITY, f64::min);
+        Self {
+            positions: Arc::clone(&self.positions),
+            seconds: self.seconds.chunks(self.columns).map(least).collect(),
+            energy_j: self.energy_j.clone(),
+            columns: 1,
+            knots: self.knots.clone(),
+        }
+    }
+
     /// Fewest seconds per item that any execution of at most `most` items (and of the table's limit) can reach. Seconds
     /// are piecewise linear in items, so seconds per item is least at a grid point or at the limit itself.
     pub fn best_seconds_per_item(&self, busy: u32, most: u32) -> f64 {

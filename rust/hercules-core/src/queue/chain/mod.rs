@@ -155,47 +155,50 @@ impl System {
         self.stages
     }
 
-    /// Upper bound of the throughput: the rate at which the busiest station never rests. Threads count as all busy and
-    /// none as blocked; fusing devices as always running the batch that is cheapest per item.
+    /// Upper bound of the throughput: the rate at which the busiest station never rests, with as many busy threads as are
+    /// best for it, none of them blocked, and fusing devices always running the batch that is cheapest per item.
     pub fn bottleneck_qps(&self, traffic: &Traffic) -> f64 {
         let capacity = |(place, station): (usize, &Station)| {
-            f64::from(station.threads) / self.busy_s(place, traffic, station.table.columns())
+            let threads = f64::from(station.threads);
+            let table = station.table.least_over_busy(|n| match station.slowed_by {
+                SlowedBy::Itself => threads / f64::from(n), // the other threads rest
+                _ => 1.0,
+            });
+            threads / self.busy_s(place, traffic, &table)
         };
         self.stations.iter().enumerate().map(capacity).fold(f64::INFINITY, f64::min)
     }
 
-    /// Least busy seconds of each stage of the table for one query: its threads alone in the system, or all at work,
-    /// whichever is faster; 0 for a stage that is not in the chain.
+    /// Least busy seconds of each stage of the table for one query, with as many busy threads as are best for it; 0 for a
+    /// stage that is not in the chain.
     pub fn least_busy_s(&self, traffic: &Traffic) -> Vec<f64> {
         let mut seconds = vec![0.0; self.stages];
         for (place, station) in self.stations.iter().enumerate() {
-            let [alone, full] = [1, station.table.columns()].map(|busy| self.busy_s(place, traffic, busy));
-            seconds[station.stage] = alone.min(full);
+            seconds[station.stage] = self.busy_s(place, traffic, &station.table.least_over_busy(|_| 1.0));
         }
         seconds
     }
 
-    /// Mean busy seconds of a station for one query while `busy` threads are; 0 if no query visits it.
-    fn busy_s(&self, place: usize, traffic: &Traffic, busy: u32) -> f64 {
+    /// Mean busy seconds of a station for one query by a `table` of one column; 0 if no query visits it.
+    fn busy_s(&self, place: usize, traffic: &Traffic, table: &StageTable) -> f64 {
         let station = &self.stations[place];
-        let table = &station.table;
         let full_batch_s = match station.unit {
-            Unit::SubBatch if table.max_items() >= self.batch => table.seconds(self.batch, busy),
+            Unit::SubBatch if table.max_items() >= self.batch => table.seconds(self.batch, 1),
             _ => 0.0, // no query fills a batch
         };
         let fused_item_s = match station.unit {
-            Unit::Fused => table.best_seconds_per_item(busy, table.max_items()),
+            Unit::Fused => table.best_seconds_per_item(1, table.max_items()),
             _ => 0.0,
         };
         let work = |size: u32| match station.unit {
-            Unit::Query => table.seconds(size, busy),
+            Unit::Query => table.seconds(size, 1),
             Unit::SubBatch => {
                 let rest = size % self.batch;
                 let full = f64::from(size / self.batch);
-                let tail = if rest > 0 { table.seconds(rest, busy) } else { 0.0 };
+                let tail = if rest > 0 { table.seconds(rest, 1) } else { 0.0 };
                 full * full_batch_s + tail
             }
-            Unit::Fused if size >= station.limits.items => table.seconds(size, busy),
+            Unit::Fused if size >= station.limits.items => table.seconds(size, 1),
             Unit::Fused => f64::from(size) * fused_item_s,
         };
         let visitors = traffic.sizes().filter(|(size, _)| self.visits(place, *size));

@@ -65,6 +65,7 @@ impl Pass<'_> {
     /// search.
     pub fn is_lean(&self) -> bool {
         self.place == 0
+            && self.system.offload_items == 0
             && self.detail == Detail::Latency
             && self.station().unit != Unit::Fused
             && !self.feeds_jobs()
@@ -98,9 +99,7 @@ impl Pass<'_> {
         let table = &self.station().table;
         if self.is_lean() {
             let batch = if self.station().unit == Unit::SubBatch { self.system.batch } else { u32::MAX };
-            // Without offload, wraps to the largest number.
-            let most = self.system.offload_items.wrapping_sub(1);
-            return lean_pass(&self.input.size, batch, most, table, busy, noise, threads, scratch, watch);
+            return lean_pass(&self.input.size, batch, table, busy, noise, threads, scratch, watch);
         }
         let mut ledger = Ledger {
             account: self.account(self.place, history),
@@ -228,13 +227,11 @@ fn pool_pass(
 
 /// [`pool_pass`] for a first station of which only latencies and busy time are kept. Queries come in order and their
 /// parts stand together, so no line of entries is made, and a query is looked at once, when its last part is placed.
-/// Queries of more than `most` items go elsewhere.
 #[inline]
 #[allow(clippy::too_many_arguments)] // the closures are there to be compiled into the loop
 fn lean_pass(
     sizes: &[u32],
     batch: u32,
-    most: u32,
     table: &StageTable,
     mut busy: impl FnMut(&mut Threads, f64) -> u32,
     noise: impl Fn(u32, u32) -> f64,
@@ -248,9 +245,6 @@ fn lean_pass(
         // A query has many parts at most, so a look at the flag for each few of them is often enough.
         if query % POLL_QUERIES == 0 && watch.cancelled() {
             return Ended::Cancelled;
-        }
-        if size > most {
-            continue;
         }
         let (mut left, mut last_end, mut part) = (size, f64::NEG_INFINITY, 0);
         while left > 0 {

@@ -133,6 +133,114 @@ fn the_early_verdict_equals_the_full_one() {
     }
 }
 
+/// Three stages of `units`; the first and the last slow themselves down, the second is slowed by the first.
+fn three_stages(units: [Unit; 3], noise_cv: f64) -> Grid {
+    let seconds = [0.001, 0.0012, 0.004, 0.0048, 0.002, 0.003, 0.005, 0.006, 0.0005, 0.0006, 0.001, 0.0012].to_vec();
+    let (items, busy, busy_of) = (vec![1, 64], vec![1, 4], vec![0, 0, 2]);
+    let (energy_j, noise_cv) = (vec![0.1; 6], vec![noise_cv; 3]);
+    Grid::new(GridParts { items, busy, seconds, energy_j, units: units.to_vec(), busy_of, noise_cv }).unwrap()
+}
+
+#[test]
+fn the_early_verdict_equals_the_full_one_when_pools_block_when_large_queries_go_elsewhere_and_with_noise() {
+    let traffic = Traffic::new(Law::Exponential, &[0.1; 10], 5).unwrap();
+    let input = Input::draw(&traffic, 2000, 0, None).unwrap();
+    let pools = [Unit::SubBatch; 3];
+    let device = [Unit::SubBatch, Unit::SubBatch, Unit::Fused];
+    let plain = Config { threads: vec![3, 4, 1], fuse_items: 30, max_wait_s: 0.001, ..config(3, 1) };
+    let cases = [
+        (pools, Config { buffer: Some(0), ..plain.clone() }),
+        (pools, Config { buffer: Some(2), ..plain.clone() }),
+        (device, Config { buffer: Some(1), ..plain.clone() }),
+        (device, Config { offload_items: 6, threads: vec![3, 0, 1], ..plain.clone() }),
+        (device, plain),
+    ];
+    let mut scratch = Scratch::new();
+    for (units, config) in cases {
+        for noise_cv in [0.0, 0.6] {
+            let system = System::from_grid(&three_stages(units, noise_cv), &config, 10).unwrap();
+            let split = Split::of(&system, &input).unwrap();
+            let bound = system.bottleneck_qps(&traffic);
+            let mut verdicts = [0, 0];
+            for step in 1..60 {
+                let qps = 0.03 * f64::from(step) * bound;
+                system.run(&input, &split, qps, &mut scratch, &mut Watch::blind(), Detail::Energy);
+                let with_energy = scratch.latencies(0);
+                system.run(&input, &split, qps, &mut scratch, &mut Watch::blind(), Detail::Latency);
+                assert_eq!(scratch.latencies(0), with_energy);
+                let full = percentile::percentiles(&mut scratch.latencies(200), &[0.9])[0] > 0.02;
+                let mut watch = Watch::new(&[Allowance::of((0.9, 0.02), 1800)], 200, None);
+                let ended = system.run(&input, &split, qps, &mut scratch, &mut watch, Detail::Latency);
+                assert_eq!(ended == Ended::Missed(0), full, "at {qps}: {config:?}");
+                verdicts[usize::from(full)] += 1;
+            }
+            assert!(verdicts.iter().all(|count| *count > 5), "{verdicts:?}: {config:?}");
+        }
+    }
+}
+
+#[test]
+fn the_bottleneck_bounds_what_pools_carry_whoever_is_slowed_by_whom() {
+    // The first pool rests most of the time, so the second, which it slows down, takes nearly 2 ms and not 8.
+    let grid = Grid::new(GridParts {
+        items: vec![1],
+        busy: vec![1, 4],
+        seconds: vec![0.001, 0.001, 0.002, 0.008],
+        energy_j: vec![0.0; 2],
+        units: vec![Unit::SubBatch; 2],
+        busy_of: vec![0, 0],
+        noise_cv: vec![0.0; 2],
+    })
+    .unwrap();
+    let traffic = Traffic::new(Law::Deterministic, &[1.0], 0).unwrap();
+    let input = Input::draw(&traffic, 2000, 0, None).unwrap();
+    for buffer in [None, Some(0), Some(3)] {
+        let system = System::from_grid(&grid, &Config { threads: vec![4, 1], buffer, ..config(1, 1) }, 1).unwrap();
+        assert!((system.bottleneck_qps(&traffic) - 500.0).abs() < 1e-9);
+        let split = Split::of(&system, &input).unwrap();
+        let mut scratch = Scratch::new();
+        system.run(&input, &split, 400.0, &mut scratch, &mut Watch::blind(), Detail::Latency);
+        assert!(scratch.backlog_growth() < 1e-9, "{buffer:?}");
+    }
+}
+
+#[test]
+fn a_blocked_thread_is_not_busy() {
+    // One job each 4 s in the second pool; the first works 1 s of each, and keeps its result for the other 3.
+    let grid = Grid::new(GridParts {
+        items: vec![1],
+        busy: vec![1],
+        seconds: vec![1.0, 4.0],
+        energy_j: vec![0.0; 2],
+        units: vec![Unit::SubBatch; 2],
+        busy_of: vec![0, 1],
+        noise_cv: vec![0.0; 2],
+    })
+    .unwrap();
+    let system = System::from_grid(&grid, &Config { threads: vec![1, 1], buffer: Some(0), ..config(1, 1) }, 1).unwrap();
+    let input = Input::trace(vec![0.0; 100], vec![1; 100], 0).unwrap();
+    let split = Split::of(&system, &input).unwrap();
+    let mut scratch = Scratch::new();
+    system.run(&input, &split, 1.0, &mut scratch, &mut Watch::blind(), Detail::Latency);
+    let expected: Vec<f64> = (1..=100).map(|k| 1.0 + 4.0 * f64::from(k)).collect();
+    assert_eq!(scratch.latencies(0), expected);
+    let uses = system.stage_use(&scratch);
+    assert_eq!([uses[0].utilisation, uses[1].utilisation], [100.0 / 401.0, 400.0 / 401.0]);
+}
+
+#[test]
+fn a_query_alone_meets_the_noise_too() {
+    let traffic = Traffic::new(Law::Exponential, &[1.0], 1).unwrap();
+    let parts = GridParts { noise_cv: vec![0.5], ..grid_parts() };
+    let system = System::from_grid(&Grid::new(parts).unwrap(), &config(64, 2), 1).unwrap();
+    let mut pairs = system.unloaded(&traffic, &mut Scratch::new());
+    let mean: f64 = pairs.iter().map(|(latency, p)| latency * p).sum();
+    assert!((mean / 0.001 - 1.0).abs() < 5.0 * 0.5 / 64.0, "{mean}");
+    // p90 of the lognormal law of mean 1 and coefficient of variation 0.5: sigma^2 = ln 1.25, z = 1.2816.
+    let p90 = (1.2816 * 1.25_f64.ln().sqrt() - 0.5 * 1.25_f64.ln()).exp() * 0.001;
+    assert!((percentile::weighted(&mut pairs, 0.9) / p90 - 1.0).abs() < 0.05);
+}
+
 #[test]
 fn what_a_configuration_must_not_ask_for() {
     let grid = simple_grid();
@@ -149,6 +257,14 @@ fn what_a_configuration_must_not_ask_for() {
     assert!(fault(|c| c.threads = vec![1, 1], 4).starts_with("threads"));
     assert!(fault(|c| c.threads = vec![5000], 4).starts_with("threads[0]"));
     assert!(fault(|c| c.max_wait_s = f64::NAN, 4).starts_with("max_wait_s"));
+    assert!(fault(|c| c.buffer = Some(1), 4).starts_with("buffer: is 1"));
+    assert!(fault(|c| c.offload_items = 3, 4).starts_with("offload_items: is 3"));
+    let slowed = three_stages([Unit::SubBatch; 3], 0.0);
+    let both = Config { threads: vec![2, 1, 0], offload_items: 3, ..right.clone() };
+    let message = System::from_grid(&slowed, &both, 4).unwrap_err().to_string();
+    assert!(message.starts_with("offload_items: is 3; allowed is 0, since stage 0 slows stage 1 down"));
+    let with_buffer = Config { threads: vec![1, 0, 1], offload_items: 3, buffer: Some(0), ..right.clone() };
+    assert!(System::from_grid(&slowed, &with_buffer, 4).unwrap_err().to_string().starts_with("buffer: is 0"));
     let fusing = GridParts { units: vec![Unit::Fused], ..grid_parts() };
     let none_fused = Config { fuse_items: 0, ..right.clone() };
     assert!(System::from_grid(&grid, &none_fused, 4).is_ok());
