@@ -25,7 +25,7 @@ FINE = 1 << 16
 
 def nine() -> tuple[Workload, ...]:
     """The nine models of the catalogue: the workloads of the built-in fleet, and NCF."""
-    return (*hf.fleet("zoo10").workloads, hf.workload("ncf"))
+    return (*hf.fleet("zoo10").workloads, hf.traffic.workload("ncf"))
 
 
 def at_percentile(workload: Workload, percentile: float) -> Workload:

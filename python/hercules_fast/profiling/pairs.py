@@ -16,7 +16,7 @@ from hercules_fast.serving.simulation import core_grid, core_traffic
 from hercules_fast.tables import EfficiencyRow, ServiceTable
 from hercules_fast.traffic import Workload
 
-__all__ = ["Pair", "make_pair", "row_of", "run_pairs"]
+__all__ = ["Pair", "core_problem", "make_pair", "row_of", "run_pairs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,20 @@ def make_pair(server: Server, workload: Workload, terms: Terms) -> Pair:
     return Pair(server, workload, table, space(table))
 
 
+def core_problem(pair: Pair, seed: int) -> _core.SearchProblem:
+    """The pair as the core's search takes it. The model must fit the server."""
+    assert pair.table is not None and pair.space is not None
+    return _core.SearchProblem(
+        core_grid(pair.table),
+        core_traffic(pair.workload.sizes, pair.workload.arrivals, seed),
+        pair.space.candidates,
+        pair.space.coords,
+        pair.space.starts,
+        [(sla.percentile / 100, sla.latency_ms / 1e3) for sla in pair.workload.slas],
+        pair.space.lines,
+    )
+
+
 def run_pairs(
     pairs: Sequence[Pair],
     method: Method,
@@ -53,20 +67,7 @@ def run_pairs(
     ``finished(k, result)`` is called for pair ``k`` soon after its end; after ``deadline_s`` seconds the rest is left.
     """
     fitting = [k for k, pair in enumerate(pairs) if pair.table is not None]
-    problems = []
-    for k in fitting:
-        pair = pairs[k]
-        assert pair.table is not None and pair.space is not None
-        problems.append(
-            _core.SearchProblem(
-                core_grid(pair.table),
-                core_traffic(pair.workload.sizes, pair.workload.arrivals, seed),
-                pair.space.candidates,
-                pair.space.coords,
-                pair.space.starts,
-                [(sla.percentile / 100, sla.latency_ms / 1e3) for sla in pair.workload.slas],
-            )
-        )
+    problems = [core_problem(pairs[k], seed) for k in fitting]
     found, interrupted = _core.search(
         problems,
         method=method,

@@ -333,6 +333,8 @@ pub struct Evaluator<'a> {
     tried: Vec<bool>,
     lanes: [Lane; LANES],
     last_share: f64,
+    /// Most candidates that may be simulated under load by now.
+    allowed: u64,
     /// Whether the time was over before the search was through.
     pub is_late: bool,
 }
@@ -351,6 +353,7 @@ impl<'a> Evaluator<'a> {
             tried: vec![false; problem.candidates()],
             lanes: Default::default(),
             last_share: 0.0,
+            allowed: settings.evaluations.unwrap_or(u64::MAX),
             is_late: false,
         })
     }
@@ -504,7 +507,7 @@ impl<'a> Evaluator<'a> {
 
     /// Those of `candidates` that may be simulated: tried ones, and new ones as far as evaluations are left.
     fn affordable(&self, candidates: &[usize]) -> Vec<usize> {
-        let mut left = self.settings.evaluations.map_or(u64::MAX, |most| most - self.counts.evaluations);
+        let mut left = self.allowed.saturating_sub(self.counts.evaluations);
         let mut may = |candidate: usize| {
             let is_new = !self.tried[candidate];
             let fits = !is_new || left > 0;
@@ -514,9 +517,15 @@ impl<'a> Evaluator<'a> {
         candidates.iter().copied().filter(|&candidate| may(candidate)).collect()
     }
 
+    /// From now on, let this share of the candidates be simulated under load, if the settings do not allow less.
+    pub fn allow(&mut self, share: f64) {
+        let most = (self.problem.candidates() as f64 * share).ceil() as u64;
+        self.allowed = self.settings.evaluations.map_or(most, |least| least.min(most));
+    }
+
     /// Have all evaluations been spent?
     pub fn is_spent(&self) -> bool {
-        self.settings.evaluations.is_some_and(|most| self.counts.evaluations >= most)
+        self.counts.evaluations >= self.allowed
     }
 
     /// Largest ratio of unloaded percentile to target: above 1, no load meets the targets.

@@ -4,21 +4,18 @@
 
 use crate::error::Result;
 use crate::search::evaluator::{Evaluator, LANES};
-use crate::search::{POLISH_TOLERANCE, PathPoint, Step, WALK_TOLERANCE, random};
+use crate::search::{CONTENDERS, POLISH_TOLERANCE, PathPoint, Step, WALK_TOLERANCE, random};
 use std::collections::BTreeSet;
 
 /// A step must gain this share, else scores within the bracket's width would be taken for progress.
 const LEAST_GAIN: f64 = 0.01;
 const POLISH_GAIN: f64 = 0.0025;
 
-/// Candidates looked at from above before any walk.
-const FROM_ABOVE: usize = 3 * LANES;
-
-/// Share of the candidates, and least number, that are raced against the best after the walks: half of them those with
-/// the highest bounds, half scattered. A lost race ends after the first few late queries, so this insurance against hills
-/// that no start leads to costs little work.
-const RACE_SHARE: f64 = 0.03;
-const LEAST_RACES: usize = 8;
+/// Shares of the candidates that may have been simulated under load by the end of each part of the search.
+const FROM_ABOVE: f64 = 0.03;
+const CLIMBS: f64 = 0.06;
+const RACES: f64 = 0.08;
+const ALL: f64 = 0.095;
 
 /// Candidates, best on the short run first, that are raced on the long one.
 const FINALISTS: usize = 3 * LANES;
@@ -29,33 +26,26 @@ pub fn search(
     starts: &[usize],
     path: &mut Vec<PathPoint>,
 ) -> Result<Option<(usize, f64)>> {
-    let candidates = evaluator.problem.candidates();
-    let races = LEAST_RACES.max((candidates as f64 * RACE_SHARE) as usize);
     evaluator.blunt();
-    let mut by_bound: Vec<usize> = (0..candidates).collect();
+    let mut by_bound: Vec<usize> = (0..evaluator.problem.candidates()).collect();
     by_bound.sort_by(|a, b| evaluator.bound(*b).total_cmp(&evaluator.bound(*a)));
     let scattered = random::order(evaluator.problem);
-    let mut walk = Walk { evaluator, path, trodden: BTreeSet::new(), races_left: 0, best: None };
-    let proven = walk.look_from_above(&by_bound)?;
+    let mut walk = Walk { evaluator, path, trodden: BTreeSet::new(), screen: None, best: None };
+    walk.evaluator.allow(FROM_ABOVE);
+    walk.look_from_above(&by_bound)?;
+    let proven = walk.is_proven(&by_bound);
     if !proven {
-        walk.climb_from(starts)?;
-        for order in [&by_bound, &scattered] {
-            walk.races_left += races / 2;
-            walk.race(order, LEAST_GAIN)?;
-        }
-        walk.polish()?;
+        walk.explore(starts, &by_bound, &scattered, LEAST_GAIN)?;
     }
     walk.sharpen()?;
     if !walk.is_proven(&by_bound) {
         // On the short run nothing seemed to be left, on the long one there is.
         if proven {
-            walk.climb_from(starts)?;
+            walk.explore(starts, &by_bound, &scattered, LEAST_GAIN)?;
         }
+        walk.evaluator.allow(ALL);
         walk.polish()?;
-        for order in [&by_bound, &scattered] {
-            walk.races_left += races / 2;
-            walk.race(order, POLISH_GAIN)?;
-        }
+        walk.race(&by_bound, POLISH_GAIN)?;
         walk.polish()?;
     }
     Ok(walk.best)
@@ -66,25 +56,47 @@ struct Walk<'w, 'a> {
     path: &'w mut Vec<PathPoint>,
     /// Points that a walk has stood on: a later walk that meets one would only repeat the rest of it.
     trodden: BTreeSet<usize>,
-    /// Untried candidates that may still be raced.
-    races_left: usize,
+    /// On the long run: what a candidate must reach on the short one to be raced at all.
+    screen: Option<f64>,
     best: Option<(usize, f64)>,
 }
 
 impl Walk<'_, '_> {
-    /// Measure candidates by falling bound. True if no bound is left above the best: then it is the best of all.
-    fn look_from_above(&mut self, by_bound: &[usize]) -> Result<bool> {
-        for heat in by_bound.chunks(LANES).take(FROM_ABOVE / LANES) {
-            if self.evaluator.bound(heat[0]) <= self.best.map_or(0.0, |best| best.1) {
+    /// Race candidates by falling bound, as many as may be tried.
+    fn look_from_above(&mut self, by_bound: &[usize]) -> Result<()> {
+        for heat in by_bound.chunks(LANES) {
+            let best = self.best.map_or(0.0, |best| best.1);
+            if self.evaluator.bound(heat[0]) <= best || self.evaluator.is_spent() {
                 break;
             }
-            for (&candidate, score) in heat.iter().zip(self.evaluator.scores(heat, POLISH_TOLERANCE)?) {
+            let racing = if best > 0.0 { self.reaching(heat, best * (1.0 + POLISH_TOLERANCE))? } else { heat.to_vec() };
+            for (&candidate, score) in racing.iter().zip(self.evaluator.scores(&racing, POLISH_TOLERANCE)?) {
                 if score > self.best.map_or(0.0, |best| best.1) {
                     self.stand_on(candidate, score, Step::Bound);
                 }
             }
         }
-        Ok(self.is_proven(by_bound))
+        Ok(())
+    }
+
+    /// Climb, then race what the bounds leave open: those with the highest bounds and scattered ones in turn.
+    fn explore(&mut self, starts: &[usize], by_bound: &[usize], scattered: &[usize], gain: f64) -> Result<()> {
+        self.evaluator.allow(CLIMBS);
+        self.climb_from(starts)?;
+        for (share, order) in [(0.5 * (CLIMBS + RACES), by_bound), (RACES, scattered)] {
+            self.evaluator.allow(share);
+            self.race(order, gain)?;
+        }
+        self.polish()
+    }
+
+    /// Those of up to [`LANES`] candidates that reach `score`; on the long run only after the short one let them pass.
+    fn reaching(&mut self, candidates: &[usize], score: f64) -> Result<Vec<usize>> {
+        let Some(least) = self.screen else { return self.evaluator.reaching(candidates, score) };
+        self.evaluator.blunt();
+        let screened = self.evaluator.reaching(candidates, least);
+        self.evaluator.sharpen()?;
+        self.evaluator.reaching(&screened?, score)
     }
 
     /// Is no candidate left that may beat the best by more than the tolerance?
@@ -127,7 +139,7 @@ impl Walk<'_, '_> {
     fn onward_or_uphill(&mut self, came_from: Option<usize>, here: usize, score: f64) -> Result<Option<(usize, Step)>> {
         let onward = came_from.and_then(|from| self.evaluator.problem.lattice.onward(from, here));
         if let Some((next, step)) = onward
-            && self.evaluator.reaches(next, score * (1.0 + LEAST_GAIN))?
+            && !self.reaching(&[next], score * (1.0 + LEAST_GAIN))?.is_empty()
         {
             return Ok(Some((next, step)));
         }
@@ -161,11 +173,14 @@ impl Walk<'_, '_> {
         tolerance: f64,
     ) -> Result<Option<(usize, Step)>> {
         let mut order: Vec<_> = neighbours.into_iter().map(|(c, step)| (self.evaluator.bound(c), c, step)).collect();
+        // What cannot beat the best of all is no way to it either.
+        let bar = self.best.map_or(0.0, |best| best.1);
+        order.retain(|entry| entry.0 > bar);
         order.sort_by(|a, b| b.0.total_cmp(&a.0));
         let mut best = None;
         for heat in order.chunks(LANES) {
             let racing: Vec<usize> = heat.iter().map(|entry| entry.1).collect();
-            for winner in self.evaluator.reaching(&racing, threshold)? {
+            for winner in self.reaching(&racing, threshold)? {
                 // A winner raises the bar for those after it.
                 if best.is_none() || self.evaluator.reaches(winner, threshold)? {
                     let score = self.evaluator.score_of_neighbour(winner, tolerance)?;
@@ -217,33 +232,22 @@ impl Walk<'_, '_> {
         loop {
             let Some((_, best)) = self.best else { return Ok(()) };
             let to_beat = best * (1.0 + gain);
-            let heat: Vec<usize> = order.by_ref().filter(|&c| self.may_race(c, to_beat)).take(LANES).collect();
+            let spent = self.evaluator.is_spent();
+            let may_race = |c: &usize| self.evaluator.may_reach(*c, to_beat) && (!spent || self.evaluator.is_tried(*c));
+            let heat: Vec<usize> = order.by_ref().filter(may_race).take(LANES).collect();
             if heat.is_empty() {
                 return Ok(());
             }
-            for winner in self.evaluator.reaching(&heat, to_beat)? {
+            for winner in self.reaching(&heat, to_beat)? {
                 self.climb(winner, Step::Race)?;
             }
         }
     }
 
-    /// Whether a candidate may still beat the bar, and there is leave to try it.
-    fn may_race(&mut self, candidate: usize, to_beat: f64) -> bool {
-        if !self.evaluator.may_reach(candidate, to_beat) {
-            return false;
-        }
-        if !self.evaluator.is_tried(candidate) {
-            if self.races_left == 0 {
-                return false;
-            }
-            self.races_left -= 1;
-        }
-        true
-    }
-
     /// Go over to the long run: the best of the short one race on it.
     fn sharpen(&mut self) -> Result<()> {
         let finalists: Vec<usize> = self.evaluator.chosen().into_iter().map(|found| found.0).take(FINALISTS).collect();
+        self.screen = self.best.map(|best| best.1 * (1.0 - CONTENDERS));
         self.evaluator.sharpen()?;
         self.trodden.clear();
         self.best = None;
