@@ -1,8 +1,8 @@
 """What the search claims, held against every configuration: a sample of pairs here, all of them with ``-m long``.
 
-The long run (`make check-search`) prints a line for each pair and percentile: the share of the best configuration's load
-that the gradient search found and the evaluations it spent, then what its rivals found with as many. TPE is Optuna's,
-where that is installed.
+The long run (`make check-search`) prints a line for each pair and percentile: the share of the best configuration's
+load that the gradient search found and the evaluations it spent, then what its rivals found with as many. TPE is
+Optuna's, where that is installed.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from tests.landscapes import FINE, Landscape, at_percentile, landscape, nine
 
 import hercules_fast as hf
 from hercules_fast import _core
+from tests.landscapes import FINE, Landscape, at_percentile, landscape, nine
 
 RIVALS = ("hill", "deeprecsys", "random")
 LEAST_WORTH = 0.99
@@ -116,17 +116,13 @@ def test_every_pair_of_the_fleet() -> None:
                         behind.append((name, server.name, workload.name, percentile, value / found))
                 lines.append((found, server.name, workload.name, percentile))
                 told = "".join(f"{others.get(name, np.nan):10.4f}" for name in ratios)
-                print(
-                    f"{server.name:12} {workload.name:9} {percentile:3} {at.coarse.size:8} {evaluations:6} {100 * share:8.2f} "
-                    f"{found:8.4f} |{told}",
-                    flush=True,
-                )
+                pair = f"{server.name:12} {workload.name:9} {percentile:3} {at.coarse.size:8}"
+                print(f"{pair} {evaluations:6} {100 * share:8.2f} {found:8.4f} |{told}", flush=True)
     print(f"pairs: {len(lines)}; worst found: {min(lines)}")
     print(f"evaluations: median {100 * statistics.median(shares):.2f} %, most {100 * max(shares):.2f} %")
     for name, values in ratios.items():
-        print(
-            f"{name}: geometric mean of its load over ours {np.exp(np.mean(np.log(values))):.4f}, best {max(values):.4f}"
-        )
+        mean = np.exp(np.mean(np.log(values)))
+        print(f"{name}: geometric mean of its load over ours {mean:.4f}, best {max(values):.4f}")
     assert min(lines)[0] >= LEAST_WORTH
     assert max(shares) <= MOST_SHARE
     assert not behind

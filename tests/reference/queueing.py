@@ -289,7 +289,7 @@ def simulate(system: dict[str, Any], arrival_s: Sequence[float], sizes: Sequence
         moved = True
         while moved:
             moved = False
-            for before, station in pairwise(stations):
+            for before, station in reversed(list(pairwise(stations))):  # what moves on makes room behind it
                 while before.results and station.has_room():
                     take(before, station, now)
                     moved = True

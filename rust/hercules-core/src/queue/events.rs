@@ -557,7 +557,8 @@ impl<'p, 's> Server<'p, 's> {
         let (first, end) = (self.routes[route], self.routes[route + 1]);
         loop {
             let mut moved = false;
-            for at in first + 1..end {
+            // From the last line to the first: what moves on makes room behind it.
+            for at in (first + 1..end).rev() {
                 moved |= self.take(at);
             }
             for at in first..end {

@@ -262,6 +262,7 @@ impl StageTable {
 
     /// This table with one column, the least that `scale(n)` times the seconds with n busy threads comes to, at each grid
     /// point. Between points it is no more than the least there.
+    #[must_use]
     pub fn least_over_busy(&self, scale: impl Fn(u32) -> f64) -> Self {
         let scales: Vec<f64> = (1..=self.columns()).map(scale).collect();
         let least = |row: &[f64]| row.iter().zip(&scales).map(|(x, scale)| x * scale).fold(f64::INFINITY, f64::min);
