@@ -89,7 +89,7 @@ class Task:
     def found(self, pair: Pair, result: Mapping[str, Any] | None) -> Found:
         """Rows of what the core found; None where the model does not fit, to which no search can add."""
         rows: tuple[EfficiencyRow, ...] = (row_of(pair, result, self.request.seed, self.request.power_mode),)
-        final = result is None or (self.final and result.get("complete", True))
+        final = result is None or (self.final and result["complete"])
         if not final:
             rows = tuple(replace(row, reason=f"{NOT_FINAL}{row.reason}") for row in rows)
         return Found(rows=rows, final=final)

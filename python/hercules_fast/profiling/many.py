@@ -19,7 +19,7 @@ from hercules_fast.profiling.executors import Found, Request, Task, run_here, ru
 from hercules_fast.profiling.journal import Inputs, Journal
 from hercules_fast.profiling.pairs import Pair
 from hercules_fast.profiling.settings import Effort, Method, Progress, check_arguments
-from hercules_fast.serving import PowerMode, Terms, fits
+from hercules_fast.serving import PowerMode, Terms
 from hercules_fast.tables import EfficiencyRow, EfficiencyTable
 from hercules_fast.traffic import Workload
 
@@ -201,7 +201,7 @@ class _Run:
                 if task.names not in self._log:
                     continue
                 pair = self._pairs[k] = task.pair()
-                inputs = _inputs(task, _table_digest(pair))
+                inputs = _inputs(task, _table_of(task, pair))
                 rows = self._log.rows(task.names, inputs)
                 if rows is None:
                     self._changed[task.names] = self._log.changes(task.names, inputs)
@@ -225,7 +225,7 @@ class _Run:
         if k in self._final:
             return
         if not found.final:
-            self._coarse[k] = found.rows
+            self._coarse.setdefault(k, found.rows)  # what a full search had when it was cut off may be worse
             return
         if self._log is not None:
             task, first = self._tasks[k], found.rows[0]
@@ -256,9 +256,9 @@ def _coarse(task: Task) -> Task:
     return replace(task, request=request, final=False)
 
 
-def _table_digest(pair: Pair) -> str:
-    """Digest of the service table; where the model does not fit, and so has none, the reason."""
-    return pair.table.digest() if pair.table is not None else fits(pair.server, pair.workload.model).reason()
+def _table_of(task: Task, pair: Pair) -> str:
+    """What stands for the service table among the inputs: its digest, or why there is none, as the rows have it."""
+    return pair.table.digest() if pair.table is not None else task.found(pair, None).rows[0].reason
 
 
 def _inputs(task: Task, table: str) -> Inputs:
