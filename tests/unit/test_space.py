@@ -126,6 +126,9 @@ def test_large_sockets_have_few_more_points() -> None:
     for cores in (24, 48, 96, 192):
         _, lattice = t2_v100("dien", cores=cores)
         assert len(lattice.candidates) <= 1.25 * MOST, cores
+        server = hardware.server("T2")
+        plain = replace(server, cpu=replace(server.cpu, cores=cores))
+        assert len(space(service_table(plain, WORKLOADS[-1])).candidates) <= 1.25 * MOST, cores
 
 
 def test_memory_of_the_accelerator_prunes_instances() -> None:

@@ -1,9 +1,9 @@
 """The configuration space of a service table: a lattice of candidates, its coordinates and where a search starts.
 
-:data:`KINDS` describes it: for each kind of variant its axes, and blocks of values whose products are the candidates.
-What does not fit is left out before anything is simulated: threads times their cores beyond the cores, instances beyond
-those that the accelerator's memory holds, batches beyond the table's grid. (Variants exist only where the model fits
-the memories, see :func:`hercules_fast.serving.fits`.)
+The tables :data:`KINDS` and :data:`PLAIN_KINDS` describe it: for each kind of variant its axes, and blocks of values
+whose products are the candidates. What does not fit is left out before anything is simulated: threads times their cores
+beyond the cores, instances beyond those that the accelerator's memory holds, batches beyond the table's grid. (Variants
+exist only where the model fits the memories, see :func:`hercules_fast.serving.fits`.)
 
 Axes that count threads hold shares, in 24ths, of the threads that the cores left allow: every number of threads up to
 24 cores, and no more points on larger sockets. Each number appears once, however many shares lead to it. Why the values
@@ -21,7 +21,17 @@ import numpy.typing as npt
 from hercules_fast.errors import InputError
 from hercules_fast.tables import SchedulingConfig, ServiceTable
 
-__all__ = ["ANY", "DEEPRECSYS_BATCHES", "DEEPRECSYS_THRESHOLDS", "KINDS", "UNBOUNDED", "Block", "Space", "space"]
+__all__ = [
+    "ANY",
+    "DEEPRECSYS_BATCHES",
+    "DEEPRECSYS_THRESHOLDS",
+    "KINDS",
+    "PLAIN_KINDS",
+    "UNBOUNDED",
+    "Block",
+    "Space",
+    "space",
+]
 
 Block = Mapping[str, tuple[int, ...]]
 """Axis -> values. All blocks of a kind name its axes in one order."""
@@ -159,6 +169,13 @@ KINDS: Mapping[str, tuple[Block, ...]] = {
 }
 """The committed lattice. A search never steps from one kind to another."""
 
+PLAIN_KINDS: Mapping[str, tuple[Block, ...]] = {
+    "cpu": ({"operator_cores": ANY, "threads": EACH, "batch": FINE_BATCHES},),
+    "cpu-sd": ({**KINDS["cpu-sd"][0], "dense_cores": ANY}, *KINDS["cpu-sd"][2:]),
+}
+"""The committed lattice of a socket of up to ``WHOLE`` cores without accelerator: the points of the other kinds go to
+fewer threads at every batch and to every split of wide pipelines."""
+
 COORDINATES = 1 + max(len(block) for blocks in KINDS.values() for block in blocks)
 
 Ints = npt.NDArray[np.int64]
@@ -204,16 +221,19 @@ class Space:
         )
 
 
-def space(table: ServiceTable, kinds: Mapping[str, tuple[Block, ...]] = KINDS) -> Space:
-    """All candidates of ``table``, about 2,000 at most with the committed ``kinds``.
+def space(table: ServiceTable, kinds: Mapping[str, tuple[Block, ...]] | None = None) -> Space:
+    """All candidates of ``table``, about 2,000 at most.
 
-    Other ``kinds``, of the same kinds and axes, are for comparisons.
+    ``kinds``: other values than the committed ones, for comparisons; kinds and axes are those of :data:`KINDS`.
 
     Raises:
         InputError: no variant of the table leads to a candidate, two variants of a kind have the same coordinates, or
             one does not use a stage that its kind has.
     """
     products = _Products(table)
+    if kinds is None:
+        plain = products.cores <= WHOLE and not products.instances.any()
+        kinds = {**KINDS, **PLAIN_KINDS} if plain else KINDS
     names = tuple(kinds)
     found = [
         (number, *products.of(block, variants))
