@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from hercules_fast.errors import HerculesError
     from hercules_fast.fleets import Fleet, fleet, load_fleet
     from hercules_fast.planning import PlanRun, plan
-    from hercules_fast.profiling import Effort, SearchResult, profile, search
+    from hercules_fast.profiling import Cost, Effort, SearchResult, profile, search
     from hercules_fast.provisioning import Plan, Policy, provision
     from hercules_fast.queueing import (
         Law,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 # Public name -> module that holds it.
 _HOMES = {
     "Arrivals": "traffic",
+    "Cost": "profiling",
     "Effort": "profiling",
     "EfficiencyTable": "tables",
     "EmbeddingBagCollection": "sls",
@@ -90,6 +91,7 @@ _ROOMS = frozenset(
 
 __all__ = [
     "Arrivals",
+    "Cost",
     "EfficiencyTable",
     "Effort",
     "EmbeddingBagCollection",

@@ -2,7 +2,7 @@
 
 from hercules_fast.profiling.lattice import Space, space
 from hercules_fast.profiling.many import profile
-from hercules_fast.profiling.settings import Effort
+from hercules_fast.profiling.settings import Cost, Effort, Goal
 from hercules_fast.profiling.single import SearchResult, SearchStep, search
 
-__all__ = ["Effort", "SearchResult", "SearchStep", "Space", "profile", "search", "space"]
+__all__ = ["Cost", "Effort", "Goal", "SearchResult", "SearchStep", "Space", "profile", "search", "space"]

@@ -9,7 +9,7 @@ from hercules_fast import _core
 from hercules_fast.errors import InputError, InterruptedRun
 from hercules_fast.hardware import Server
 from hercules_fast.profiling.pairs import make_pair, row_of, run_pairs
-from hercules_fast.profiling.settings import Effort, Method, Progress, check_arguments
+from hercules_fast.profiling.settings import Effort, Goal, Method, Progress, check_arguments
 from hercules_fast.serving import PowerMode, Terms
 from hercules_fast.tables import EfficiencyTable
 from hercules_fast.traffic import Workload
@@ -55,9 +55,9 @@ def profile(
         raise InputError(f"power_mode: is {power_mode!r}; allowed are 'component', 'tdp'")
     effort = effort.enough_for(workloads)
     pairs = [make_pair(server, workload, terms) for server in servers for workload in workloads]
-    results, interrupted = run_pairs(pairs, search, seed, threads, effort, progress)
+    results, interrupted = run_pairs(pairs, search, seed, threads, effort, progress, Goal(power_mode=power_mode))
     rows = [
-        row_of(pair, result, seed, power_mode)
+        row_of(pair, result, seed, power_mode, effort)
         for pair, result in zip(pairs, results, strict=True)
         if pair.table is None or result is not None
     ]
