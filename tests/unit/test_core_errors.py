@@ -193,6 +193,7 @@ def test_any_argument_may_be_odd(tmp_path: Path) -> None:
 
 def try_odd_arguments(table: np.ndarray, lookups: np.ndarray, rows: _core.TableRows, file: BinaryIO) -> None:
     one, ones, halves = np.array([1]), np.ones((1, 1, 1, 1)), np.zeros((1, 3), np.float16)
+    power = _core.PowerModel(10.0, [20.0], [30.0], [0], [4], [0], np.array([[1]]), 0)
     problem = _core.SearchProblem(grid(), traffic(), CONFIG[None], np.array([[0, 0]]), np.array([0]), [(0.9, 0.1)])
     calls: list[tuple[Callable[..., object], list[Any]]] = [
         (_core.ServiceGrid, [one, one, ones, ones[0], ["query"], [0]]),
@@ -202,9 +203,14 @@ def try_odd_arguments(table: np.ndarray, lookups: np.ndarray, rows: _core.TableR
         (_core.simulate_trace, [grid(), CONFIG, TRACE, one]),
         (
             _core.SearchProblem,
-            [grid(), traffic(), CONFIG[None], np.array([[0, 0]]), np.array([0]), [(0.9, 0.1)]],
+            [grid(), traffic(), CONFIG[None], np.array([[0, 0]]), np.array([0]), [(0.9, 0.1)], power, (1.0, 0.0), 50.0],
         ),
-        (_core.search, [[problem], "gradient", 200, 200, 2, 0.95, 0.01, 1]),
+        (_core.PowerModel, [10.0, [20.0], [30.0], [0], [4], [0], np.array([[1]]), 0]),
+        (power.power_w, [CONFIG, 10.0, [0.5], [0.1]]),
+        (
+            _core.search,
+            [[problem], "gradient", 200, 200, 2, 0.95, 0.01, 1, None, 0.5, 4, None, 60.0, 1, False],
+        ),
         (
             _core.simulate_system,
             [system(), POISSON, ONE_ITEM, 10.0, 500, 10, 1, [0.5], 0, 1, "auto", True, True, "portable"],

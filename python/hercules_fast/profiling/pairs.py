@@ -247,7 +247,7 @@ def _misses_sla(pair: Pair, table: ServiceTable, space: Space, result: Mapping[s
     missed = ", ".join(
         f"p{p:g} is at best {best:.3g} ms without load, allowed are {ms:g} ms" for p, ms, best, _ in late
     )
-    _, _, best_ms, index = max(late, key=lambda entry: entry[2] / entry[1])
+    index = max(late, key=lambda entry: entry[2] / entry[1])[3]
     config = space.config(table, index)
     needed = ", ".join(f"p{p:g} <= {_rounded_up(best):g} ms" for p, _, best, _ in late)
     return (

@@ -51,7 +51,7 @@ class SearchResult:
     row: EfficiencyRow
     """The best configuration by the objective."""
     top: tuple[EfficiencyRow, ...]
-    """The best of the search's own runs, as many as were asked for, by falling score of their final ones; ``row`` leads."""
+    """The best of the search's own runs, as many as asked for, by falling score of their final ones; ``row`` leads."""
     front: tuple[EfficiencyRow, ...]
     """Where asked for: rows of which none has more QPS and less power than another, by falling QPS."""
     optimum: EfficiencyRow | None

@@ -146,7 +146,7 @@ pub struct Settings {
 }
 
 /// Largest number of replications.
-const MAX_REPLICATIONS: usize = 1 << 14;
+const MAX_REPLICATIONS: usize = 1 << 12;
 
 /// Power budgets between the ends of a front.
 const FRONT_BUDGETS: usize = 6;

@@ -92,6 +92,7 @@ fn the_highest_load_passes_next_to_one_that_fails_wherever_the_search_begins() {
     assert!(best > 0.0 && best < bound);
     assert_eq!(prober.probe(best, &mut scratch).unwrap(), None);
     assert_eq!(prober.probe(1.006 * best, &mut scratch).unwrap(), Some(Limit::Target(0)));
+    prober.detail = Detail::Energy;
     prober.measure(best, &mut scratch).unwrap();
     let p95 = percentile::percentiles(&mut scratch.latencies(409), &[0.95])[0];
     assert!(p95 <= 0.004 && p95 > 0.0035);
