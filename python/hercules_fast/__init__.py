@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hercules_fast.profiling import (
         Calibration,
         Comparison,
+        Cost,
         Effort,
         ProfiledTable,
         SearchResult,
@@ -50,6 +51,7 @@ _HOMES = {
     "Arrivals": "traffic",
     "Calibration": "profiling",
     "Comparison": "profiling",
+    "Cost": "profiling",
     "Effort": "profiling",
     "EfficiencyTable": "tables",
     "EmbeddingBagCollection": "sls",
@@ -107,6 +109,7 @@ __all__ = [
     "Arrivals",
     "Calibration",
     "Comparison",
+    "Cost",
     "EfficiencyTable",
     "Effort",
     "EmbeddingBagCollection",

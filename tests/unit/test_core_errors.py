@@ -193,6 +193,7 @@ def test_any_argument_may_be_odd(tmp_path: Path) -> None:
 
 def try_odd_arguments(table: np.ndarray, lookups: np.ndarray, rows: _core.TableRows, file: BinaryIO) -> None:
     one, ones, halves = np.array([1]), np.ones((1, 1, 1, 1)), np.zeros((1, 3), np.float16)
+    power = _core.PowerModel(10.0, [20.0], [30.0], [0], [4], [0], np.array([[1]]), 0)
     problem = _core.SearchProblem(grid(), traffic(), CONFIG[None], np.array([[0, 0]]), np.array([0]), [(0.9, 0.1)])
     calls: list[tuple[Callable[..., object], list[Any]]] = [
         (_core.ServiceGrid, [one, one, ones, ones[0], ["query"], [0]]),
@@ -202,10 +203,21 @@ def try_odd_arguments(table: np.ndarray, lookups: np.ndarray, rows: _core.TableR
         (_core.simulate_trace, [grid(), CONFIG, TRACE, one]),
         (
             _core.SearchProblem,
-            [grid(), traffic(), CONFIG[None], np.array([[0, 0]]), np.array([0]), [(0.9, 0.1)], [[0], [0]]],
+            [
+                *(grid(), traffic(), CONFIG[None], np.array([[0, 0]]), np.array([0]), [(0.9, 0.1)]),
+                *([[0], [0]], power, (1.0, 0.0), 50.0),
+            ],
         ),
-        (_core.search, [[problem], "gradient", 200, 200, 2, 0.95, 0.01, 9, 1, None, None, 9.0]),
         (_core.candidate_rates, [problem, [0, 0], 200, 0.95, 1]),
+        (_core.PowerModel, [10.0, [20.0], [30.0], [0], [4], [0], np.array([[1]]), 0]),
+        (power.power_w, [CONFIG, 10.0, [0.5], [0.1]]),
+        (
+            _core.search,
+            [
+                *([problem], "gradient", 200, 200, 2, 0.95, 0.01, 9, 1, None, None, 9.0),
+                *(0.5, 4, 1, False, 200),
+            ],
+        ),
         (
             _core.simulate_system,
             [system(), POISSON, ONE_ITEM, 10.0, 500, 10, 1, [0.5], 0, 1, "auto", True, True, "portable"],

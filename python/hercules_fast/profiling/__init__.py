@@ -5,16 +5,18 @@ from hercules_fast.profiling.comparison import Change, Comparison, compare
 from hercules_fast.profiling.curves import Curve, published_curves, read_curves_csv
 from hercules_fast.profiling.lattice import Space, space
 from hercules_fast.profiling.many import ProfiledTable, profile
-from hercules_fast.profiling.settings import Effort
+from hercules_fast.profiling.settings import Cost, Effort, Goal
 from hercules_fast.profiling.single import SearchResult, SearchStep, search
 
 __all__ = [
     "Calibration",
     "Change",
     "Comparison",
+    "Cost",
     "Curve",
     "CurveFit",
     "Effort",
+    "Goal",
     "HostFit",
     "ProfiledTable",
     "SearchResult",

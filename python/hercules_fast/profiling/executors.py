@@ -12,10 +12,10 @@ from typing import Any
 from hercules_fast import _core
 from hercules_fast.errors import ExecutorError, InputError
 from hercules_fast.hardware import Server
-from hercules_fast.profiling.pairs import Pair, make_pair, row_of, run_pairs
-from hercules_fast.profiling.settings import Effort, Method
-from hercules_fast.serving import PowerMode, Terms
-from hercules_fast.tables import EfficiencyRow
+from hercules_fast.profiling.pairs import Pair, make_pair, rows_of, run_pairs
+from hercules_fast.profiling.settings import Effort, Goal, Method
+from hercules_fast.serving import Terms
+from hercules_fast.tables import EfficiencyRow, ServiceTable
 from hercules_fast.traffic import Workload
 
 __all__ = ["Finished", "Found", "Request", "Task", "run_here", "run_on", "run_task"]
@@ -47,18 +47,16 @@ class Request:
 
     search: Method
     seed: int
-    power_mode: PowerMode
+    goal: Goal
     effort: Effort
     terms: Terms
-    evaluations: int | None = None
-    """Most configurations that are simulated for a pair."""
     versions: Mapping[str, Any] = field(default_factory=_versions)
     """Of the package and its random streams: rows of two versions do not belong into one table."""
 
     def header(self) -> dict[str, Any]:
         """Plain data: what a journal and a table say that they were made with."""
         data = asdict(self)
-        data |= data.pop("versions")
+        data |= data.pop("goal") | data.pop("versions")
         return data
 
 
@@ -69,6 +67,8 @@ class Task:
     server: Server
     workload: Workload
     request: Request
+    table: ServiceTable | None = None
+    """The user's own in place of a modelled one."""
     final: bool = True
     """False for a first, coarse answer."""
 
@@ -84,11 +84,12 @@ class Task:
 
     def pair(self) -> Pair:
         """The pair with its service table and space."""
-        return make_pair(self.server, self.workload, self.request.terms)
+        tables = None if self.table is None else {self.names: self.table}
+        return make_pair(self.server, self.workload, self.request.terms, tables)
 
     def found(self, pair: Pair, result: Mapping[str, Any] | None) -> Found:
         """Rows of what the core found; None where the model does not fit, to which no search can add."""
-        rows: tuple[EfficiencyRow, ...] = (row_of(pair, result, self.request.seed, self.request.power_mode),)
+        rows = rows_of(pair, result, self.request.seed, self.effort, self.request.goal)
         final = result is None or (self.final and result["complete"])
         if not final:
             rows = tuple(replace(row, reason=f"{NOT_FINAL}{row.reason}") for row in rows)
@@ -162,9 +163,9 @@ def _run_alike(
         request.seed,
         threads,
         effort,
+        goal=request.goal,
         finished=lambda at, result: tell(keys[at], pairs[keys[at]], result),
         deadline_s=_left(until),
-        evaluations=request.evaluations,
     )
     for k, result in zip(keys, results, strict=True):
         if result is not None:  # told above, unless Ctrl-C came while it was being told

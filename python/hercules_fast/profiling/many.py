@@ -18,14 +18,26 @@ from hercules_fast.hardware import Server
 from hercules_fast.profiling.executors import Found, Request, Task, run_here, run_on
 from hercules_fast.profiling.journal import Inputs, Journal
 from hercules_fast.profiling.pairs import Pair
-from hercules_fast.profiling.settings import Effort, Method, Progress, check_arguments
+from hercules_fast.profiling.settings import (
+    Cost,
+    Effort,
+    Goal,
+    Method,
+    Objective,
+    Progress,
+    Tables,
+    check_arguments,
+    check_tables,
+)
 from hercules_fast.serving import PowerMode, Terms
 from hercules_fast.tables import EfficiencyRow, EfficiencyTable
 from hercules_fast.traffic import Workload
 
 __all__ = ["ProfiledTable", "profile"]
 
-COARSE = Effort(queries=1024, final_queries=2048, replications=2)
+COARSE = Effort(
+    queries=1024, polish_queries=2048, final_queries=2048, replications=2, precision=math.inf, most_replications=2
+)
 COARSE_EVALUATIONS = 64
 """Most that the first answers of a run with a time budget are worth."""
 
@@ -45,13 +57,18 @@ def profile(
     workloads: Sequence[Workload],
     *,
     search: Method = "gradient",
+    objective: Objective = "qps",
+    cost: Cost | None = None,
+    power_budget_w: float | None = None,
+    front: bool = False,
+    evaluations: int | None = None,
+    tables: Tables | None = None,
     seed: int = 0,
     threads: int | None = None,
     terms: Terms = Terms(),
     power_mode: PowerMode = "component",
     effort: Effort = Effort(),
     progress: Progress | None = None,
-    evaluations: int | None = None,
     journal: str | os.PathLike[str] | None = None,
     executor: Executor | None = None,
     time_budget_s: float | None = None,
@@ -64,14 +81,16 @@ def profile(
 
     Args:
         servers, workloads: descriptors; names must be unique.
-        search: ``gradient`` or ``exhaustive`` (every configuration, its slow twin).
+        search: ``gradient``, or what it is held against: ``exhaustive`` (every configuration that the bounds leave),
+            ``hill``, ``deeprecsys``, ``random``.
+        objective, cost, power_budget_w, front, evaluations, tables: as in :func:`search`; with ``front`` a pair has a
+            row for each point, the best by the objective first.
         seed: seed of arrivals and query sizes, 0 <= seed < 2**63.
         threads: threads of the search; default: ``HERCULES_FAST_NUM_THREADS``, else all that this process may use.
         terms: effects of the service-time model.
         power_mode: ``component`` or ``tdp``, see :mod:`hercules_fast.serving.power`.
         effort: lengths of simulations; of each workload at least what its highest percentile needs.
         progress: called with (finished pairs, all pairs) when a pair is finished.
-        evaluations: most configurations that are simulated for a pair; default: as many as the search wants.
         journal: file that takes the rows of each pair as soon as it is finished, made if it is not there. A later call
             with the same journal goes on where the earlier one ended. It keeps rows whose service table and workload
             are unchanged, and is refused if anything else differs.
@@ -90,17 +109,26 @@ def profile(
     """
     started = monotonic()
     check_arguments(servers, workloads, search, seed, terms, effort)
-    if power_mode not in ("component", "tdp"):
-        raise InputError(f"power_mode: is {power_mode!r}; allowed are 'component', 'tdp'")
+    goal = Goal(
+        objective=objective,
+        cost=cost,
+        power_budget_w=power_budget_w,
+        power_mode=power_mode,
+        evaluations=evaluations,
+        front=front,
+    )
+    for server in servers:
+        goal.weights(server.name)
+    own = check_tables(tables, servers, workloads) or {}
     _check_engine(threads, executor, time_budget_s)
     if journal is not None and not isinstance(journal, str | os.PathLike):
         raise DTypeError(f"journal: is {journal!r}, {type(journal).__name__}; allowed is a path")
-    if evaluations is not None and (type(evaluations) is not int or not 1 <= evaluations < 2**63):
-        raise InputError(f"evaluations: is {evaluations!r}; allowed is a whole number >= 1")
-    request = Request(
-        search=search, seed=int(seed), power_mode=power_mode, effort=effort, terms=terms, evaluations=evaluations
-    )
-    tasks = [Task(server=server, workload=workload, request=request) for server in servers for workload in workloads]
+    request = Request(search=search, seed=int(seed), goal=goal, effort=effort, terms=terms)
+    tasks = [
+        Task(server=server, workload=workload, request=request, table=own.get((server.name, workload.name)))
+        for server in servers
+        for workload in workloads
+    ]
     with nullcontext() if journal is None else Journal(journal, request.header()) as log:
         run = _Run(tasks, threads, executor, log, progress)
         try:
@@ -240,19 +268,17 @@ class _Run:
 
 def _coarse(task: Task) -> Task:
     """A cheap version of a task, whose rows say that they are not final."""
-    asked = task.request.effort
+    asked, goal = task.request.effort, task.request.goal
+    names = ("queries", "polish_queries", "final_queries")
     effort = replace(
         asked,
-        queries=min(asked.queries, COARSE.queries),
-        final_queries=min(asked.final_queries, COARSE.final_queries),
+        **{name: min(getattr(asked, name), getattr(COARSE, name)) for name in names},
         replications=COARSE.replications,
+        most_replications=COARSE.most_replications,
+        precision=COARSE.precision,
     )
-    request = replace(
-        task.request,
-        search="gradient",
-        effort=effort,
-        evaluations=min(COARSE_EVALUATIONS, task.request.evaluations or COARSE_EVALUATIONS),
-    )
+    goal = replace(goal, evaluations=min(COARSE_EVALUATIONS, goal.evaluations or COARSE_EVALUATIONS), front=False)
+    request = replace(task.request, search="gradient", effort=effort, goal=goal)
     return replace(task, request=request, final=False)
 
 

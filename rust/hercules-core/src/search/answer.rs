@@ -88,7 +88,7 @@ pub fn judge(
     if half.is_nan() || trial.suffices(half, qps) || !trial.may_add(first) {
         return Ok(Some(trial.answer(search_qps, qps, (qps, half), limit, &sections)));
     }
-    trial.refine(search_qps, qps, sections, slopes).map(Some)
+    trial.refine(search_qps, qps, half, sections, slopes).map(Some)
 }
 
 /// One replication at one load, run to its end.
@@ -246,11 +246,12 @@ impl Trial<'_> {
         &mut self,
         search_qps: f64,
         mut qps: f64,
+        mut half: f64,
         mut sections: Vec<Section>,
         mut slopes: Vec<f64>,
     ) -> Result<Answer> {
         let first = sections.len();
-        let (point, half, promise) = loop {
+        let (point, promise) = loop {
             let known = sections.len();
             let all = (2 * known).min(self.settings.most_replications);
             sections.extend(self.sections(known..all, qps, Detail::Latency)?);
@@ -265,9 +266,11 @@ impl Trial<'_> {
                 slopes = self.slopes(qps, all.min(MOST_SLOPED * first))?;
             }
             let (point, promise) = self.root(qps, &mean_margins(&sections), &slopes);
-            let half = self.half_width(point, qps, &sections, &slopes);
+            // A spread once seen is not forgotten: that of more replications may be less by luck, and is then stopped at.
+            let seen = half * (known as f64 / all as f64).sqrt();
+            half = self.half_width(point, qps, &sections, &slopes).max(seen);
             if self.suffices(half, point) || !self.may_add(all) {
-                break (point, half, promise);
+                break (point, promise);
             }
         };
         let all = sections.len();
@@ -275,14 +278,16 @@ impl Trial<'_> {
             None => Limit::UtilisationCap,
             Some(promise) => self.limit_named(promise),
         };
-        // The verdict is exact: all replications together, at the load that is claimed, a little below the expected one.
-        let mut claimed = point;
+        // The verdict is exact: all replications together, at the load that is claimed, a little below the expected one. If
+        // they do not carry it, their margins there say what they do.
+        let (mut point, mut claimed) = (point, point);
         for attempt in 0..VERDICTS {
             claimed = point * (1.0 - 0.25 * self.settings.tolerance * f64::from(1 << attempt));
             sections = self.sections(0..all, claimed, Detail::Energy)?;
             if self.verdict(claimed, &sections).is_none() {
                 break;
             }
+            point = self.root(claimed, &mean_margins(&sections), &slopes).0.clamp(0.9 * claimed, claimed);
         }
         Ok(self.answer(search_qps, claimed, (point, half), limit, &sections))
     }

@@ -187,7 +187,7 @@ impl Default for Settings {
 }
 
 /// Largest number of replications.
-const MAX_REPLICATIONS: usize = 1 << 14;
+const MAX_REPLICATIONS: usize = 1 << 12;
 
 /// Power budgets between the ends of a front.
 const FRONT_BUDGETS: usize = 6;
@@ -292,8 +292,8 @@ pub struct Infeasible {
 #[derive(Debug, Clone)]
 pub struct Outcome {
     pub verdict: std::result::Result<Answer, Infeasible>,
-    /// The best and those after it in the order of the search's scores, each judged; as many as were asked for, if so
-    /// many were measured.
+    /// The best by the search's scores, as many as were asked for and measured, each judged; by falling score of these
+    /// judgements, since they are the surer ones.
     pub top: Vec<Answer>,
     /// By falling load: answers of which none has both more load and less power than another.
     pub front: Vec<Answer>,
@@ -384,6 +384,7 @@ fn solve(problem: &Problem, settings: &Settings, control: &Control) -> Result<Ou
     for found in chosen {
         top.extend(judged(problem.goal, found)?);
     }
+    top.sort_by(|a, b| b.score.total_cmp(&a.score));
     let mut front: Vec<Answer> = top.first().cloned().into_iter().filter(|_| settings.front).collect();
     for (goal, found) in ends {
         front.extend(judged(goal, found)?);
