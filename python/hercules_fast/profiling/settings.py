@@ -124,7 +124,7 @@ def _is_number(value: object) -> bool:
 class Effort:
     """How much simulation an answer is worth.
 
-    ``queries`` per probe of the search and ``polish_queries`` for the choice among its best; the winner is then measured
+    ``queries`` per probe of the search, ``polish_queries`` for the choice among its best; the winner is then measured
     with ``replications`` independent runs of ``final_queries`` each, from which the interval of its QPS comes. All grow
     to what the highest percentile of the SLAs needs (ten queries above it, after a tenth of the run is dropped as
     warm-up). A probe passes only if every CPU stage is busy for at most ``utilisation_cap`` of the time: a loose SLA
