@@ -255,7 +255,7 @@ class SearchProblem:
         starts: _I64,
         slas: Sequence[tuple[float, float]],
         power: PowerModel | None = None,
-        objective: tuple[float, float] = (1.0, 0.0),
+        objective: tuple[float, float] = ...,
         power_budget_w: float | None = None,
     ) -> SearchProblem: ...
     @property
