@@ -11,7 +11,7 @@ SERVERS = tuple(s for s in ZOO.servers if s.name in ("T1", "T2"))
 WORKLOADS = tuple(w for w in ZOO.workloads if w.name in ("rmc1", "rmc2", "dien"))
 PAIRS = [(s.name, w.name) for s in SERVERS for w in WORKLOADS]
 """One of them, rmc2 on T1, does not fit."""
-TINY = hf.Effort(queries=256, final_queries=256, replications=2)
+TINY = hf.Effort(queries=256, polish_queries=256, final_queries=256, replications=2, precision=1.0)
 
 
 def small_profile(**changes: Any) -> hf.ProfiledTable:

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 import hercules_fast as hf
+from hercules_fast import _core
 from hercules_fast.errors import InputError
 from hercules_fast.profiling import Cost, Effort, search
 from hercules_fast.profiling.pairs import make_pair
 from hercules_fast.serving import Terms, core_power, server_power, service_table
+from hercules_fast.serving.simulation import core_grid, core_traffic
 
 QUICK = Effort(queries=1024, final_queries=2048, replications=3, precision=0.05)
 ZOO = hf.fleet("zoo10")
@@ -71,6 +73,29 @@ def test_a_front_holds_no_row_that_another_makes_useless() -> None:
         assert a.qps > b.qps and a.power_w > b.power_w
     assert len(found.top) == 3 and found.top[0] == found.row
     assert [row.qps for row in found.top] == sorted((row.qps for row in found.top), reverse=True)
+
+
+@pytest.mark.parametrize("name", ["rmc1", "dien"])
+def test_a_front_is_within_a_percent_of_every_configuration_at_its_own_highest_load(name: str) -> None:
+    """For the power of each row of the front, no configuration that draws no more carries 1 % more."""
+    pair = make_pair(SERVERS["T1"], WORKLOADS[name], Terms())
+    assert pair.table is not None and pair.space is not None
+    keep = np.arange(0, len(pair.space.candidates), 11)
+    problem = _core.SearchProblem(
+        core_grid(pair.table),
+        core_traffic(pair.workload.sizes, pair.workload.arrivals, 0),
+        pair.space.candidates[keep],
+        pair.space.coords[keep],
+        np.array([0, keep.size // 2]),
+        [(sla.percentile / 100, sla.latency_ms / 1e3) for sla in pair.workload.slas],
+        power=core_power(pair.table),
+    )
+    effort = {"queries": 4096, "final_queries": 4096, "replications": 3, "precision": 1.0}
+    (every,), _ = _core.search([problem], method="exhaustive-unpruned", top=keep.size, **effort)
+    (found,), _ = _core.search([problem], method="exhaustive", front=True, **effort)
+    for row in found["front"]:
+        best = max((one["qps"] for one in every["top"] if one["power_w"] <= row["power_w"]), default=0.0)
+        assert row["qps"] >= 0.99 * best
 
 
 def test_evaluations_are_at_most_what_was_allowed() -> None:

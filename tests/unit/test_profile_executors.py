@@ -174,7 +174,7 @@ def test_the_package_imports_no_engine() -> None:
 
 
 def test_a_worker_of_another_version_refuses() -> None:
-    request = Request(search="gradient", seed=0, power_mode="tdp", effort=TINY, terms=Terms())
+    request = Request(search="gradient", seed=0, goal=Goal(power_mode="tdp"), effort=TINY, terms=Terms())
     task = Task(server=SERVERS[0], workload=WORKLOADS[0], request=request)
     assert run_task(task).rows[0].status == "ok"
     other = replace(task, request=replace(request, versions=dict(request.versions) | {"version": "99.0"}))

@@ -250,7 +250,7 @@ impl Trial<'_> {
         mut sections: Vec<Section>,
         mut slopes: Vec<f64>,
     ) -> Result<Answer> {
-        let first = sections.len();
+        let (first, mut own_half) = (sections.len(), half);
         let (point, promise) = loop {
             let known = sections.len();
             let all = (2 * known).min(self.settings.most_replications);
@@ -266,9 +266,11 @@ impl Trial<'_> {
                 slopes = self.slopes(qps, all.min(MOST_SLOPED * first))?;
             }
             let (point, promise) = self.root(qps, &mean_margins(&sections), &slopes);
-            // A spread once seen is not forgotten: that of more replications may be less by luck, and is then stopped at.
-            let seen = half * (known as f64 / all as f64).sqrt();
-            half = self.half_width(point, qps, &sections, &slopes).max(seen);
+            // The spread of more replications may be less by luck, and would be stopped at; so it counts as no less than
+            // that of the half of them.
+            let before = own_half * (known as f64 / all as f64).sqrt();
+            own_half = self.half_width(point, qps, &sections, &slopes);
+            half = own_half.max(before);
             if self.suffices(half, point) || !self.may_add(all) {
                 break (point, promise);
             }
