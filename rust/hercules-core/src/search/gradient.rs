@@ -17,6 +17,9 @@ const CLIMBS: f64 = 0.06;
 const RACES: f64 = 0.08;
 const ALL: f64 = 0.095;
 
+/// A start below this share of the best is not climbed from.
+const HOPELESS: f64 = 0.5;
+
 /// Candidates, best on the short run first, that are raced on the long one.
 const FINALISTS: usize = 3 * LANES;
 
@@ -105,9 +108,17 @@ impl Walk<'_, '_> {
         !candidates.iter().any(|&candidate| self.evaluator.may_reach(candidate, best * (1.0 + POLISH_TOLERANCE)))
     }
 
+    /// Climb from the starts, the best of them first, as far as they are worth it.
     fn climb_from(&mut self, starts: &[usize]) -> Result<()> {
-        for start in starts {
-            self.climb(*start, Step::Start)?;
+        let mut ranked = Vec::with_capacity(starts.len());
+        for heat in starts.chunks(LANES) {
+            ranked.extend(heat.iter().copied().zip(self.evaluator.scores(heat, WALK_TOLERANCE)?));
+        }
+        ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
+        for (start, score) in ranked {
+            if score >= HOPELESS * self.best.map_or(0.0, |best| best.1) {
+                self.climb(start, Step::Start)?;
+            }
         }
         if self.best.is_none()
             && let Some(start) = self.least_excess()?
