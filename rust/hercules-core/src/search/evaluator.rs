@@ -6,7 +6,7 @@
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::queue::chain::load::{Bracket, Limit, Prober, highest, missed_unloaded, unloaded_percentiles};
-use crate::queue::chain::{Detail, Input, Rules, Scratch};
+use crate::queue::chain::{Detail, Input, Rules, Scratch, System};
 use crate::search::objective::{Goal, PowerModel};
 use crate::search::{Infeasible, Problem, Settings, WALK_TOLERANCE};
 use rayon::prelude::*;
@@ -73,6 +73,8 @@ struct Known {
     fails: f64,
     probed: bool,
     bisected: bool,
+    /// Even the empty system misses a target.
+    is_hopeless: bool,
 }
 
 impl Known {
@@ -88,6 +90,7 @@ impl Known {
             fails: f64::INFINITY,
             probed: false,
             bisected: false,
+            is_hopeless: false,
         }
     }
 
@@ -150,6 +153,11 @@ struct Lane {
     counts: Counts,
 }
 
+const LEAST_ALLOWED: u64 = 64;
+
+/// A guess is at least this share of the bound, so that the order among poor candidates is that of their bounds.
+const LEAST_NEAR: f64 = 0.05;
+
 /// Width of the bracket of the load that the budget bounds, as a share of the bound without it.
 const BUDGET_BOUND_WIDTH: f64 = 1e-3;
 
@@ -162,8 +170,8 @@ impl Bench<'_> {
         if self.control.cancelled() || self.settings.is_late() { Err(Error::Cancelled) } else { Ok(()) }
     }
 
-    fn fresh(&self, candidate: usize) -> Known {
-        let (system, traffic) = (self.problem.system(candidate), &self.problem.traffic);
+    fn fresh(&self, candidate: usize, system: &System) -> Known {
+        let traffic = &self.problem.traffic;
         let bound_qps = self.rules.cap * system.bottleneck_qps(traffic);
         let least_busy_s = if self.with_power { system.least_busy_s(traffic) } else { Vec::new() };
         let bound = self.bound(candidate, bound_qps, &least_busy_s);
@@ -231,6 +239,10 @@ impl Bench<'_> {
 
     fn reaches(&self, candidate: usize, score: f64, known: &mut Known, lane: &mut Lane) -> Result<bool> {
         self.poll()?;
+        if known.is_hopeless {
+            lane.counts.pruned_by_unloaded += 1;
+            return Ok(false);
+        }
         if score > known.bound {
             lane.counts.pruned_by_bound += 1;
             return Ok(false);
@@ -263,7 +275,7 @@ impl Bench<'_> {
     /// Score at the highest load, which is looked for first at `share` of the bound (0: anywhere).
     fn score(&self, candidate: usize, share: f64, tolerance: f64, known: &mut Known, lane: &mut Lane) -> Result<f64> {
         self.poll()?;
-        if self.misses_unloaded(candidate, known, lane)? {
+        if known.is_hopeless || self.misses_unloaded(candidate, known, lane)? {
             return Ok(0.0);
         }
         let passes = known.best.qps;
@@ -406,11 +418,12 @@ impl<'a> Evaluator<'a> {
     fn known(&mut self, candidate: usize) -> &mut Known {
         if self.grounds[self.level].known[candidate].is_none() {
             // Bounds and the empty system do not depend on the run.
-            let shared = |known: &Known| {
-                Known::new(known.bound_qps, known.bound, known.least_busy_s.clone(), known.unloaded_s.clone())
+            let shared = |known: &Known| Known {
+                is_hopeless: known.is_hopeless,
+                ..Known::new(known.bound_qps, known.bound, known.least_busy_s.clone(), known.unloaded_s.clone())
             };
             let elsewhere = self.grounds.iter().find_map(|ground| ground.known[candidate].as_ref()).map(shared);
-            let known = elsewhere.unwrap_or_else(|| self.bench().fresh(candidate));
+            let known = elsewhere.unwrap_or_else(|| self.bench().fresh(candidate, &self.problem.system(candidate)));
             self.grounds[self.level].known[candidate] = Some(known);
         }
         self.grounds[self.level].known[candidate].as_mut().expect("just made")
@@ -461,6 +474,31 @@ impl<'a> Evaluator<'a> {
         self.known(candidate).bound
     }
 
+    /// A rough guess of the score, for an order to look in; 0 where even the empty system surely misses a target. With less
+    /// room between its empty latency and a target, a candidate comes less near its bound: in a queue that works off
+    /// `bound` queries per second, the tail of the wait falls off at the rate `bound - qps` (M/M/1), so
+    /// `ln(1 / (1 - p)) / (bound - qps)` must fit into the room.
+    pub fn guess(&mut self, candidate: usize) -> f64 {
+        let problem = self.problem;
+        let system = problem.system(candidate);
+        if self.grounds[self.level].known[candidate].is_none() {
+            self.grounds[self.level].known[candidate] = Some(self.bench().fresh(candidate, &system));
+        }
+        let Known { bound, bound_qps, .. } = *self.known(candidate);
+        let scratch = &mut self.lanes[0].scratch;
+        let mut guess = bound;
+        for &(p, seconds) in &problem.targets {
+            let empty_s = system.unloaded_at((p, seconds), &problem.traffic, scratch);
+            if empty_s == f64::INFINITY {
+                self.known(candidate).is_hopeless = true;
+                return 0.0;
+            }
+            let near = 1.0 - (1.0 / (1.0 - p)).ln() / (bound_qps * (seconds - empty_s).max(0.0));
+            guess = guess.min(bound * near.max(LEAST_NEAR));
+        }
+        guess
+    }
+
     /// Highest load seen to pass; 0 before any.
     pub fn qps(&mut self, candidate: usize) -> f64 {
         self.known(candidate).best.qps
@@ -498,7 +536,8 @@ impl<'a> Evaluator<'a> {
 
     /// Is it open, without another run, whether its score can be `score`?
     pub fn may_reach(&mut self, candidate: usize, score: f64) -> bool {
-        if score > self.bound(candidate) {
+        let known = self.known(candidate);
+        if score > known.bound || known.is_hopeless {
             return false;
         }
         let known = self.grounds[self.level].known[candidate].as_ref().expect("made above");
@@ -517,9 +556,10 @@ impl<'a> Evaluator<'a> {
         candidates.iter().copied().filter(|&candidate| may(candidate)).collect()
     }
 
-    /// From now on, let this share of the candidates be simulated under load, if the settings do not allow less.
+    /// From now on, let this share of the candidates be simulated under load, of few candidates [`LEAST_ALLOWED`], if the
+    /// settings do not allow less.
     pub fn allow(&mut self, share: f64) {
-        let most = (self.problem.candidates() as f64 * share).ceil() as u64;
+        let most = LEAST_ALLOWED.max((self.problem.candidates() as f64 * share) as u64);
         self.allowed = self.settings.evaluations.map_or(most, |least| least.min(most));
     }
 

@@ -30,28 +30,40 @@ pub fn search(
     path: &mut Vec<PathPoint>,
 ) -> Result<Option<(usize, f64)>> {
     evaluator.blunt();
-    let mut by_bound: Vec<usize> = (0..evaluator.problem.candidates()).collect();
-    by_bound.sort_by(|a, b| evaluator.bound(*b).total_cmp(&evaluator.bound(*a)));
+    let promising = promising(evaluator);
     let scattered = random::order(evaluator.problem);
     let mut walk = Walk { evaluator, path, trodden: BTreeSet::new(), screen: None, best: None };
     walk.evaluator.allow(FROM_ABOVE);
-    walk.look_from_above(&by_bound)?;
-    let proven = walk.is_proven(&by_bound);
+    walk.look_from_above(&promising)?;
+    let proven = walk.is_proven(&promising);
     if !proven {
-        walk.explore(starts, &by_bound, &scattered, LEAST_GAIN)?;
+        walk.explore(starts, &promising, &scattered, LEAST_GAIN)?;
     }
     walk.sharpen()?;
-    if !walk.is_proven(&by_bound) {
+    if !walk.is_proven(&promising) {
         // On the short run nothing seemed to be left, on the long one there is.
         if proven {
-            walk.explore(starts, &by_bound, &scattered, LEAST_GAIN)?;
+            walk.explore(starts, &promising, &scattered, LEAST_GAIN)?;
         }
         walk.evaluator.allow(ALL);
         walk.polish()?;
-        walk.race(&by_bound, POLISH_GAIN)?;
+        walk.race(&promising, POLISH_GAIN)?;
         walk.polish()?;
     }
     Ok(walk.best)
+}
+
+/// All candidates, those with the highest guesses and those with the highest bounds in turn: the guess leads to good ones
+/// soon, the bound to a proof.
+fn promising(evaluator: &mut Evaluator<'_>) -> Vec<usize> {
+    let all = 0..evaluator.problem.candidates();
+    let figures: Vec<(f64, f64)> = all.clone().map(|c| (evaluator.guess(c), evaluator.bound(c))).collect();
+    let (mut by_guess, mut by_bound): (Vec<usize>, Vec<usize>) = (all.clone().collect(), all.collect());
+    by_guess.sort_by(|a, b| figures[*b].0.total_cmp(&figures[*a].0));
+    by_bound.sort_by(|a, b| figures[*b].1.total_cmp(&figures[*a].1));
+    let mut seen = vec![false; figures.len()];
+    let in_turn = by_guess.into_iter().zip(by_bound).flat_map(|(guess, bound)| [guess, bound]);
+    in_turn.filter(|candidate| !std::mem::replace(&mut seen[*candidate], true)).collect()
 }
 
 struct Walk<'w, 'a> {
@@ -65,28 +77,33 @@ struct Walk<'w, 'a> {
 }
 
 impl Walk<'_, '_> {
-    /// Race candidates by falling bound, as many as may be tried.
-    fn look_from_above(&mut self, by_bound: &[usize]) -> Result<()> {
-        for heat in by_bound.chunks(LANES) {
+    /// Race the most promising candidates, as many as may be tried.
+    fn look_from_above(&mut self, promising: &[usize]) -> Result<()> {
+        let mut order = promising.iter().copied();
+        loop {
             let best = self.best.map_or(0.0, |best| best.1);
-            if self.evaluator.bound(heat[0]) <= best || self.evaluator.is_spent() {
-                break;
+            let heat: Vec<usize> = order
+                .by_ref()
+                .filter(|&c| self.evaluator.may_reach(c, best * (1.0 + POLISH_TOLERANCE)))
+                .take(LANES)
+                .collect();
+            if heat.is_empty() || self.evaluator.is_spent() {
+                return Ok(());
             }
-            let racing = if best > 0.0 { self.reaching(heat, best * (1.0 + POLISH_TOLERANCE))? } else { heat.to_vec() };
+            let racing = if best > 0.0 { self.reaching(&heat, best * (1.0 + POLISH_TOLERANCE))? } else { heat };
             for (&candidate, score) in racing.iter().zip(self.evaluator.scores(&racing, POLISH_TOLERANCE)?) {
                 if score > self.best.map_or(0.0, |best| best.1) {
                     self.stand_on(candidate, score, Step::Bound);
                 }
             }
         }
-        Ok(())
     }
 
     /// Climb, then race what the bounds leave open: those with the highest bounds and scattered ones in turn.
-    fn explore(&mut self, starts: &[usize], by_bound: &[usize], scattered: &[usize], gain: f64) -> Result<()> {
+    fn explore(&mut self, starts: &[usize], promising: &[usize], scattered: &[usize], gain: f64) -> Result<()> {
         self.evaluator.allow(CLIMBS);
         self.climb_from(starts)?;
-        for (share, order) in [(0.5 * (CLIMBS + RACES), by_bound), (RACES, scattered)] {
+        for (share, order) in [(0.5 * (CLIMBS + RACES), promising), (RACES, scattered)] {
             self.evaluator.allow(share);
             self.race(order, gain)?;
         }
@@ -186,7 +203,7 @@ impl Walk<'_, '_> {
         let mut order: Vec<_> = neighbours.into_iter().map(|(c, step)| (self.evaluator.bound(c), c, step)).collect();
         // What cannot beat the best of all is no way to it either.
         let bar = self.best.map_or(0.0, |best| best.1);
-        order.retain(|entry| entry.0 > bar);
+        order.retain(|entry| entry.0 > bar && self.evaluator.may_reach(entry.1, bar));
         order.sort_by(|a, b| b.0.total_cmp(&a.0));
         let mut best = None;
         for heat in order.chunks(LANES) {

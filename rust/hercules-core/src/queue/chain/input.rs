@@ -58,6 +58,16 @@ impl Traffic {
         self.sizes.last().map_or(1, |(size, _)| *size)
     }
 
+    /// The least size that is at least as large as the share `p` of all queries.
+    pub fn size_at(&self, p: f64) -> u32 {
+        let mut left = p;
+        let reached = |(_, share): &(u32, f64)| {
+            left -= share;
+            left <= 0.0
+        };
+        self.sizes().find(reached).map_or(self.max_size(), |(size, _)| size)
+    }
+
     pub fn mean_size(&self) -> f64 {
         self.sizes().map(|(size, p)| f64::from(size) * p).sum()
     }

@@ -205,11 +205,40 @@ impl System {
         visitors.map(|(size, p)| p * work(size)).sum()
     }
 
+    fn is_noisy(&self) -> bool {
+        self.stations.iter().any(|station| station.noise.is_some())
+    }
+
+    /// For the percentile of `target`, roughly, the latency of a query that finds the system empty; infinite if the target
+    /// is surely missed there: all of the largest queries, as many as the percentile leaves, are too slow.
+    pub fn unloaded_at(&self, target: Target, traffic: &Traffic, scratch: &mut Scratch) -> f64 {
+        let (p, seconds) = target;
+        let first = traffic.size_at(p);
+        let latency_s = self.unloaded_of(first, traffic, scratch);
+        let mut larger = traffic.sizes().filter(|(size, _)| *size > first);
+        if latency_s > seconds
+            && !self.is_noisy()
+            && larger.all(|(size, _)| self.unloaded_of(size, traffic, scratch) > seconds)
+        {
+            return f64::INFINITY;
+        }
+        latency_s
+    }
+
+    /// Latency of a query of `size` items that finds the system empty, by one draw of its noise.
+    fn unloaded_of(&self, size: u32, traffic: &Traffic, scratch: &mut Scratch) -> f64 {
+        let noise = Noise { seed: traffic.seed(), replication: 0, first: 0 };
+        let input = Input { unit_time: vec![0.0], size: vec![size], noise };
+        let mut split = Split::default();
+        split.refill(self, &input);
+        self.run(&input, &split, 1.0, scratch, &mut Watch::blind(), Detail::Latency);
+        scratch.done[0]
+    }
+
     /// (latency, probability) of a query that finds the system empty, for every size that occurs; with noise, for as
     /// many draws of each.
     pub fn unloaded(&self, traffic: &Traffic, scratch: &mut Scratch) -> Vec<(f64, f64)> {
-        let noisy = self.stations.iter().any(|station| station.noise.is_some());
-        let draws = if noisy { UNLOADED_DRAWS.div_ceil(traffic.sizes().count()) } else { 1 };
+        let draws = if self.is_noisy() { UNLOADED_DRAWS.div_ceil(traffic.sizes().count()) } else { 1 };
         let noise = Noise { seed: traffic.seed(), replication: 0, first: 0 };
         let mut input = Input { unit_time: vec![0.0], size: vec![1], noise };
         let mut split = Split::default();
