@@ -153,7 +153,8 @@ struct Lane {
     counts: Counts,
 }
 
-const LEAST_ALLOWED: u64 = 64;
+/// Of a smaller lattice the search looks at a larger share.
+const FEW: usize = 800;
 
 /// A guess is at least this share of the bound, so that the order among poor candidates is that of their bounds.
 const LEAST_NEAR: f64 = 0.05;
@@ -556,10 +557,10 @@ impl<'a> Evaluator<'a> {
         candidates.iter().copied().filter(|&candidate| may(candidate)).collect()
     }
 
-    /// From now on, let this share of the candidates be simulated under load, of few candidates [`LEAST_ALLOWED`], if the
+    /// From now on, let this share of the candidates be simulated under load, few candidates counted as [`FEW`], if the
     /// settings do not allow less.
     pub fn allow(&mut self, share: f64) {
-        let most = LEAST_ALLOWED.max((self.problem.candidates() as f64 * share) as u64);
+        let most = (self.problem.candidates().max(FEW) as f64 * share) as u64;
         self.allowed = self.settings.evaluations.map_or(most, |least| least.min(most));
     }
 
