@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Builds and tests must not depend on a caller's environment.
 unexport PYTHONPATH PYTHONHOME CONDA_PREFIX
 
-.PHONY: plan test test-tiers lint bench bench-sls bench-queue bench-lp check-queue check-lp build clean help
+.PHONY: plan test test-tiers lint bench bench-sls bench-queue bench-lp check-queue check-search check-profile check-lp build clean help
 .DELETE_ON_ERROR:
 
 help: ## list the commands
@@ -30,6 +30,12 @@ test-tiers: build $(VENV)/.dev ## the embedding-bag tests once more, under each 
 
 check-queue: build $(VENV)/.dev ## the queueing simulator against theory at length, and its intervals (minutes)
 	$(BIN)/python -m pytest -m long -q -s tests/oracle/test_queueing_oracle.py tests/oracle/test_queueing_coverage.py $(ARGS)
+
+check-search: build $(VENV)/.dev ## the search against every configuration of every pair, and its rivals (half an hour)
+	$(BIN)/python -m pytest -m long -q -s tests/differential/test_search_proof.py $(ARGS)
+
+check-profile: build $(VENV)/.dev ## 200 profiles killed at random moments, and resumed (minutes)
+	$(BIN)/python -m pytest -m long -q tests/unit/test_profile_kill.py $(ARGS)
 
 check-lp: build $(VENV)/.dev ## the solvers of provisioning against HiGHS on 11,000 random fleets (minutes)
 	$(BIN)/python -m pytest -m long -q tests/differential/test_network.py $(ARGS)
