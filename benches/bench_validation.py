@@ -177,6 +177,7 @@ def geometric_mean(ratios: Sequence[float]) -> float:
     return math.exp(statistics.fmean(map(math.log, ratios)))
 
 
+@pytest.mark.timeout(1200)
 def test_gains() -> None:
     """QPS of what the search finds over that of two predecessors' ways, all three on one run of 65,536 queries.
 
@@ -252,6 +253,7 @@ def test_spread(request, latencies) -> None:
         print(f"| {workload} | {len(rows)} | {' | '.join(cells)} |")
 
 
+@pytest.mark.timeout(1200)
 def test_ranking(nine_models) -> None:
     """Server types of each model from best to worst: `>` where the intervals of neighbours lie apart, `~` where not.
 
@@ -371,6 +373,7 @@ def highest_load(servers: int, percentile: float, target: float) -> float:
     return low
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("servers", "percentile", "target"), QUEUES)
 def test_coverage(servers: int, percentile: float, target: float) -> None:
     """Share of answers whose interval holds the exact highest load of M/M/c: one configuration, 200 seeds."""
