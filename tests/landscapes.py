@@ -20,7 +20,7 @@ from hercules_fast.profiling.pairs import Pair, core_problem, make_pair
 from hercules_fast.traffic import Sla, Workload
 
 CONTENDERS = 0.05
-FINE = 1 << 16
+FINE = 1 << 15
 
 
 def nine() -> tuple[Workload, ...]:
