@@ -56,7 +56,7 @@ def tpe(at: Landscape, evaluations: int) -> int:
         return spent[candidate]
 
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=0))
-    study.optimize(objective, n_trials=20 * evaluations + 100)
+    study.optimize(objective, n_trials=3 * evaluations + 30)
     return max(spent, key=spent.__getitem__, default=-1)
 
 
