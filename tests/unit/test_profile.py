@@ -107,6 +107,16 @@ def test_an_sla_below_the_unloaded_latency_is_zero_with_the_reason() -> None:
     assert "would be met at light load with p95 <= " in row.reason
 
 
+def test_what_waits_for_the_memory_is_named() -> None:
+    wide = hf.hardware.server("T2")
+    narrow = replace(wide, memory=replace(wide.memory, channels=1, capacity_gb=512.0))
+    (rmc2,) = [w for w in ZOO.workloads if w.name == "rmc2"]
+    hasty = replace(rmc2, slas=(Sla(percentile=95, latency_ms=5),))
+    reasons = [search(server, hasty, effort=QUICK).row.reason for server in (wide, narrow)]
+    assert "memory bandwidth" not in reasons[0]
+    assert "slowest in stage 'model', 17.7 ms of it for want of memory bandwidth)" in reasons[1]
+
+
 def test_a_looser_sla_never_carries_less() -> None:
     rates = []
     for latency in (10.0, 20.0, 40.0):
