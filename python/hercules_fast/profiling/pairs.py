@@ -262,10 +262,10 @@ def _misses_sla(pair: Pair, table: ServiceTable, space: Space, result: Mapping[s
     percentile, _, best_ms, index = max(late, key=lambda entry: entry[2] / entry[1])
     config = space.config(table, index)
     needed = ", ".join(f"p{p:g} <= {_rounded_up(best):g} ms" for p, _, best, _ in late)
+    slowest = f"slowest in stage {_slowest_stage(table, config)!r}{_bandwidth(pair, config, percentile, best_ms)}"
     return (
-        f"no configuration meets the SLA: {missed} ({config.describe()}; slowest in stage "
-        f"{_slowest_stage(table, config)!r}{_bandwidth(pair, config, percentile, best_ms)}); would be met at light load "
-        f"with {needed}"
+        f"no configuration meets the SLA: {missed} ({config.describe()}; {slowest}); would be met at light load with "
+        f"{needed}"
     )
 
 
