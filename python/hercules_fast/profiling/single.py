@@ -28,7 +28,7 @@ from hercules_fast.profiling.settings import (
     check_tables,
     check_type,
 )
-from hercules_fast.profiling.slices import Slice, slices_through
+from hercules_fast.profiling.slices import Slice, axis_words, slices_through, value_words
 from hercules_fast.serving import PowerMode, Terms
 from hercules_fast.serving.simulation import core_grid, core_traffic
 from hercules_fast.tables import EfficiencyRow, SchedulingConfig, ServiceTable
@@ -40,9 +40,9 @@ __all__ = ["SearchResult", "SearchStep", "search"]
 MOVES = {
     "start": "a start",
     "bound": "among the highest guesses and bounds",
-    "axis": "uphill",
-    "diagonal": "uphill across",
-    "far": "uphill, farther away",
+    "axis": "step",
+    "diagonal": "diagonal step",
+    "far": "far step",
     "race": "beat the best so far",
     "sharpen": "leads on the long run",
     "polish": "a small gain",
@@ -134,8 +134,8 @@ class SearchResult:
             *([] if self.objective == "qps" else [f"score: {self.score:.5g} {UNITS[self.objective]}"]),
             f"{row.power_w:.1f} W (power mode {row.power_mode}), {row.qps_per_watt:.4g} qps/W",
             f"reached there: {reached}; busy: {busy}",
-            f"load step: {row.qps / self.bottleneck_qps:.0%} of the {self.bottleneck_qps:,.1f} qps at which the busiest "
-            "stage never rests",
+            f"load step: {row.qps / self.bottleneck_qps:.0%} of the {self.bottleneck_qps:,.1f} qps "
+            "at which the busiest stage never rests",
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -259,9 +259,7 @@ def search(
     )
 
 
-def _steps(
-    table: ServiceTable, space: Space, path: Sequence[tuple[int, float, str, float]]
-) -> Iterator[SearchStep]:
+def _steps(table: ServiceTable, space: Space, path: Sequence[tuple[int, float, str, float]]) -> Iterator[SearchStep]:
     """The steps of the core's path, each with why it was taken."""
     before: Mapping[str, int] = {}
     for index, qps, move, score in path:
@@ -269,7 +267,7 @@ def _steps(
         why = MOVES[move]
         if move in FROM_THE_STEP_BEFORE and before.keys() == place.keys():
             changes = (
-                f"{axis.replace('_', ' ')} {before[axis]} to {value}"
+                f"{axis_words(axis)} {value_words(axis, before[axis])} to {value_words(axis, value)}"
                 for axis, value in place.items()
                 if value != before[axis]
             )
