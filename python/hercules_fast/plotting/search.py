@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 __all__ = ["plot_search"]
 
 COLUMNS = 3
-PATH, RATE, FOUND = COLOURS[5], COLOURS[0], COLOURS[6]
+PATH, RATE, FOUND = COLOURS[4], COLOURS[0], COLOURS[6]
 
 
 def plot_search(result: SearchResult, path: str | os.PathLike[str]) -> Path:
-    """Draw a panel per axis: QPS through the found configuration, and the numbered steps of the path in its kind.
+    """Draw a panel per axis: QPS through the found configuration, and the steps of the path in its kind.
 
     Raises:
         InputError: the result has no slices.
@@ -38,10 +38,11 @@ def plot_search(result: SearchResult, path: str | os.PathLike[str]) -> Path:
             _draw_slice(axes, result, piece)
         for axes in panels[len(result.slices) :]:
             axes.set_visible(False)
+        panels[0].set_ylim(bottom=0)
         for axes in panels[::columns]:
             axes.set_ylabel("queries per second")
-        row = result.row
-        drawing.suptitle(f"{row.workload} on {row.server}: {row.config.describe() if row.config else ''}")
+        row, found = result.row, result.slices[0].configs[result.slices[0].at]
+        drawing.suptitle(f"{row.workload} on {row.server}, best {result.objective}: {found.describe()}")
         handles, labels = panels[0].get_legend_handles_labels()
         drawing.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
         return save(drawing, path)
@@ -50,20 +51,18 @@ def plot_search(result: SearchResult, path: str | os.PathLike[str]) -> Path:
 def _draw_slice(axes: Axes, result: SearchResult, piece: Slice) -> None:
     """One panel. Values stand at equal distances, as the lattice has them."""
     kind = piece.configs[piece.at].kind
-    steps = [(number, step) for number, step in enumerate(result.path, start=1) if step.config.kind == kind]
-    values = sorted({*piece.values, *(step.place[piece.axis] for _, step in steps)})
+    steps = [step for step in result.path if step.config.kind == kind]
+    values = sorted({*piece.values, *(step.place[piece.axis] for step in steps)})
     x = {value: k for k, value in enumerate(values)}
-    for number, step in steps:
-        at = (x[step.place[piece.axis]], step.qps)
-        axes.plot(*at, "o", color=PATH, markersize=4.0, label="steps of the path" if number == steps[0][0] else None)
-        axes.annotate(f"{number}", at, (3, -8), textcoords="offset points", fontsize=6.5)
+    at = [x[step.place[piece.axis]] for step in steps]
+    axes.plot(at, [step.qps for step in steps], "o", color=PATH, markersize=4.0, label="steps of the path")
     places = [x[value] for value in piece.values]
     axes.plot(places, piece.qps, color=RATE, label="QPS, the other axes as found")
     other = [k for k, exact in enumerate(piece.exact) if not exact]
     axes.plot(
         [places[k] for k in other],
         [piece.qps[k] for k in other],
-        *("o",),
+        "o",
         color=RATE,
         markerfacecolor="white",
         markersize=4.5,
@@ -72,6 +71,5 @@ def _draw_slice(axes: Axes, result: SearchResult, piece: Slice) -> None:
     axes.plot(places[piece.at], piece.qps[piece.at], "D", color=FOUND, markersize=6.0, label="found")
     each = max(1, -(-len(values) // 8))  # as many labels as fit side by side
     axes.set_xticks(range(0, len(values), each), [piece.label(value) for value in values[::each]])
-    axes.set_ylim(bottom=0)
     axes.set_xlabel(piece.title)
     axes.grid(True)
