@@ -1,19 +1,30 @@
-"""What effects and assumptions of the service-time model are worth: QPS of the fleet `envelope` with and without them.
-
-Prints rows of the tables on the validation page.
+"""Figures of the validation page: what effects and assumptions of the service-time model are worth, what the search
+gains over its predecessors and what its intervals hold, what the provisioner saves. Prints rows of the page's tables.
 """
 
 from __future__ import annotations
 
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from itertools import pairwise
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
+from tests.landscapes import FINE, nine
 
 import hercules_fast as hf
+from hercules_fast import _core
 from hercules_fast.models import TableGroup
+from hercules_fast.profiling import pairs as pairs_of_profile
+from hercules_fast.profiling.pairs import Pair, core_problem, make_pair, row_of, run_pairs
 from hercules_fast.serving import ASSUMPTIONS, SWITCHES
 from hercules_fast.serving.gather import host_gather, near_gather
+from hercules_fast.tables import EfficiencyRow
 
 QUICK = hf.Effort(queries=2048, final_queries=4096, replications=2)
 PARAMETERS = {
@@ -151,6 +162,227 @@ def test_memory_assumption(benchmark, full, change) -> None:
     moved = sorted((r for r in rows if abs(r[0] - 1) > 0.05), key=lambda r: r[0])
     assert all(ratio > 0 for ratio, _ in rows)
     print(f"\n| {change} | " + ("; ".join(f"{ratio:.2f}x {where}" for ratio, where in moved) or "none by 5 %") + " |")
+
+
+# -- the search: gains, spreads, rankings, time and intervals ---------------------------------------------------------
+
+
+def fitting() -> list[Pair]:
+    """The pairs of `zoo10` and the nine models that fit."""
+    made = [make_pair(server, workload, hf.Terms()) for server in hf.fleet("zoo10").servers for workload in nine()]
+    return [pair for pair in made if pair.space is not None]
+
+
+def geometric_mean(ratios: Sequence[float]) -> float:
+    return math.exp(statistics.fmean(map(math.log, ratios)))
+
+
+def test_gains() -> None:
+    """QPS of what the search finds over that of two predecessors' ways, all three on one run of 65,536 queries.
+
+    DeepRecSys: one core per copy on all cores, the batch, then the offload threshold; the first worse one stops.
+    Baymax: whole queries one by one on copies that share the card, as many copies as carry most.
+    """
+    pairs = fitting()
+    problems = [core_problem(pair, seed=0) for pair in pairs]
+    found, _ = _core.search(problems)
+    tuned, _ = _core.search(problems, method="deeprecsys", replications=2, most_replications=2)
+    gains: dict[str, list[float]] = {"DeepRecSys": [], "Baymax": []}
+    print("\n| server, workload | found | q/s | DeepRecSys-style | Baymax-style |\n| --- | --- | --- | --- | --- |")
+    for pair, problem, ours, line in zip(pairs, problems, found, tuned, strict=True):
+        space = pair.space
+        kinds = space.coords[:, 0] == space.kinds.index("gpu")
+        rivals = {
+            "DeepRecSys": [line["best"]],
+            "Baymax": np.flatnonzero(kinds & (space.candidates[:, 2] == 1)).tolist(),
+        }
+        (best,) = _core.candidate_rates(problem, [ours["best"]], queries=FINE)
+        cells = []
+        for name, candidates in rivals.items():
+            rates = (
+                _core.candidate_rates(problem, candidates, queries=FINE) if candidates and candidates[0] >= 0 else []
+            )
+            rate = max(rates, default=0.0)
+            if rate > 0:
+                gains[name].append(best / rate)
+            cells.append(f"{rate:,.0f}, {best / rate:.2f}x" if rate > 0 else "none" if candidates else "")
+        config = space.config(pair.table, ours["best"]).describe()
+        print(f"| {pair.server.name}, {pair.workload.name} | {config} | {best:,.0f} | {' | '.join(cells)} |")
+    for name, ratios in gains.items():
+        print(
+            f"over {name}: {len(ratios)} pairs, geometric mean {geometric_mean(ratios):.2f}x, most {max(ratios):.2f}x"
+        )
+        assert min(ratios) >= 0.99, "what they found is a configuration of ours too"
+
+
+@pytest.fixture(scope="module")
+def nine_models() -> hf.EfficiencyTable:
+    return hf.profile(hf.fleet("zoo10").servers, nine())
+
+
+def served(table: hf.EfficiencyTable, workload: str) -> list[EfficiencyRow]:
+    return [row for row in table.rows if row.workload == workload and row.qps > 0]
+
+
+SCORES: dict[str, Callable[[EfficiencyRow], float]] = {
+    "q/s": lambda row: row.qps,
+    "q/s per watt": lambda row: row.qps / row.power_w,
+}
+
+
+def test_spread(nine_models) -> None:
+    """Best over worst server type of each model, of those that serve it."""
+    print("\n| model | server types | " + " | ".join(SCORES) + " |\n| --- | --- | --- | --- |")
+    for workload in nine_models.workloads:
+        rows = served(nine_models, workload)
+        cells = []
+        for score in SCORES.values():
+            best, worst = max(rows, key=score), min(rows, key=score)
+            cells.append(f"{score(best) / score(worst):.1f}x, {best.server} over {worst.server}")
+        print(f"| {workload} | {len(rows)} | {' | '.join(cells)} |")
+
+
+def test_ranking(nine_models) -> None:
+    """Server types of each model from best to worst: `>` where the intervals of neighbours lie apart, `~` where not.
+
+    A position is firm where its interval meets that of no other server type.
+    """
+    again = hf.profile(hf.fleet("zoo10").servers, nine(), seed=1)
+    print("\n| model | by | order |\n| --- | --- | --- |")
+    for by, score in SCORES.items():
+        firm = positions = moved = moved_firm = 0
+        for workload in nine_models.workloads:
+            rows = sorted(served(nine_models, workload), key=score, reverse=True)
+            ends = [(score(row) * row.qps_lo / row.qps, score(row) * row.qps_hi / row.qps) for row in rows]
+            apart = [
+                [lo > other_hi or hi < other_lo for j, (other_lo, other_hi) in enumerate(ends) if j != k]
+                for k, (lo, hi) in enumerate(ends)
+            ]
+            order = rows[0].server
+            for (above, below), row in zip(pairwise(ends), rows[1:], strict=True):
+                order += (" > " if above[0] > below[1] else " ~ ") + row.server
+            other = [row.server for row in sorted(served(again, workload), key=score, reverse=True)]
+            places = [row.server != name for row, name in zip(rows, other, strict=True)]
+            positions += len(rows)
+            firm += sum(map(all, apart))
+            moved += sum(places)
+            moved_firm += sum(m and all(a) for m, a in zip(places, apart, strict=True))
+            print(f"| {workload} | {by} | {order} |")
+        print(
+            f"by {by}: {firm} of {positions} positions firm; another seed moves {moved}, of the firm ones {moved_firm}"
+        )
+
+
+def timed_profile() -> tuple[float, float, float, hf.EfficiencyTable]:
+    """The table in a fresh process: wall and CPU seconds, CPU seconds outside the core's search, and the table.
+
+    Outside is the CPU time of all threads of the process, less that of the call of the search; what its thread does
+    there to tell of finished pairs, in Python, counts as outside.
+    """
+    fleet, models = hf.fleet("zoo10"), nine()
+    inside = 0.0
+    search = _core.search
+
+    def timed(*args, finished=None, **kwargs):
+        nonlocal inside
+
+        def told(*what):
+            nonlocal inside
+            at = time.thread_time()
+            finished(*what)
+            inside -= time.thread_time() - at
+
+        at = time.process_time()
+        answer = search(*args, finished=finished and told, **kwargs)
+        inside += time.process_time() - at
+        return answer
+
+    pairs_of_profile._core.search = timed
+    try:
+        wall, cpu = time.perf_counter(), time.process_time()
+        table = hf.profile(fleet.servers, models)
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    finally:
+        pairs_of_profile._core.search = search
+    return wall, cpu, cpu - inside, table
+
+
+def test_table() -> None:
+    """The whole 10 x 9 table with the default effort: its time, the share outside Rust, its intervals, its growth."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        wall, cpu, outside, table = pool.submit(timed_profile).result()
+    rows = [row for row in table.rows if row.qps > 0]
+    widest = max(((row.qps_hi - row.qps_lo) / 2 / row.qps, row.server, row.workload) for row in rows)
+    print(f"\n{len(table.rows)} pairs, {len(rows)} served: {wall:.1f} s, target 30, aim 10; {cpu:.1f} s of CPU")
+    print(f"outside the search: {outside:.2f} s of CPU, {outside / cpu:.1%}, target 5 %")
+    print(f"widest interval: +-{widest[0]:.2%}, {widest[2]} on {widest[1]}, target 1 %")
+    assert widest[0] <= 0.01
+    assert outside / cpu < 0.05
+
+    pairs = fitting()
+    order = np.random.default_rng(0).permutation(len(pairs))
+    for size in (5, 10, 20, 40, len(pairs)):
+        at = time.process_time()
+        for first in range(0, len(pairs), size):
+            call = [pairs[k] for k in order[first : first + size]]
+            for pair, result in zip(call, run_pairs(call, "gradient", 0, None, hf.Effort())[0], strict=True):
+                row_of(pair, result, 0)
+        print(f"the table in calls of {size} pairs: {(time.process_time() - at) / len(pairs):.3f} s of CPU per pair")
+
+
+# M/M/c, sojourns longer than t: e^-t + P(wait) (e^-t - e^-(c - a)t) / (c - a - 1); one service is the unit of time.
+UNIT = 100
+"""Items of a mean service: exponential services as sizes, each counted at its middle."""
+QUEUES = [(1, 0.99, 20.0), (8, 0.99, 6.0), (4, 0.95, 12.0), (18, 0.95, 3.3)]
+
+
+def tail(servers: int, load: float, target: float) -> float:
+    blocked = 1.0
+    for k in range(1, servers + 1):
+        blocked = load * blocked / (k + load * blocked)
+    waits = blocked / (1 - (load / servers) * (1 - blocked))
+    spare = servers - load
+    return math.exp(-target) + waits * (math.exp(-target) - math.exp(-spare * target)) / (spare - 1)
+
+
+def highest_load(servers: int, percentile: float, target: float) -> float:
+    low, high = 0.0, float(servers)
+    while high - low > 1e-9:
+        middle = (low + high) / 2 + 1e-12
+        low, high = (middle, high) if tail(servers, middle, target) <= 1 - percentile else (low, middle)
+    return low
+
+
+@pytest.mark.parametrize(("servers", "percentile", "target"), QUEUES)
+def test_coverage(servers: int, percentile: float, target: float) -> None:
+    """Share of answers whose interval holds the exact highest load of M/M/c: one configuration, 200 seeds."""
+    largest = 16 * UNIT
+    pmf = np.diff(-np.expm1(-np.arange(largest + 1) / UNIT))
+    items = np.array([1, largest])
+    seconds = ((items - 0.5) / UNIT)[None, None, :, None]
+    grid = _core.ServiceGrid(items, np.array([1]), seconds, np.zeros((1, 1, 2)), ["query"], [0])
+    candidate = np.array([[0, largest, 1, 0, -1, 0, servers]])
+    problems = [
+        _core.SearchProblem(
+            grid,
+            _core.Traffic("poisson", [], pmf / pmf.sum(), seed),
+            candidate,
+            np.array([[0, 0]]),
+            np.array([0]),
+            [(percentile, target)],
+        )
+        for seed in range(200)
+    ]
+    exact = highest_load(servers, percentile, target)
+    answers, _ = _core.search(problems, cap=0.999)
+    qps, low, high = (np.array([a[name] for a in answers]) for name in ("qps", "qps_lo", "qps_hi"))
+    held = np.mean((low <= exact) & (exact <= high))
+    half, spread = np.mean((high - low) / 2) / exact, 1.96 * np.std(qps, ddof=1) / exact
+    print(
+        f"\n| M/M/{servers}, p{100 * percentile:g} within {target:g} services | {exact / servers:.3f} | {held:.1%} "
+        f"| {np.mean(qps) / exact - 1:+.2%} | {half:.2%} | {spread:.2%} | {sum(not a['precise'] for a in answers)} |"
+    )
+    assert held >= 0.88
 
 
 # -- provisioning ----------------------------------------------------------------------------------------------------
