@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from hercules_fast import _core
+from hercules_fast.errors import InterruptedRun
 from hercules_fast.profiling import Cost, SearchResult
 from hercules_fast.profiling.lattice import UNBOUNDED
 from hercules_fast.profiling.pairs import core_problem, make_pair
@@ -84,6 +85,15 @@ def test_slices_do_not_depend_on_threads() -> None:
     one, three = (small_search(slices=True, threads=threads) for threads in (1, 3))
     assert one.slices and one.to_dict() == three.to_dict()
     assert small_search().slices == ()
+
+
+def test_ctrl_c_ends_the_slices_as_it_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_core, "candidate_rates", stop)
+    with pytest.raises(InterruptedRun, match="interrupted before the slices were measured"):
+        small_search(slices=True)
 
 
 def test_every_step_stands_where_its_configuration_does(found: SearchResult) -> None:
