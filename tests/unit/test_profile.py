@@ -271,3 +271,25 @@ def test_ctrl_c_returns_what_is_finished() -> None:
     out, _ = child.communicate(timeout=60)
     assert int(first) >= 1
     assert out.splitlines()[-1] == "KeyboardInterrupt True"
+
+
+def test_a_plan_chooses_among_the_points_of_a_front() -> None:
+    """A table with fronts never costs more power than one of the best points alone."""
+    servers = [s for s in ZOO.servers if s.name in ("T1", "T1-P100")]
+    workloads = [w for w in ZOO.workloads if w.name in ("rmc3", "wnd")]
+    table = profile(servers, workloads, effort=QUICK, front=True)
+    pairs = [(server.name, workload.name) for server in servers for workload in workloads]
+    points = [[row for row in table.rows if (row.server, row.workload) == pair] for pair in pairs]
+    assert any(len(rows) > 1 for rows in points)
+    for rows in points:
+        assert rows[0].qps == max(row.qps for row in rows)
+        by_load = sorted(rows, key=lambda row: row.qps)
+        assert [row.power_w for row in by_load] == sorted(row.power_w for row in rows), "less load for less power"
+    best = replace(table, rows=tuple(rows[0] for rows in points))
+    load = hf.LoadTrace.from_arrays(
+        "a day", ["rmc3", "wnd"], start="2026-01-05", interval_s=3600, qps=[[5000.0, 9000.0], [9000.0, 20000.0]]
+    )
+    stock = {"T1": 60, "T1-P100": 16}
+    policy = hf.Policy(headroom=0.0)
+    plans = [hf.provision(found, load, stock, policy) for found in (best, table)]
+    assert np.all(plans[1].power_w <= plans[0].power_w * (1 + 1e-9))
