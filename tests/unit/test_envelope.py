@@ -51,7 +51,7 @@ def test_within_a_factor_of_two_or_explained(table, workload) -> None:
 
 def test_the_page_prints_these_figures(table) -> None:
     """The table on the page is this table, to 4 % (the page has longer runs)."""
-    page = (ROOT / "docs" / "validation.md").read_text()
+    page = (ROOT / "docs" / "validation.md").read_text().split("## Against a plausibility envelope")[1]
     for workload, expected in ENVELOPE_QPS.items():
         line = next(line for line in page.splitlines() if line.startswith(f"| {workload} |"))
         cells = [cell.strip() for cell in line.strip("|").split("|")][1:]
