@@ -1,26 +1,19 @@
-"""Landscapes of the search: the highest load of every configuration of a pair, against which any method is judged.
+"""What any method of the search is judged by: the load of the configurations of a pair, and the highest of all.
 
-The first look is at every configuration on the run that the search itself walks on; those within :data:`CONTENDERS` of
-the best are measured again on a run of :data:`FINE` queries, where two loads that differ by half a percent can be told
-apart. What a method found is worth its load there.
+Configurations are compared on the search's own runs: all of them on the short one, and those within 5 % of the best
+there again on the long one, where loads that differ by half a percent can be told apart (`search/exhaustive.rs`). What
+a method found is worth its load on the long run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-
-import numpy as np
-import numpy.typing as npt
+from dataclasses import dataclass, field, replace
 
 import hercules_fast as hf
 from hercules_fast import _core
 from hercules_fast.profiling.lattice import Space
 from hercules_fast.profiling.pairs import Pair, core_problem, make_pair
 from hercules_fast.traffic import Sla, Workload
-
-CONTENDERS = 0.05
-FINE = 1 << 16
 
 
 def nine() -> tuple[Workload, ...]:
@@ -36,37 +29,51 @@ def at_percentile(workload: Workload, percentile: float) -> Workload:
 
 @dataclass(frozen=True)
 class Landscape:
-    """Loads of every configuration of one pair: coarse float64 [N]; fine float64 [N], NaN where not measured."""
+    """One pair: its problem, its best configuration, and the loads of whichever are asked for."""
 
     pair: Pair
-    problem: _core.SearchProblem
     space: Space
-    coarse: npt.NDArray[np.float64]
-    fine: npt.NDArray[np.float64]
-
-    def worth(self, candidates: Sequence[int]) -> npt.NDArray[np.float64]:
-        """Loads of ``candidates`` on the fine run."""
-        missing = sorted({c for c in candidates if np.isnan(self.fine[c])})
-        if missing:
-            self.fine[missing] = _core.candidate_rates(self.problem, missing, queries=FINE)
-        found: npt.NDArray[np.float64] = self.fine[list(candidates)]
-        return found
+    problem: _core.SearchProblem
+    short: int
+    """Queries of the run to walk by."""
+    long: int
+    """Queries of the run to choose by."""
+    best: int
+    """The best of all configurations; -1: none meets the target."""
+    looked_at: int
+    """Configurations that were simulated to know it; the bounds exclude the others."""
+    known: dict[tuple[int, int], float] = field(default_factory=dict)
 
     @property
-    def optimum(self) -> float:
-        """The highest load of all."""
-        return float(np.nanmax(self.fine))
+    def size(self) -> int:
+        """Configurations."""
+        return len(self.space.candidates)
+
+    def qps(self, candidate: int, queries: int) -> float:
+        """Highest load of a configuration on a run of so many queries."""
+        if (candidate, queries) not in self.known:
+            found = _core.candidate_rates(self.problem, [candidate], queries=queries)
+            self.known[candidate, queries] = float(found[0])
+        return self.known[candidate, queries]
+
+    def worth(self, candidate: int) -> float:
+        """Share of the highest load of all that a configuration carries; 0 for none."""
+        return self.qps(candidate, self.long) / self.qps(self.best, self.long) if candidate >= 0 else 0.0
+
+    def found_by(self, method: str, evaluations: int | None = None) -> tuple[int, int]:
+        """Configuration that a method finds, -1 for none, and how many it simulates."""
+        effort = {"queries": self.short, "polish_queries": self.long, "precision": 1.0}
+        (result,), _ = _core.search([self.problem], method=method, evaluations=evaluations, **effort)
+        return result["best"], result["evaluations"]
 
 
-def landscape(server: hf.Server, workload: Workload, *, queries: int = 4096, fine: int = FINE) -> Landscape | None:
-    """Every configuration of a pair measured; None where the model does not fit the server."""
+def landscape(
+    server: hf.Server, workload: Workload, *, short: int = 4096, long: int = 32768, prune: bool = True
+) -> Landscape | None:
+    """The landscape of a pair; None where the model does not fit the server. Without ``prune`` no bound is trusted."""
     pair = make_pair(server, workload, hf.Terms())
     if pair.space is None:
         return None
-    problem = core_problem(pair, seed=0)
-    coarse = _core.candidate_rates(problem, queries=queries)
-    contenders = np.flatnonzero(coarse >= (1 - CONTENDERS) * coarse.max()) if coarse.max() > 0 else np.arange(0)
-    finer = np.full(coarse.size, np.nan)
-    if contenders.size:
-        finer[contenders] = _core.candidate_rates(problem, contenders.tolist(), queries=fine)
-    return Landscape(pair, problem, pair.space, coarse, finer)
+    at = Landscape(pair, pair.space, core_problem(pair, seed=0), short, long, -1, 0)
+    best, looked_at = at.found_by("exhaustive" if prune else "exhaustive-unpruned")
+    return replace(at, best=best, looked_at=looked_at)

@@ -18,3 +18,9 @@ def small_profile(**changes: Any) -> hf.ProfiledTable:
     """The table of all pairs, with what a test changes."""
     arguments = {"servers": SERVERS, "workloads": WORKLOADS, "effort": TINY, "seed": 5} | changes
     return hf.profile(arguments.pop("servers"), arguments.pop("workloads"), **arguments)
+
+
+def small_search(server: str = "T1", workload: str = "rmc1", **changes: Any) -> hf.SearchResult:
+    """The search of one pair of the zoo, with what a test changes."""
+    servers, workloads = {s.name: s for s in ZOO.servers}, {w.name: w for w in ZOO.workloads}
+    return hf.search(servers[server], workloads[workload], **({"effort": TINY, "seed": 5} | changes))

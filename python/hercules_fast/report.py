@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from hercules_fast.memory import MemorySweep
     from hercules_fast.planning import PlanRun
-    from hercules_fast.profiling import Calibration, SearchResult
+    from hercules_fast.profiling import Calibration, SearchResult, Slice
     from hercules_fast.provisioning import Plan
     from hercules_fast.provisioning.baselines import OrderSpread
     from hercules_fast.queueing import SimulationResult
@@ -62,22 +62,67 @@ def mapping_text(values: Mapping[str, Any], *, indent: int = 2) -> str:
 
 def table_text(table: EfficiencyTable) -> str:
     """QPS, power and QPS per watt of every pair: a matrix per workload, best server first, then who cannot and why."""
-    return "\n\n".join(_workload_block(table, workload) for workload in table.workloads)
+    blocks = [_workload_block(table, workload) for workload in table.workloads]
+    return "\n\n".join([*blocks, *_goal_lines(table)])
 
 
-def search_text(result: SearchResult) -> str:
-    """The path of a search, its result and its cost."""
+def _goal_lines(table: EfficiencyTable) -> list[str]:
+    """What the table was searched for, where it says so."""
+    meta = table.meta
+    if not {"objective", "power_budget_w", "power_mode"} <= meta.keys():
+        return []
+    budget = "" if meta["power_budget_w"] is None else f", at most {meta['power_budget_w']:g} W"
+    return [f"objective: {meta['objective']}{budget}; power mode {meta['power_mode']}"]
+
+
+def search_text(result: SearchResult, *, explain: bool = False) -> str:
+    """The answer of a search and its cost; with ``explain`` also its path and the slices that it holds."""
     row = result.row
-    steps = [(f"{step.qps:,.1f}", step.move, step.config.describe()) for step in result.path]
     parts = [f"{row.workload} on {row.server}, {_slas_text(row.sla)}: {result.method} search"]
-    if steps:
-        parts.append(text_table(("QPS", "step", "configuration"), steps, align="><<"))
-    parts.append(_row_text(row))
-    parts.append(
-        f"  cost: {result.evaluations:,} of {result.candidates:,} configurations simulated, "
-        f"{result.probes:,} loads, {result.simulated_queries:,} queries"
-    )
+    if explain:
+        parts += _path_lines(result)
+        parts += [_slice_text(piece) for piece in result.slices]
+    parts += [_wrapped(fact) for fact in result.facts()]
     return "\n".join(parts)
+
+
+def _path_lines(result: SearchResult) -> Iterator[str]:
+    """A line for each step: QPS, score where that is something else, configuration, why."""
+    scored = result.objective != "qps"
+    if result.path:
+        yield f"  step         QPS{'       score' if scored else ''}  configuration: why"
+    for number, step in enumerate(result.path, start=1):
+        lead = f"  {number:>4}  {step.qps:>10,.1f}" + (f"  {step.score:>10.5g}" if scored else "") + "  "
+        text = f"{step.config.describe()}: {step.why}"
+        yield textwrap.fill(
+            text, WIDTH, initial_indent=lead, subsequent_indent=" " * (len(lead) + 2), break_on_hyphens=False
+        )
+
+
+VALUES = 10
+"""Values of a slice side by side."""
+
+
+def _slice_text(piece: Slice) -> str:
+    """Values of an axis with the QPS below them, the found one framed, those with another axis changed marked."""
+    near = "" if all(piece.exact) else "; ~ the nearest that differs on one more axis"
+    lines = [f"  QPS against {piece.title} ([found]{near})"]
+    for first in range(0, len(piece.values), VALUES):
+        shown = range(first, min(first + VALUES, len(piece.values)))
+        lines.append(
+            text_table(
+                [_slice_label(piece, k) for k in shown],
+                [[_qps(piece.qps[k]) for k in shown]],
+                align=">" * len(shown),
+                indent=4,
+            )
+        )
+    return "\n".join(lines)
+
+
+def _slice_label(piece: Slice, k: int) -> str:
+    label = piece.label(piece.values[k])
+    return f"[{label}]" if k == piece.at else label if piece.exact[k] else f"~{label}"
 
 
 def simulation_text(result: SimulationResult, title: str, *, slas: Sequence[Sla] = ()) -> str:
@@ -467,7 +512,11 @@ def _lines(title: str, lines: Sequence[str]) -> str:
 
 def _workload_block(table: EfficiencyTable, workload: str) -> str:
     able = table.ranking(workload)
-    rows = [(*_figures(row), row.config.describe() if row.config else "") for row in able]
+    rows = [
+        ("" if k else row.server, *_figures(point), point.config.describe() if point.config else "")
+        for row in able
+        for k, point in enumerate(_points(table, row))
+    ]
     found = [table.best(server, workload) for server in table.servers]
     slas = next((_slas_text(row.sla) for row in found if row is not None and row.sla), "SLA not recorded")
     parts = [f"{workload}, {slas}"]
@@ -487,27 +536,15 @@ def _workload_block(table: EfficiencyTable, workload: str) -> str:
     return "\n".join(parts)
 
 
-def _figures(row: EfficiencyRow) -> tuple[str, str, str, str, str]:
+def _points(table: EfficiencyTable, best: EfficiencyRow) -> list[EfficiencyRow]:
+    """All rows of a pair, by falling QPS."""
+    own = [row for row in table.rows if (row.server, row.workload) == (best.server, best.workload)]
+    return sorted(own, key=lambda row: -row.qps)
+
+
+def _figures(row: EfficiencyRow) -> tuple[str, str, str, str]:
     interval = f"{_qps(row.qps_lo)}-{_qps(row.qps_hi)}" if row.qps_lo != row.qps_hi else "at the cap"
-    return (row.server, _qps(row.qps), interval, f"{row.power_w:.0f}", _efficiency(row))
-
-
-def _row_text(row: EfficiencyRow) -> str:
-    if row.status != "ok":
-        return _wrapped(f"infeasible: {row.reason}")
-    config = row.config.describe() if row.config else "not recorded"
-    reached = ", ".join(f"p{p:g} {ms:.3g} ms" for (p, _), ms in zip(row.sla, row.achieved_ms, strict=False))
-    busy = ", ".join(f"{name} {share:.0%}" for name, share in row.utilisation.items())
-    lines = [
-        f"  best: {config}",
-        f"  {_qps(row.qps)} QPS (95 % interval {_qps(row.qps_lo)} to {_qps(row.qps_hi)}), {row.power_w:.0f} W, "
-        f"{_efficiency(row)} QPS/W; {row.reason}",
-    ]
-    if reached:
-        lines.append(f"  reached there: {reached}")
-    if busy:
-        lines.append(f"  busy: {busy}")
-    return "\n".join(lines)
+    return (_qps(row.qps), interval, f"{row.power_w:.0f}", _efficiency(row))
 
 
 # --- formats -------------------------------------------------------------------------------------------------------

@@ -72,18 +72,6 @@ def test_bad_input_is_2(fleet_file, argv, says, capsys) -> None:
     assert says in err
 
 
-def test_search_shows_the_path(fleet_file, capsys) -> None:
-    assert verb("search", fleet_file, *PAIR) == 0
-    out, err = capsys.readouterr()
-    assert out.startswith("wnd on T2, p95 <= 25 ms: gradient search")
-    assert "best: cpu" in out
-    assert err == ""
-    assert verb("search", fleet_file, *PAIR, "--json") == 0
-    document = json.loads(capsys.readouterr().out)
-    assert document["row"]["status"] == "ok"
-    assert 0 < document["evaluations"] <= document["candidates"]
-
-
 def test_search_without_an_answer_is_1(fleet_file, capsys) -> None:
     assert verb("search", fleet_file, "--server", "T1", "--workload", "rmc2") == 1
     assert "does not fit" in capsys.readouterr().out

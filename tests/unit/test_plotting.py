@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import pytest
 
 from hercules_fast.errors import InputError, OutputError
-from hercules_fast.plotting import PlotsUnavailableError, plot_efficiency, plot_power, plot_week, save_plots
+from hercules_fast.plotting import (
+    PlotsUnavailableError,
+    plot_efficiency,
+    plot_power,
+    plot_search,
+    plot_week,
+    save_plots,
+)
 from hercules_fast.provisioning import FailureDomains, provision
 from hercules_fast.tables import EfficiencyTable
-from tests import small_plans
+from tests import small_plans, small_profiles
 
 MAGIC = {".svg": b"<?xml", ".png": b"\x89PNG"}
 
@@ -82,6 +90,19 @@ def test_efficiency_prints_every_able_cell(tmp_path) -> None:
     seen = texts(plot_efficiency(table, tmp_path / "e.svg"))
     for row in table.rows:
         assert (f"<!-- {row.qps_per_watt:#.3g} -->" in seen) == (row.status == "ok")
+
+
+def test_a_search_has_a_panel_for_every_slice(tmp_path) -> None:
+    found = small_profiles.small_search(slices=True)
+    seen = texts(plot_search(found, tmp_path / "s.svg"))
+    assert found.row.config is not None and found.row.config.describe() in seen
+    for piece in found.slices:
+        assert f"<!-- {piece.title} -->" in seen
+        assert f"<!-- {piece.label(piece.values[0])} -->" in seen
+    assert seen.count("queries per second") == -(-len(found.slices) // 3), "one label for a row of panels"
+    assert texts(plot_search(found, tmp_path / "again.svg")) == seen
+    with pytest.raises(InputError, match=r"result\.slices: is empty; .* search\(\.\.\., slices=True\)"):
+        plot_search(replace(found, slices=()), tmp_path / "none.svg")
 
 
 @pytest.mark.parametrize("plan", [small_plans.plan(hours=1), small_plans.plan(scale=0.0)], ids=["one", "zero"])

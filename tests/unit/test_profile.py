@@ -107,6 +107,16 @@ def test_an_sla_below_the_unloaded_latency_is_zero_with_the_reason() -> None:
     assert "would be met at light load with p95 <= " in row.reason
 
 
+def test_what_waits_for_the_memory_is_named() -> None:
+    wide = hf.hardware.server("T2")
+    narrow = replace(wide, memory=replace(wide.memory, channels=1, capacity_gb=512.0))
+    (rmc2,) = [w for w in ZOO.workloads if w.name == "rmc2"]
+    hasty = replace(rmc2, slas=(Sla(percentile=95, latency_ms=5),))
+    reasons = [search(server, hasty, effort=QUICK).row.reason for server in (wide, narrow)]
+    assert "memory bandwidth" not in reasons[0]
+    assert "slowest in stage 'model', 17.7 ms of it for want of memory bandwidth)" in reasons[1]
+
+
 def test_a_looser_sla_never_carries_less() -> None:
     rates = []
     for latency in (10.0, 20.0, 40.0):
@@ -261,3 +271,25 @@ def test_ctrl_c_returns_what_is_finished() -> None:
     out, _ = child.communicate(timeout=60)
     assert int(first) >= 1
     assert out.splitlines()[-1] == "KeyboardInterrupt True"
+
+
+def test_a_plan_chooses_among_the_points_of_a_front() -> None:
+    """A table with fronts never costs more power than one of the best points alone."""
+    servers = [s for s in ZOO.servers if s.name in ("T1", "T1-P100")]
+    workloads = [w for w in ZOO.workloads if w.name in ("rmc3", "wnd")]
+    table = profile(servers, workloads, effort=QUICK, front=True)
+    pairs = [(server.name, workload.name) for server in servers for workload in workloads]
+    points = [[row for row in table.rows if (row.server, row.workload) == pair] for pair in pairs]
+    assert any(len(rows) > 1 for rows in points)
+    for rows in points:
+        assert rows[0].qps == max(row.qps for row in rows)
+        by_load = sorted(rows, key=lambda row: row.qps)
+        assert [row.power_w for row in by_load] == sorted(row.power_w for row in rows), "less load for less power"
+    best = replace(table, rows=tuple(rows[0] for rows in points))
+    load = hf.LoadTrace.from_arrays(
+        "a day", ["rmc3", "wnd"], start="2026-01-05", interval_s=3600, qps=[[5000.0, 9000.0], [9000.0, 20000.0]]
+    )
+    stock = {"T1": 60, "T1-P100": 16}
+    policy = hf.Policy(headroom=0.0)
+    plans = [hf.provision(found, load, stock, policy) for found in (best, table)]
+    assert np.all(plans[1].power_w <= plans[0].power_w * (1 + 1e-9))

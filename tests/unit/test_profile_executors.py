@@ -14,6 +14,7 @@ import pytest
 
 from hercules_fast.errors import DTypeError, ExecutorError, InputError, InterruptedRun
 from hercules_fast.profiling.executors import Request, Task, run_task
+from hercules_fast.profiling.settings import Goal
 from hercules_fast.serving import Terms
 from tests.small_profiles import PAIRS, SERVERS, TINY, WORKLOADS, small_profile
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -14,11 +13,10 @@ from hercules_fast.report import (
     mapping_text,
     plan_text,
     provision_text,
-    search_text,
     table_text,
     text_table,
 )
-from hercules_fast.tables import EfficiencyTable, SchedulingConfig
+from hercules_fast.tables import EfficiencyTable
 from tests import small_plans
 
 
@@ -177,32 +175,14 @@ def test_table_text_without_any_server_or_profile() -> None:
     assert "not profiled: b" in table_text(partial)
 
 
-def config(batch: int) -> SchedulingConfig:
-    return SchedulingConfig(kind="cpu", variant=0, stages=("model",), threads=(18,), operator_cores=(1,), batch=batch)
-
-
-def test_search_text_shows_path_result_and_cost() -> None:
-    from hercules_fast.profiling import SearchResult, SearchStep
-
-    row = replace(
-        small_plans.table().rows[0],
-        config=config(128),
-        achieved_ms=(24.5,),
-        utilisation={"cpu": 0.9},
-        qps_lo=98.0,
-        qps_hi=102.0,
-        reason="limited by sla",
-    )
-    steps = (SearchStep(config=config(64), qps=90.0, move="start"), SearchStep(config=config(128), qps=99.0, move="up"))
-    result = SearchResult(
-        row=row, method="gradient", path=steps, candidates=400, evaluations=31, probes=70, simulated_queries=123456
-    )
-    text = search_text(result)
-    assert text.startswith("rank on old, p95 <= 25 ms: gradient search")
-    assert text.index("start") < text.index("up")
-    assert "100 QPS (95 % interval 98 to 102)" in text
-    assert "reached there: p95 24.5 ms" in text
-    assert "31 of 400 configurations simulated, 70 loads, 123,456 queries" in text
-    failed = replace(result, row=small_plans.table().rows[-1], path=())
-    assert "infeasible: does not fit" in search_text(failed)
-    assert math.isnan(failed.row.energy_j_per_query)
+def test_table_text_shows_every_point_of_a_front_and_the_goal() -> None:
+    table = small_plans.table()
+    best = next(row for row in table.rows if (row.server, row.workload) == ("new", "rank"))
+    frugal = replace(best, qps=best.qps / 2, qps_lo=best.qps / 2, qps_hi=best.qps / 2, power_w=best.power_w / 3)
+    meta = {"objective": "qps_per_watt", "power_budget_w": 150.0, "power_mode": "tdp"}
+    text = table_text(replace(table, rows=(*table.rows, frugal), meta=meta))
+    lines = text.splitlines()
+    second = lines[lines.index(line_with(text, "new", f"{best.qps:,.0f}")) + 1]
+    assert second.startswith("       ") and f"{frugal.qps:,.0f}" in second and f"{frugal.power_w:.0f}" in second
+    assert lines[-1] == "objective: qps_per_watt, at most 150 W; power mode tdp"
+    assert "objective" not in table_text(table)

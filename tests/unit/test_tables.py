@@ -387,4 +387,5 @@ def test_descriptions_read_well() -> None:
     assert table.config(0, (2, 0), batch=64).describe() == "cpu: model 2x2, batch 64"
     config = table.config(1, (0, 2), batch=64, fuse_items=512)
     assert config.describe() == "gpu: gpu x2, fuse 512"
+    assert dataclasses.replace(config, max_wait_us=500).describe() == "gpu: gpu x2, fuse 512, wait 500 us"
     assert dataclasses.replace(config, fuse_items=1).describe() == "gpu: gpu x2, unfused"

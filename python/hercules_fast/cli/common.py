@@ -41,6 +41,7 @@ __all__ = [
     "json_text",
     "name_list",
     "named",
+    "not_negative",
     "output_directory",
     "positive",
     "positive_int",
@@ -191,6 +192,11 @@ def _number(text: str, low: float, allowed: str, *, strict: bool) -> float:
 def positive(text: str) -> float:
     """Argument type: a finite number above 0."""
     return _number(text, 0.0, "> 0", strict=True)
+
+
+def not_negative(text: str) -> float:
+    """Argument type: a finite number from 0."""
+    return _number(text, 0.0, ">= 0", strict=False)
 
 
 def headroom(text: str) -> float:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from hercules_fast.cli.common import name_list, named
+from hercules_fast.cli.common import name_list, named, not_negative, positive, positive_int
+from hercules_fast.errors import InputError
 
 if TYPE_CHECKING:
     from hercules_fast.fleets import Fleet
@@ -16,11 +18,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "add_fleet_option",
+    "add_goal_options",
     "add_pair_options",
     "add_part_options",
     "add_sla_option",
     "fleet_files",
     "fleet_from",
+    "goal_from",
     "pair_from",
     "part_of",
 ]
@@ -103,3 +107,67 @@ def part_of(fleet: Fleet, servers: list[str] | None, workloads: list[str] | None
             fleet, workloads=tuple(named("workload of the fleet", name, fleet.workloads) for name in workloads)
         )
     return fleet
+
+
+METHODS = ("gradient", "exhaustive", "hill", "deeprecsys", "random")
+OBJECTIVES = ("qps", "qps_per_watt", "qps_per_cost")
+"""Those of ``profiling.settings``, which only a run imports."""
+
+
+def add_goal_options(parser: argparse.ArgumentParser, *, method: str) -> None:
+    """What a search looks for and how: ``method`` (the option's name), objective, costs, budget, front, effort."""
+    group = parser.add_argument_group("the search")
+    group.add_argument(method, choices=METHODS, default="gradient", help="how configurations are chosen (gradient)")
+    group.add_argument(
+        "--objective", choices=OBJECTIVES, default="qps", help="what is made as large as it can be (qps)"
+    )
+    group.add_argument(
+        "--server-cost",
+        type=_costs,
+        metavar="COST|S=COST,...",
+        help="of a server for an hour, in any currency, one figure or by server type (qps_per_cost)",
+    )
+    group.add_argument("--energy-price", type=not_negative, metavar="COST", help="of a kWh (qps_per_cost)")
+    group.add_argument("--power-budget", type=positive, metavar="W", help="loads that draw more do not count")
+    group.add_argument("--front", action="store_true", help="also the rows that trade QPS against power")
+    group.add_argument(
+        "--evaluations", type=positive_int, metavar="N", help="most configurations simulated under load (no limit)"
+    )
+    group.add_argument(
+        "--precision",
+        type=positive,
+        metavar="SHARE",
+        help="half-width of the 95 %% interval of QPS, as a share of it, that the final runs are for (0.01)",
+    )
+
+
+def goal_from(args: argparse.Namespace, servers: Sequence[Server]) -> dict[str, Any]:
+    """The arguments of ``search`` and ``profile`` that :func:`add_goal_options` declares, but for the method."""
+    from hercules_fast.profiling import Cost, Effort
+
+    costs = {"--server-cost": args.server_cost, "--energy-price": args.energy_price}
+    priced = args.objective == "qps_per_cost"
+    if not priced and (given := [name for name, value in costs.items() if value is not None]):
+        raise InputError(f"{', '.join(given)}: given with --objective {args.objective}; allowed with qps_per_cost only")
+    if priced and (missing := [name for name, value in costs.items() if value is None]):
+        raise InputError(f"{', '.join(missing)}: not given; --objective qps_per_cost needs both costs")
+    server_cost = args.server_cost
+    if isinstance(server_cost, dict):
+        server_cost = {named("server of the fleet", name, servers).name: cost for name, cost in server_cost.items()}
+    return {
+        "objective": args.objective,
+        "cost": Cost(server_per_hour=server_cost, energy_per_kwh=args.energy_price) if priced else None,
+        "power_budget_w": args.power_budget,
+        "front": args.front,
+        "evaluations": args.evaluations,
+        "effort": Effort() if args.precision is None else Effort(precision=args.precision),
+    }
+
+
+def _costs(text: str) -> float | dict[str, float]:
+    """Argument type: a number from 0, or one for each of some names."""
+    if "=" not in text:
+        return not_negative(text)
+    parts = [part.partition("=") for part in text.split(",")]
+    names = name_list(",".join(name for name, _, _ in parts))
+    return {name: not_negative(cost) for name, (_, _, cost) in zip(names, parts, strict=True)}

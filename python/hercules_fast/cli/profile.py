@@ -22,10 +22,12 @@ from hercules_fast.cli.common import (
 )
 from hercules_fast.cli.inputs import (
     add_fleet_option,
+    add_goal_options,
     add_part_options,
     add_sla_option,
     fleet_files,
     fleet_from,
+    goal_from,
     part_of,
 )
 from hercules_fast.errors import InputError, InterruptedRun
@@ -46,12 +48,7 @@ def add_parser(verbs: Verbs) -> None:
     add_fleet_option(parser)
     add_part_options(parser)
     add_sla_option(parser)
-    parser.add_argument(
-        "--search",
-        choices=("gradient", "exhaustive"),
-        default="gradient",
-        help="how configurations are searched (gradient)",
-    )
+    add_goal_options(parser, method="--search")
     add_seed_option(parser)
     add_threads_option(parser)
     parser.add_argument(
@@ -84,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
     out = check_output_file(args.out, suffixes=(".json",), inputs=inputs, overwrite=args.overwrite)
     fleet = part_of(fleet_from(args.fleet), args.servers, args.workloads)
     workloads = [with_sla(workload, args.sla) for workload in fleet.workloads]
+    goal = goal_from(args, fleet.servers)
     with Progress("profiling", quiet=args.quiet, color=not args.no_color) as progress:
         try:
             table = profile(
@@ -95,6 +93,7 @@ def run(args: argparse.Namespace) -> int:
                 progress=progress,
                 journal=args.journal,
                 time_budget_s=args.time_budget,
+                **goal,
             )
         except InterruptedRun as stop:
             if args.journal:

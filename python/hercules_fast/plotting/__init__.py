@@ -15,6 +15,7 @@ from hercules_fast.plotting.efficiency import plot_efficiency
 from hercules_fast.plotting.load import plot_load_curve
 from hercules_fast.plotting.memory import plot_memory
 from hercules_fast.plotting.power import plot_power
+from hercules_fast.plotting.search import plot_search
 from hercules_fast.plotting.style import FORMATS, PlotsUnavailableError, require_matplotlib
 from hercules_fast.plotting.week import plot_week
 
@@ -28,6 +29,7 @@ __all__ = [
     "plot_load_curve",
     "plot_memory",
     "plot_power",
+    "plot_search",
     "plot_week",
     "save_plots",
 ]

@@ -7,6 +7,7 @@ from hercules_fast.profiling.lattice import Space, space
 from hercules_fast.profiling.many import ProfiledTable, profile
 from hercules_fast.profiling.settings import Cost, Effort, Goal
 from hercules_fast.profiling.single import SearchResult, SearchStep, search
+from hercules_fast.profiling.slices import Slice
 
 __all__ = [
     "Calibration",
@@ -21,6 +22,7 @@ __all__ = [
     "ProfiledTable",
     "SearchResult",
     "SearchStep",
+    "Slice",
     "Space",
     "calibrate",
     "compare",

@@ -207,6 +207,11 @@ class Space:
             raise InputError(f"kind: is {kind!r}; allowed are {', '.join(map(repr, KINDS))}")
         return tuple(KINDS[kind][0])
 
+    def place(self, index: int) -> dict[str, int]:
+        """Coordinates of candidate ``index`` by the axes of its kind."""
+        kind, *coords = self.coords[index].tolist()
+        return dict(zip(self.axes(self.kinds[kind]), coords, strict=False))  # kinds with fewer axes end in zeros
+
     def config(self, table: ServiceTable, index: int) -> SchedulingConfig:
         """Candidate ``index`` as a configuration of ``table``."""
         variant, batch, fuse, wait, buffer, offload, *threads = (int(x) for x in self.candidates[index])

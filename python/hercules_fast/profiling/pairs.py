@@ -18,6 +18,10 @@ from hercules_fast.serving.simulation import core_grid, core_traffic
 from hercules_fast.tables import EfficiencyRow, SchedulingConfig, ServiceTable
 from hercules_fast.traffic import Workload
 
+LIGHT_QPS = 1e-6
+LIGHT_QUERIES = 1 << 14
+"""A run in which no query meets another."""
+
 __all__ = ["Pair", "core_problem", "make_pair", "row_of", "rows_of", "run_pairs", "top_rows"]
 
 
@@ -29,6 +33,7 @@ class Pair:
     workload: Workload
     table: ServiceTable | None
     space: Space | None
+    terms: Terms
 
 
 def make_pair(server: Server, workload: Workload, terms: Terms, tables: Tables | None = None) -> Pair:
@@ -36,9 +41,9 @@ def make_pair(server: Server, workload: Workload, terms: Terms, tables: Tables |
     table = (tables or {}).get((server.name, workload.name))
     if table is None:
         if not fits(server, workload.model).anywhere:
-            return Pair(server, workload, None, None)
+            return Pair(server, workload, None, None, terms)
         table = service_table(server, workload, terms)
-    return Pair(server, workload, table, space(table))
+    return Pair(server, workload, table, space(table), terms)
 
 
 def core_problem(pair: Pair, seed: int, goal: Goal = Goal()) -> _core.SearchProblem:
@@ -254,13 +259,31 @@ def _misses_sla(pair: Pair, table: ServiceTable, space: Space, result: Mapping[s
     missed = ", ".join(
         f"p{p:g} is at best {best:.3g} ms without load, allowed are {ms:g} ms" for p, ms, best, _ in late
     )
-    index = max(late, key=lambda entry: entry[2] / entry[1])[3]
+    percentile, _, best_ms, index = max(late, key=lambda entry: entry[2] / entry[1])
     config = space.config(table, index)
     needed = ", ".join(f"p{p:g} <= {_rounded_up(best):g} ms" for p, _, best, _ in late)
+    slowest = f"slowest in stage {_slowest_stage(table, config)!r}{_bandwidth(pair, config, percentile, best_ms)}"
     return (
-        f"no configuration meets the SLA: {missed} ({config.describe()}; slowest in stage "
-        f"{_slowest_stage(table, config)!r}); would be met at light load with {needed}"
+        f"no configuration meets the SLA: {missed} ({config.describe()}; {slowest}); would be met at light load with "
+        f"{needed}"
     )
+
+
+LEAST_WAIT = 0.1
+"""Share of the latency that waiting for the memory must make up to be worth words."""
+
+
+def _bandwidth(pair: Pair, config: SchedulingConfig, percentile: float, best_ms: float) -> str:
+    """How much of an unloaded latency is for want of memory bandwidth, in words; nothing where it is little."""
+    if pair.table is None or pair.table.origin != "modelled" or not pair.terms.memory_bandwidth:
+        return ""
+    ample = service_table(pair.server, pair.workload, pair.terms.without("memory_bandwidth"))
+    traffic = core_traffic(pair.workload.sizes, pair.workload.arrivals, 0)
+    found = _core.simulate(
+        core_grid(ample), traffic, np.array(config.row), LIGHT_QPS, LIGHT_QUERIES, 0, [percentile / 100]
+    )
+    waited_ms = best_ms - 1e3 * float(found["percentiles_s"][0])
+    return f", {waited_ms:.3g} ms of it for want of memory bandwidth" if waited_ms > LEAST_WAIT * best_ms else ""
 
 
 def _rounded_up(value: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from hercules_fast import _core
 from hercules_fast.errors import InterruptedRun
 from hercules_fast.hardware import Server
+from hercules_fast.profiling.lattice import Space
 from hercules_fast.profiling.pairs import Pair, make_pair, row_of, rows_of, run_pairs, top_rows
 from hercules_fast.profiling.settings import (
     A_SERVER,
@@ -26,12 +28,31 @@ from hercules_fast.profiling.settings import (
     check_tables,
     check_type,
 )
+from hercules_fast.profiling.slices import Slice, axis_words, slices_through, value_words
 from hercules_fast.serving import PowerMode, Terms
 from hercules_fast.serving.simulation import core_grid, core_traffic
-from hercules_fast.tables import EfficiencyRow, SchedulingConfig
+from hercules_fast.tables import EfficiencyRow, SchedulingConfig, ServiceTable
 from hercules_fast.traffic import Workload
 
 __all__ = ["SearchResult", "SearchStep", "search"]
+
+
+MOVES = {
+    "start": "a start",
+    "bound": "among the highest guesses and bounds",
+    "axis": "step",
+    "diagonal": "diagonal step",
+    "far": "far step",
+    "race": "beat the best so far",
+    "sharpen": "leads on the long run",
+    "polish": "a small gain",
+    "feasibility": "less late without load",
+}
+"""Why a search went to a configuration, in words."""
+FROM_THE_STEP_BEFORE = frozenset({"axis", "diagonal", "far", "feasibility"})
+
+UNITS = {"qps": "qps", "qps_per_watt": "qps/W", "qps_per_cost": "queries/s per cost of an hour"}
+"""Of the score, by objective."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,8 +61,13 @@ class SearchStep:
 
     config: SchedulingConfig
     qps: float
-    move: str
     score: float
+    move: str
+    """``start``, ``bound``, ``axis``, ``diagonal``, ``far``, ``race``, ``sharpen``, ``polish`` or ``feasibility``."""
+    why: str
+    """The move in words; where it leads on from the step before, with the axes that it changed."""
+    place: Mapping[str, int]
+    """Coordinates by axis, as in :class:`Slice`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +86,12 @@ class SearchResult:
     """Load at which the busiest stage of ``row`` never rests: QPS above the row's, up to it, break the SLA only."""
     method: Method
     objective: Objective
+    score: float
+    """What ``objective`` counts, of ``row``; 0 where it is infeasible."""
+    power_budget_w: float | None
     path: tuple[SearchStep, ...]
+    slices: tuple[Slice, ...]
+    """Where asked for: QPS against each axis through the configuration of ``row``."""
     candidates: int
     """Configurations of the space."""
     evaluations: int
@@ -72,27 +103,40 @@ class SearchResult:
     """False if the time was over before the search was through."""
 
     def explain(self) -> str:
-        """Where the search went and why it stopped, in words."""
+        """Where the search went, what it found and what limits that, in words."""
         row = self.row
         lines = [f"{row.workload} on {row.server}: {self.method} search over {self.candidates} configurations"]
-        lines += [f"  {step.qps:10.1f} qps  {step.move:<24} {step.config.describe()}" for step in self.path]
-        if row.status == "ok" and row.config is not None:
-            lines.append(f"  best: {row.config.describe()}")
-            lines.append(f"  {row.qps:.1f} qps (95 % interval {row.qps_lo:.1f} to {row.qps_hi:.1f}), {row.reason}")
-            lines.append(
-                f"  {row.power_w:.1f} W, {row.qps_per_watt:.3f} qps/W; collapses at {self.bottleneck_qps:.1f} qps"
-            )
-            lines += [f"  next: {r.qps:10.1f} qps {r.power_w:8.1f} W  {_words(r)}" for r in self.top[1:]]
-            lines += [f"  front: {r.qps:9.1f} qps {r.power_w:8.1f} W  {_words(r)}" for r in self.front]
-        else:
-            lines.append(f"  infeasible: {row.reason}")
-        if self.optimum is not None:
-            lines.append(f"  exhaustive optimum: {self.optimum.qps:.1f} qps  {_words(self.optimum)}")
-        lines.append(
-            f"  evaluated {self.evaluations} of {self.candidates} configurations, {self.probes} loads, "
-            f"{self.simulated_queries} queries"
-        )
-        return "\n".join(lines)
+        lines += [f"  {step.qps:10.1f} qps  {step.config.describe()}: {step.why}" for step in self.path]
+        return "\n".join([*lines, *(f"  {fact}" for fact in self.facts())])
+
+    def facts(self) -> list[str]:
+        """The answer without the path: a sentence for each thing to know."""
+        return [
+            f"objective: {self.objective}"
+            + ("" if self.power_budget_w is None else f", at most {self.power_budget_w:g} W"),
+            *self._found(),
+            *(f"next: {_figures(row)}" for row in self.top[1:]),
+            *(f"front: {_figures(row)}" for row in self.front),
+            *([] if self.optimum is None else [f"exhaustive optimum: {_figures(self.optimum)}"]),
+            f"cost: {self.evaluations:,} of {self.candidates:,} configurations simulated, {self.probes:,} loads, "
+            f"{self.simulated_queries:,} queries",
+        ]
+
+    def _found(self) -> list[str]:
+        row = self.row
+        if row.status != "ok" or row.config is None:
+            return [f"infeasible: {row.reason}"]
+        reached = ", ".join(f"p{p:g} {ms:.3g} ms" for (p, _), ms in zip(row.sla, row.achieved_ms, strict=True))
+        busy = ", ".join(f"{name} {share:.0%}" for name, share in row.utilisation.items())
+        return [
+            f"best: {row.config.describe()}",
+            f"{row.qps:,.1f} qps (95 % interval {row.qps_lo:,.1f} to {row.qps_hi:,.1f}), {row.reason}",
+            *([] if self.objective == "qps" else [f"score: {self.score:.5g} {UNITS[self.objective]}"]),
+            f"{row.power_w:.1f} W (power mode {row.power_mode}), {row.qps_per_watt:.4g} qps/W",
+            f"reached there: {reached}; busy: {busy}",
+            f"load step: {row.qps / self.bottleneck_qps:.0%} of the {self.bottleneck_qps:,.1f} qps "
+            "at which the busiest stage never rests",
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -100,8 +144,10 @@ class SearchResult:
         return data
 
 
-def _words(row: EfficiencyRow) -> str:
-    return row.config.describe() if row.config else row.reason
+def _figures(row: EfficiencyRow) -> str:
+    if row.config is None:
+        return row.reason
+    return f"{row.qps:,.1f} qps, {row.power_w:.1f} W, {row.config.describe()}"
 
 
 def _no_nan(value: Any) -> Any:
@@ -125,6 +171,7 @@ def search(
     front: bool = False,
     exhaustive: bool = False,
     evaluations: int | None = None,
+    slices: bool = False,
     tables: Tables | None = None,
     seed: int = 0,
     threads: int | None = None,
@@ -147,6 +194,7 @@ def search(
         front: also the Pareto set of QPS against power.
         exhaustive: also the best of every configuration.
         evaluations: most configurations that are simulated under load.
+        slices: also QPS against each axis, through the configuration found.
         tables: a user's own service table, by (server name, workload name).
         seed, threads, terms, power_mode, effort, progress: as in :func:`profile`.
 
@@ -181,13 +229,15 @@ def search(
     best, *others = rows_of(pair, result, seed, effort, goal)
     path: tuple[SearchStep, ...] = ()
     top_of: tuple[EfficiencyRow, ...] = ()
+    lines: tuple[Slice, ...] = ()
+    score = 0.0
     if result is not None and pair.table is not None and pair.space is not None:
-        table, space = pair.table, pair.space
-        path = tuple(
-            SearchStep(config=space.config(table, index), qps=qps, move=move, score=score)
-            for index, qps, move, score in result["path"]
-        )
+        path = tuple(_steps(pair.table, pair.space, result["path"]))
         top_of = top_rows(pair, result, seed, effort, goal)
+        if best.status == "ok":
+            score = float(result["score"])
+            if slices:
+                lines = slices_through(pair, result["best"], seed, threads, effort, goal)
     is_ok = best.status == "ok"
     return SearchResult(
         row=best,
@@ -197,13 +247,33 @@ def search(
         bottleneck_qps=_bottleneck_qps(pair, best, seed),
         method=method,
         objective=objective,
+        score=score,
+        power_budget_w=None if power_budget_w is None else float(power_budget_w),
         path=path,
+        slices=lines,
         candidates=len(pair.space.candidates) if pair.space else 0,
         evaluations=result["evaluations"] if result else 0,
         probes=result["probes"] if result else 0,
         simulated_queries=result["simulated_queries"] if result else 0,
         complete=bool(result["complete"]) if result else True,
     )
+
+
+def _steps(table: ServiceTable, space: Space, path: Sequence[tuple[int, float, str, float]]) -> Iterator[SearchStep]:
+    """The steps of the core's path, each with why it was taken."""
+    before: Mapping[str, int] = {}
+    for index, qps, move, score in path:
+        place = space.place(index)
+        why = MOVES[move]
+        if move in FROM_THE_STEP_BEFORE and before.keys() == place.keys():
+            changes = (
+                f"{axis_words(axis)} {value_words(axis, before[axis])} to {value_words(axis, value)}"
+                for axis, value in place.items()
+                if value != before[axis]
+            )
+            why = f"{why}: {', '.join(changes)}"
+        yield SearchStep(config=space.config(table, index), qps=qps, score=score, move=move, why=why, place=place)
+        before = place
 
 
 def _bottleneck_qps(pair: Pair, row: EfficiencyRow, seed: int) -> float:

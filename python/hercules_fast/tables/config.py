@@ -55,6 +55,8 @@ class SchedulingConfig:
             text += f", buffer {self.buffer}"
         if "gpu" in self.kind:
             text += f", fuse {self.fuse_items}" if self.fuse_items > 1 else ", unfused"
+        if self.max_wait_us:
+            text += f", wait {self.max_wait_us} us"
         if self.offload_items:
             text += f", from {self.offload_items} items on the GPU"
         return text

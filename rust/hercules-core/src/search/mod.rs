@@ -389,6 +389,15 @@ fn solve(problem: &Problem, settings: &Settings, control: &Control) -> Result<Ou
     for (goal, found) in ends {
         front.extend(judged(goal, found)?);
     }
+    // A search for another goal may have come upon a better answer to this one, or one as good for less power.
+    for answer in &front {
+        let score = problem.goal.objective.score(answer.qps, answer.power_w);
+        let is_better = |best: &Answer| (score, -answer.power_w) > (best.score, -best.power_w);
+        if top.first().is_none_or(is_better) && answer.power_w <= problem.goal.power_budget_w {
+            top.insert(0, Answer { score, ..answer.clone() });
+            top.truncate(settings.top);
+        }
+    }
     let verdict = match top.first() {
         Some(answer) => Ok(answer.clone()),
         None => Err(evaluator.infeasible()?),
@@ -461,12 +470,17 @@ fn front_winners(
     Ok(found)
 }
 
-/// By falling load, without any that another one makes useless; the first of equals stays.
+/// By falling load, without any that another one makes useless, or that is nearly the same as the one before.
 fn undominated(mut answers: Vec<Answer>) -> Vec<Answer> {
     answers.sort_by(|a, b| b.qps.total_cmp(&a.qps).then(a.power_w.total_cmp(&b.power_w)));
     let mut kept: Vec<Answer> = Vec::new();
     for answer in answers {
-        if kept.last().is_none_or(|last| answer.power_w < last.power_w) {
+        let apart = |last: &Answer| {
+            let is_near = |a: f64, b: f64| a - b <= POLISH_TOLERANCE * a;
+            let is_same = is_near(last.qps, answer.qps) && is_near(last.power_w, answer.power_w);
+            answer.power_w < last.power_w && !is_same
+        };
+        if kept.last().is_none_or(apart) {
             kept.push(answer);
         }
     }
