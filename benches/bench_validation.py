@@ -16,7 +16,7 @@ from multiprocessing import get_context
 
 import numpy as np
 import pytest
-from tests.landscapes import FINE, nine
+from tests.landscapes import nine
 
 import hercules_fast as hf
 from hercules_fast import _core
@@ -171,6 +171,10 @@ def fitting() -> list[Pair]:
     """The pairs of `zoo10` and the nine models that fit."""
     made = [make_pair(server, workload, hf.Terms()) for server in hf.fleet("zoo10").servers for workload in nine()]
     return [pair for pair in made if pair.space is not None]
+
+
+FINE = 65_536
+"""Queries of the run on which found configurations are compared."""
 
 
 def geometric_mean(ratios: Sequence[float]) -> float:
