@@ -121,8 +121,9 @@ def test_a_table_of_ones_own_takes_the_place_of_the_modelled_one() -> None:
         ({"objective": "speed"}, "objective: is 'speed'; allowed are 'qps'"),
         ({"objective": "qps_per_cost"}, "cost: is None"),
         ({"cost": Cost(server_per_hour=1.0, energy_per_kwh=0.1)}, "cost: is given with objective 'qps'"),
-        ({"power_budget_w": 0.0}, r"power_budget_w: is 0\.0; allowed is a number > 0"),
+        ({"power_budget_w": 0.0}, r"power_budget_w: is 0\.0; allowed is a finite number > 0"),
         ({"power_budget_w": float("nan")}, "power_budget_w: is nan"),
+        ({"power_budget_w": float("inf")}, "power_budget_w: is inf; allowed is a finite number > 0"),
         ({"evaluations": 0}, "evaluations: is 0; allowed is a whole number >= 1"),
         ({"top": 0}, "top: is 0; allowed is a whole number >= 1"),
     ],
@@ -136,3 +137,10 @@ def test_an_unreachable_goal_says_what_would_have_to_change() -> None:
     found = search(SERVERS["T1"], WORKLOADS["rmc1"], effort=QUICK, power_budget_w=10.0)
     assert found.row.status == "infeasible"
     assert found.row.reason.endswith("a budget above 85.6 W would be met")
+
+
+def test_a_budget_that_leaves_next_to_nothing_is_named() -> None:
+    found = search(SERVERS["T2"], WORKLOADS["rmc1"], effort=QUICK, power_budget_w=110.001)
+    assert found.row.status == "infeasible"
+    assert "keeps all of it and the power budget of 110.001 W under load" in found.row.reason
+    assert found.row.reason.endswith("would be met with a longer latency or a larger budget")

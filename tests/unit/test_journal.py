@@ -11,13 +11,17 @@ import resource
 import subprocess
 import sys
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hercules_fast.errors import ConfigError, DTypeError, InterruptedRun, OutputError
+from hercules_fast.profiling import Cost
 from hercules_fast.profiling.journal import Journal
 from hercules_fast.serving import Terms
 from hercules_fast.traffic import Sla
@@ -300,3 +304,18 @@ def test_a_record_of_another_form_is_named(whole, tmp_path, record, message) -> 
     with pytest.raises(ConfigError, match=message):
         small_profile(journal=path)
     assert path.read_bytes().startswith(whole[0])
+
+
+def test_numbers_of_any_type_are_written_plainly(tmp_path) -> None:
+    figures = {name: np.float32(1.5) for name, _ in PAIRS}
+    settings = {
+        "objective": "qps_per_cost",
+        "cost": Cost(server_per_hour=MappingProxyType(figures), energy_per_kwh=Fraction(1, 2)),
+        "power_budget_w": np.int64(400),
+        "effort": replace(TINY, precision=np.float32(1)),
+    }
+    table = small_profile(journal=tmp_path / "journal.jsonl", **settings)
+    plain = Cost(server_per_hour={name: 1.5 for name, _ in PAIRS}, energy_per_kwh=0.5)
+    settings |= {"cost": plain, "power_budget_w": 400, "effort": TINY}
+    again = small_profile(journal=tmp_path / "journal.jsonl", **settings)
+    assert again.to_json() == table.to_json() and list(again.kept) == PAIRS

@@ -186,3 +186,11 @@ def test_a_fleet_file_names_its_laws(tmp_path) -> None:
     mine, default = (w.popularity for w in fleets.load_fleet(tmp_path / "fleet.toml").workloads)
     assert (mine.name, mine.shares, default) == ("mine", (0.6, 1.0), ZIPF)
     assert hit_share(mine, 500, 10) == pytest.approx(0.6 / (0.6 + 0.4 * 490 / 990))
+
+
+def test_counts_of_many_magnitudes_are_a_law() -> None:
+    """The rarest rows' shares are differences of sums near 1, which rounding must not put out of order."""
+    draw = np.random.default_rng(1)
+    for rows in range(1000, 5000, 100):
+        law = popularity_from_counts(draw.pareto(0.3, rows))
+        assert hit_share(law, rows, rows) == 1.0

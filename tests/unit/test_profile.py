@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
@@ -155,8 +156,6 @@ def test_progress_counts_pairs() -> None:
         ({"servers": []}, "servers: is empty; at least one is needed"),
         ({"workloads": WORKLOADS[:1] * 2}, "workloads: 'rmc1' is named twice"),
         ({"workloads": [replace(WORKLOADS[0], slas=())]}, "workloads.rmc1.slas: is empty"),
-        ({"effort": Effort(queries=10**9)}, "queries: is 1000000000; allowed"),
-        ({"effort": Effort(replications=10_000)}, "replications: is 10000; allowed"),
         ({"seed": 1.5}, r"seed: is 1\.5; allowed is a whole number"),
         ({"seed": True}, "seed: is True; allowed is a whole number"),
     ],
@@ -189,10 +188,10 @@ def test_an_interval_needs_replications() -> None:
         ("queries", 4096.0, "a whole number >= 100"),
         ("final_queries", True, "a whole number >= 100"),
         ("replications", "5", "a whole number >= 2"),
-        ("utilisation_cap", 0.0, "0 < cap < 1"),
-        ("utilisation_cap", 1.5, "0 < cap < 1"),
-        ("utilisation_cap", float("nan"), "0 < cap < 1"),
-        ("utilisation_cap", "1", "0 < cap < 1"),
+        ("utilisation_cap", 0.0, "0.001 <= cap < 1"),
+        ("utilisation_cap", 1.5, "0.001 <= cap < 1"),
+        ("utilisation_cap", float("nan"), "0.001 <= cap < 1"),
+        ("utilisation_cap", "1", "0.001 <= cap < 1"),
     ],
 )
 def test_efforts_are_checked(name, value, allowed) -> None:
@@ -293,3 +292,24 @@ def test_a_plan_chooses_among_the_points_of_a_front() -> None:
     policy = hf.Policy(headroom=0.0)
     plans = [hf.provision(found, load, stock, policy) for found in (best, table)]
     assert np.all(plans[1].power_w <= plans[0].power_w * (1 + 1e-9))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"precision": math.inf}, "effort.precision: is inf; allowed is a finite number > 0"),
+        ({"queries": 10**30}, "effort.queries: is 1000000000000000000000000000000; allowed is a whole number <= 2"),
+        ({"replications": 10_000}, "effort.replications: is 10000; allowed is a whole number <= 4096"),
+        ({"utilisation_cap": 1e-4}, "effort.utilisation_cap: is 0.0001; allowed is 0.001 <= cap < 1"),
+        ({"most_replications": 5000}, "effort.most_replications: is 5000; allowed is a whole number <= 4096"),
+    ],
+)
+def test_an_effort_beyond_all_measure_is_named(changes, message) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        Effort(**changes)
+
+
+def test_a_percentile_that_no_run_determines_is_named() -> None:
+    workload = replace(WORKLOADS[0], slas=(Sla(percentile=99.999999999, latency_ms=100.0),))
+    with pytest.raises(InputError, match=r"sla\.percentile: is 99\.999999999, which takes runs of \d+ queries"):
+        profile(SERVERS[:1], [workload])

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import hercules_fast as hf
 from hercules_fast import _core
 from hercules_fast.errors import InterruptedRun
-from hercules_fast.profiling import Cost, SearchResult
+from hercules_fast.profiling import Cost, Effort, SearchResult
 from hercules_fast.profiling.lattice import UNBOUNDED
 from hercules_fast.profiling.pairs import core_problem, make_pair
 from hercules_fast.profiling.single import MOVES
 from hercules_fast.profiling.slices import value_words
 from hercules_fast.report import WIDTH, search_text
 from hercules_fast.serving import Terms
+from hercules_fast.traffic import SizeComponent, SizeLaw, Sla
 from tests.small_profiles import TINY, ZOO, small_search
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -191,3 +194,31 @@ def test_what_cannot_be_served_has_no_slices() -> None:
     assert found.slices == () and found.score == 0.0
     assert any(fact.startswith("infeasible: does not fit") for fact in found.facts())
     assert "infeasible: does not fit" in search_text(found, explain=True)
+
+
+@pytest.mark.parametrize("objective", ["qps", "qps_per_watt"])
+@pytest.mark.parametrize("pair", [("T2-NMPx2", "mt-wnd"), ("T2-NMPx2", "dien"), ("T1", "dien")], ids=" ".join)
+def test_the_top_has_as_many_as_asked_for_and_none_twice(pair, objective) -> None:
+    for front in (False, True):
+        found = small_search(*pair, top=3, front=front, objective=objective)
+        assert found.evaluations > 3 and len(found.top) == 3
+        assert len({row.config for row in found.top}) == 3
+        assert found.top[0] == found.row
+
+
+def test_a_lucky_draw_ends_in_words() -> None:
+    """One query in a hundred is late at any load: the first replications may meet the target where all do not."""
+    sizes = SizeComponent(weight=1.0, kind="empirical", values=(10, 2000), probabilities=(0.99001, 0.00999))
+    law = SizeLaw(name="rare", max_items=2000, components=(sizes,))
+    server = next(s for s in ZOO.servers if s.name == "T2")
+    workload = next(w for w in ZOO.workloads if w.name == "rmc1")
+    workload = replace(workload, sizes=law, slas=(Sla(percentile=99, latency_ms=2.0),))
+    queries = dict.fromkeys(("polish_queries", "final_queries"), 2400)
+    effort = Effort(queries=1200, replications=2, precision=0.02, most_replications=64, **queries)
+    for seed in range(4):
+        row = hf.search(server, workload, effort=effort, seed=seed, top=3).row
+        if row.status == "ok":
+            assert 0 <= row.qps_lo <= row.qps <= row.qps_hi and row.qps > 0
+            assert row.achieved_ms[0] <= 2.0
+        else:
+            assert "keeps all of it under load, on independent runs too" in row.reason

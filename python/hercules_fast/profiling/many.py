@@ -36,7 +36,7 @@ from hercules_fast.traffic import Workload
 __all__ = ["ProfiledTable", "profile"]
 
 COARSE = Effort(
-    queries=1024, polish_queries=2048, final_queries=2048, replications=2, precision=math.inf, most_replications=2
+    queries=1024, polish_queries=2048, final_queries=2048, replications=2, precision=1e3, most_replications=2
 )
 COARSE_EVALUATIONS = 64
 """Most that the first answers of a run with a time budget are worth."""

@@ -252,9 +252,11 @@ def _misses_sla(pair: Pair, table: ServiceTable, space: Space, result: Mapping[s
         if seconds * 1e3 > ms
     ]
     if not late:
+        budget = "" if goal.power_budget_w is None else f" and the power budget of {goal.power_budget_w:g} W"
+        tried = f"none of the {result['evaluations']:,} that were simulated, of {len(space.candidates):,},"
         return (
-            "no configuration meets the SLA: none meets all of its percentiles at once, or the best did not on "
-            "independent runs; a longer latency would be met"
+            f"no configuration meets the SLA: {tried} keeps all of it{budget} under load, on independent runs too; "
+            f"would be met with a longer latency{' or a larger budget' if budget else ''}"
         )
     missed = ", ".join(
         f"p{p:g} is at best {best:.3g} ms without load, allowed are {ms:g} ms" for p, ms, best, _ in late

@@ -55,6 +55,10 @@ class Cost:
         for name, value in (figures | {"energy_per_kwh": self.energy_per_kwh}).items():
             if not _is_number(value) or not 0 <= value < math.inf:
                 raise InputError(f"cost.{name}: is {value!r}; allowed is a finite number >= 0")
+        fixed: Mapping[str, float] | float = {name: float(value) for name, value in by_name.items()}
+        if not isinstance(self.server_per_hour, Mapping):
+            fixed = float(self.server_per_hour)
+        _set(self, server_per_hour=fixed, energy_per_kwh=float(self.energy_per_kwh))
 
     def of(self, server: str) -> float:
         """Fixed cost of a server per hour. Raises InputError for a name that was given none."""
@@ -95,8 +99,10 @@ class Goal:
         if self.power_mode not in ("component", "tdp"):
             raise InputError(f"power_mode: is {self.power_mode!r}; allowed are 'component', 'tdp'")
         budget = self.power_budget_w
-        if budget is not None and not (_is_number(budget) and budget > 0):
-            raise InputError(f"power_budget_w: is {budget!r}; allowed is a number > 0, or None")
+        if budget is not None:
+            if not (_is_number(budget) and 0 < budget < math.inf):
+                raise InputError(f"power_budget_w: is {budget!r}; allowed is a finite number > 0, or None")
+            _set(self, power_budget_w=float(budget))
         for name, value in (("evaluations", self.evaluations), ("top", self.top)):
             if (value is not None or name == "top") and (type(value) is not int or not 1 <= value < 2**63):
                 raise InputError(f"{name}: is {value!r}; allowed is a whole number >= 1")
@@ -116,8 +122,20 @@ class Goal:
         return (fixed, per_watt)
 
 
+def _set(settings: object, **values: object) -> None:
+    """Plain numbers in place of what was given, which may be NumPy's: journals and tables hold them as JSON."""
+    for name, value in values.items():
+        object.__setattr__(settings, name, value)
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+MAX_QUERIES = 1 << 28
+MAX_REPLICATIONS = 1 << 12
+LEAST_CAP = 1e-3
+"""What the core takes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,27 +159,38 @@ class Effort:
     most_replications: int = 640
 
     def __post_init__(self) -> None:
-        for name, least, why in (
-            ("queries", 100, ""),
-            ("polish_queries", 100, ""),
-            ("final_queries", 100, ""),
-            ("replications", 2, ", for there to be an interval"),
-            ("most_replications", 2, ""),
+        for name, least, most, why in (
+            ("queries", 100, MAX_QUERIES, ""),
+            ("polish_queries", 100, MAX_QUERIES, ""),
+            ("final_queries", 100, MAX_QUERIES, ""),
+            ("replications", 2, MAX_REPLICATIONS, ", for there to be an interval"),
+            ("most_replications", 2, MAX_REPLICATIONS, ""),
         ):
             count = getattr(self, name)
             if type(count) is not int or count < least:
                 raise InputError(f"effort.{name}: is {count!r}; allowed is a whole number >= {least}{why}")
+            if count > most:
+                raise InputError(f"effort.{name}: is {count}; allowed is a whole number <= {most}")
         cap = self.utilisation_cap
-        if isinstance(cap, bool) or not isinstance(cap, int | float) or not 0 < cap < 1:
-            raise InputError(f"effort.utilisation_cap: is {cap!r}; allowed is 0 < cap < 1")
-
-        if not _is_number(self.precision) or not self.precision > 0:
-            raise InputError(f"effort.precision: is {self.precision!r}; allowed is a number > 0")
+        if isinstance(cap, bool) or not isinstance(cap, int | float) or not LEAST_CAP <= cap < 1:
+            raise InputError(f"effort.utilisation_cap: is {cap!r}; allowed is {LEAST_CAP} <= cap < 1")
+        if not _is_number(self.precision) or not 0 < self.precision < math.inf:
+            raise InputError(f"effort.precision: is {self.precision!r}; allowed is a finite number > 0")
+        _set(self, precision=float(self.precision), utilisation_cap=float(cap))
 
     def enough_for(self, workloads: Sequence[Workload]) -> Effort:
-        """This effort, or the least longer one that determines every percentile of the workloads' SLAs."""
+        """This effort, or the least longer one that determines every percentile of the workloads' SLAs.
+
+        Raises:
+            InputError: no run is long enough for one of them.
+        """
         highest = max((sla.percentile for w in workloads for sla in w.slas), default=0.0)
         needed = math.ceil(TAIL_QUERIES / (1 - highest / 100) / (1 - WARMUP_SHARE)) + 2
+        if needed > MAX_QUERIES:
+            raise InputError(
+                f"sla.percentile: is {highest!r}, which takes runs of {needed} queries; allowed is what runs of "
+                f"{MAX_QUERIES} determine"
+            )
         names = ("queries", "polish_queries", "final_queries")
         return replace(self, **{name: max(getattr(self, name), needed) for name in names})
 
@@ -210,6 +239,7 @@ def check_arguments(
     for workload in workloads:
         if not workload.slas:
             raise InputError(f"workloads.{workload.name}.slas: is empty; at least one SLA is needed")
+    effort.enough_for(workloads)
 
 
 def check_tables(tables: Tables | None, servers: Sequence[Server], workloads: Sequence[Workload]) -> Tables:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from math import fsum
 from pathlib import Path
+from sys import float_info
 from typing import Any, ClassVar
 
 import numpy as np
@@ -238,6 +239,10 @@ ARRIVALS: FileKind[Arrivals] = FileKind(
 # --- popularity of rows -----------------------------------------------------------------------------------------------
 
 
+_SHARE_ROUNDING = 4 * float_info.epsilon
+"""By how much a share for one row may be off that is the difference of two sums of counts near 1."""
+
+
 def _popularity_faults(law: Popularity) -> Iterator[Fault]:
     if law.kind != "histogram":
         return
@@ -252,7 +257,7 @@ def _popularity_faults(law: Popularity) -> Iterator[Fault]:
     points = [(0, 0.0), *zip(law.rows, law.shares, strict=True)]
     slopes = [(share - before) / (row - left) for (left, before), (row, share) in pairwise(points)]
     for index, (slope, following) in enumerate(pairwise(slopes)):
-        if following > slope * (1 + _WEIGHT_SLACK):
+        if following > slope * (1 + _WEIGHT_SLACK) + _SHARE_ROUNDING:
             yield Fault(f"shares[{index + 1}]", "rows must be ordered by popularity: these are looked up more often")
             return
     if slopes[-1] < 0:

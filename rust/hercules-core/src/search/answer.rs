@@ -35,6 +35,11 @@ const WIDER: f64 = 1.4;
 /// Runs that a verdict on many replications may need, each at a lower load than the one before.
 const VERDICTS: i32 = 12;
 
+/// The first of these loads is at least this share of the one that the first replications carry, and each step down at
+/// most that of the expected one.
+const LEAST_EXPECTED: f64 = 0.5;
+const LONGEST_STEP: f64 = 0.5;
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
     pub candidate: usize,
@@ -88,7 +93,7 @@ pub fn judge(
     if half.is_nan() || trial.suffices(half, qps) || !trial.may_add(first) {
         return Ok(Some(trial.answer(search_qps, qps, (qps, half), limit, &sections)));
     }
-    trial.refine(search_qps, qps, half, sections, slopes).map(Some)
+    trial.refine(search_qps, qps, half, sections, slopes)
 }
 
 /// One replication at one load, run to its end.
@@ -241,7 +246,8 @@ impl Trial<'_> {
         replications < self.settings.most_replications && !self.settings.is_late()
     }
 
-    /// Double the replications until the interval around their common load is narrow enough.
+    /// Double the replications until the interval around their common load is narrow enough. None if they together meet
+    /// the targets at no load, though the first few did.
     fn refine(
         &mut self,
         search_qps: f64,
@@ -249,7 +255,7 @@ impl Trial<'_> {
         mut half: f64,
         mut sections: Vec<Section>,
         mut slopes: Vec<f64>,
-    ) -> Result<Answer> {
+    ) -> Result<Option<Answer>> {
         let (first, mut own_half) = (sections.len(), half);
         let (point, promise) = loop {
             let known = sections.len();
@@ -281,17 +287,19 @@ impl Trial<'_> {
             Some(promise) => self.limit_named(promise),
         };
         // The verdict is exact: all replications together, at the load that is claimed, a little below the expected one. If
-        // they do not carry it, their margins there say what they do.
-        let (mut point, mut claimed) = (point, point);
+        // they do not carry it, their margins there say what they do. Far from where the margins were taken, down to below
+        // 0, the expected load means little; loads are then tried from above.
+        let mut point = point.max(LEAST_EXPECTED * qps);
         for attempt in 0..VERDICTS {
-            claimed = point * (1.0 - 0.25 * self.settings.tolerance * f64::from(1 << attempt));
+            let below = 0.25 * self.settings.tolerance * f64::from(1 << attempt);
+            let claimed = point * (1.0 - below.min(LONGEST_STEP));
             sections = self.sections(0..all, claimed, Detail::Energy)?;
             if self.verdict(claimed, &sections).is_none() {
-                break;
+                return Ok(Some(self.answer(search_qps, claimed, (point, half), limit, &sections)));
             }
             point = self.root(claimed, &mean_margins(&sections), &slopes).0.clamp(0.9 * claimed, claimed);
         }
-        Ok(self.answer(search_qps, claimed, (point, half), limit, &sections))
+        Ok(None)
     }
 
     fn limit_named(&self, promise: usize) -> Limit {

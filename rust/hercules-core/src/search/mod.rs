@@ -375,13 +375,23 @@ fn solve(problem: &Problem, settings: &Settings, control: &Control) -> Result<Ou
         chosen.retain(|(candidate, _)| *candidate != best);
         chosen.insert(0, (best, evaluator.qps(best)));
     }
-    chosen.truncate(settings.top);
+    // In reserve: what only the short run knows.
+    evaluator.blunt();
+    for reserve in evaluator.chosen() {
+        if chosen.iter().all(|known| known.0 != reserve.0) {
+            chosen.push(reserve);
+        }
+    }
     let ends = if settings.front { front_winners(&mut evaluator, best, settings)? } else { Vec::new() };
     let complete = !evaluator.is_late;
     let mut judged =
         |goal: Goal, found: (usize, f64)| answer::judge(problem, settings, goal, found, &mut evaluator.counts, control);
     let mut top = Vec::new();
-    for found in chosen {
+    for (tried, found) in chosen.into_iter().enumerate() {
+        // One that carries nothing after all, being a lucky draw, makes room for the next.
+        if top.len() == settings.top || (tried >= settings.top && settings.is_late()) {
+            break;
+        }
         top.extend(judged(problem.goal, found)?);
     }
     top.sort_by(|a, b| b.score.total_cmp(&a.score));
@@ -394,6 +404,7 @@ fn solve(problem: &Problem, settings: &Settings, control: &Control) -> Result<Ou
         let score = problem.goal.objective.score(answer.qps, answer.power_w);
         let is_better = |best: &Answer| (score, -answer.power_w) > (best.score, -best.power_w);
         if top.first().is_none_or(is_better) && answer.power_w <= problem.goal.power_budget_w {
+            top.retain(|known| known.candidate != answer.candidate);
             top.insert(0, Answer { score, ..answer.clone() });
             top.truncate(settings.top);
         }
