@@ -31,7 +31,7 @@ test-tiers: build $(VENV)/.dev ## the embedding-bag tests once more, under each 
 check-queue: build $(VENV)/.dev ## the queueing simulator against theory at length, and its intervals (minutes)
 	$(BIN)/python -m pytest -m long -q -s tests/oracle/test_queueing_oracle.py tests/oracle/test_queueing_coverage.py $(ARGS)
 
-check-search: build $(VENV)/.dev ## the search against every configuration of every pair, and its rivals (half an hour)
+check-search: build $(VENV)/.dev ## the search against every configuration of every pair, and its rivals (minutes)
 	$(BIN)/python -m pytest -m long -q -s tests/differential/test_search_proof.py $(ARGS)
 
 check-profile: build $(VENV)/.dev ## 200 profiles killed at random moments, and resumed (minutes)
