@@ -1,4 +1,4 @@
-//! From above, then uphill: the candidates with the highest upper bounds first, which often ends the search at once; else
+//! From above, then uphill: the candidates with the highest guesses and bounds first, which often ends the search; else
 //! steepest ascent on the lattice from several starts, then races of what the bounds leave open against the best. All that
 //! on the short run of queries; the best few are then judged on the long one, and what they gained is polished there.
 
@@ -11,7 +11,8 @@ use std::collections::BTreeSet;
 const LEAST_GAIN: f64 = 0.01;
 const POLISH_GAIN: f64 = 0.0025;
 
-/// Shares of the candidates that may have been simulated under load by the end of each part of the search.
+/// Shares of the candidates that may have been simulated under load by the end of each part of the search; the searches of
+/// a front share them.
 const FROM_ABOVE: f64 = 0.03;
 const CLIMBS: f64 = 0.06;
 const RACES: f64 = 0.08;
@@ -37,13 +38,13 @@ pub fn search(
     walk.look_from_above(&promising)?;
     let proven = walk.is_proven(&promising);
     if !proven {
-        walk.explore(starts, &promising, &scattered, LEAST_GAIN)?;
+        walk.explore(starts, &promising, &scattered)?;
     }
     walk.sharpen()?;
     if !walk.is_proven(&promising) {
         // On the short run nothing seemed to be left, on the long one there is.
         if proven {
-            walk.explore(starts, &promising, &scattered, LEAST_GAIN)?;
+            walk.explore(starts, &promising, &scattered)?;
         }
         walk.evaluator.allow(ALL);
         walk.polish()?;
@@ -100,12 +101,12 @@ impl Walk<'_, '_> {
     }
 
     /// Climb, then race what the bounds leave open: those with the highest bounds and scattered ones in turn.
-    fn explore(&mut self, starts: &[usize], promising: &[usize], scattered: &[usize], gain: f64) -> Result<()> {
+    fn explore(&mut self, starts: &[usize], promising: &[usize], scattered: &[usize]) -> Result<()> {
         self.evaluator.allow(CLIMBS);
         self.climb_from(starts)?;
         for (share, order) in [(0.5 * (CLIMBS + RACES), promising), (RACES, scattered)] {
             self.evaluator.allow(share);
-            self.race(order, gain)?;
+            self.race(order, LEAST_GAIN)?;
         }
         self.polish()
     }
