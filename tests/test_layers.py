@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "tables": {"errors"},
     # 2 engines
     "sls": {"errors", "_core", "tables"},
-    "host": {"errors", "_core", "tables"},
+    "host": {"errors", "_core", "tables", "descriptors", "hardware"},
     "memory": {"errors", "_core", "descriptors"},
     "queueing": {"errors", "_core", "descriptors", "traffic", "tables"},
     # 3 serving
@@ -42,9 +42,11 @@ ALLOWED: dict[str, set[str]] = {
         *("serving", "profiling", "provisioning"),
     },
 }
+# 5 reality
+ALLOWED["measure"] = {*ALLOWED["planning"], "descriptors", "sls", "host", "memory", "queueing"} - {"provisioning"}
 DATA = {"errors", "descriptors", "hardware", "models", "traffic", "fleets", "tables"}
 # 6 views: result objects and data, never an engine. 7 shell: anything.
-RESULT_OBJECTS = {"planning", "provisioning", "profiling", "queueing"}
+RESULT_OBJECTS = {"planning", "provisioning", "profiling", "queueing", "measure"}
 ALLOWED |= dict.fromkeys(("report", "plotting"), DATA | RESULT_OBJECTS | {"memory"})
 SHELL = {"cli", "__main__", "__init__"}
 
@@ -54,6 +56,8 @@ INSIDE_FUNCTIONS: dict[str, set[str]] = {
     "descriptors": {"pydantic", "pydantic_core"},
     "provisioning": {"highspy"},
     "plotting": {"matplotlib"},
+    "host": {"pynvml"},
+    "measure": {"onnx", "onnxruntime", "torch"},
     "cli": {"rich"},
 }
 

@@ -100,7 +100,7 @@ _HOMES = {
 }
 _ROOMS = frozenset(
     {
-        *("descriptors", "errors", "fleets", "hardware", "host", "memory", "models", "planning", "plotting"),
+        *("descriptors", "errors", "fleets", "hardware", "host", "measure", "memory", "models", "planning", "plotting"),
         *("profiling", "provisioning", "queueing", "report", "serving", "sls", "tables", "traffic"),
     }
 )
