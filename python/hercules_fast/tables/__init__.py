@@ -3,7 +3,7 @@
 from hercules_fast.tables.config import SchedulingConfig
 from hercules_fast.tables.efficiency import Choices, EfficiencyRow, EfficiencyTable, Estimate
 from hercules_fast.tables.files import read_arrays, write_atomically
-from hercules_fast.tables.measurements import read_service_csv
+from hercules_fast.tables.measurements import MeasuredPoint, Place, dips, measured_table, pooled, read_service_csv
 from hercules_fast.tables.rows import CsvRows, read_csv_rows
 from hercules_fast.tables.service import ServiceTable, TableGroupSpec, TableStage, TableVariant
 
@@ -13,11 +13,16 @@ __all__ = [
     "EfficiencyRow",
     "EfficiencyTable",
     "Estimate",
+    "MeasuredPoint",
+    "Place",
     "SchedulingConfig",
     "ServiceTable",
     "TableGroupSpec",
     "TableStage",
     "TableVariant",
+    "dips",
+    "measured_table",
+    "pooled",
     "read_arrays",
     "read_csv_rows",
     "read_service_csv",
