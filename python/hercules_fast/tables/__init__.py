@@ -4,6 +4,7 @@ from hercules_fast.tables.config import SchedulingConfig
 from hercules_fast.tables.efficiency import Choices, EfficiencyRow, EfficiencyTable, Estimate
 from hercules_fast.tables.files import read_arrays, write_atomically
 from hercules_fast.tables.measurements import MeasuredPoint, Place, dips, measured_table, pooled, read_service_csv
+from hercules_fast.tables.records import RecordFile
 from hercules_fast.tables.rows import CsvRows, read_csv_rows
 from hercules_fast.tables.service import ServiceTable, TableGroupSpec, TableStage, TableVariant
 
@@ -15,6 +16,7 @@ __all__ = [
     "Estimate",
     "MeasuredPoint",
     "Place",
+    "RecordFile",
     "SchedulingConfig",
     "ServiceTable",
     "TableGroupSpec",
