@@ -65,7 +65,8 @@ def expect(system: System, arrivals: Queries, queries: int, *, percentiles: Sequ
     latencies_ms = simulate(system, many, **options).latencies_ms
     assert latencies_ms is not None
     found = percentiles_ms(latencies_ms.reshape(runs, queries) * 1e-3, percentiles)
-    target = np.array(long.latency_ms) if long.stable else np.median(found, axis=0)
+    keeps_up = long.stable and arrivals.qps < long.bottleneck_qps
+    target = np.array(long.latency_ms) if keeps_up else np.median(found, axis=0)
     typical = int(np.argmin(np.abs(np.log(found / target)).max(axis=1)))
     trace = Trace(arrival_s=drawn[typical][0], sizes=drawn[typical][1])
     own = simulate(system, trace, **options)
@@ -76,7 +77,7 @@ def expect(system: System, arrivals: Queries, queries: int, *, percentiles: Sequ
     return Expected(
         qps=float(arrivals.qps),
         percentiles=percentiles,
-        model_ms=long.latency_ms if long.stable else None,
+        model_ms=long.latency_ms if keeps_up else None,
         chance_ms=tuple(zip(low.tolist(), high.tolist(), strict=True)),
         own_ms=_floats(percentiles_ms(own.latencies_ms * 1e-3, percentiles)),
         own_busy_s=sum(s.utilisation * n * elapsed_s for s, n in zip(own.stations, threads, strict=True)),

@@ -74,7 +74,11 @@ def parse_config(text: str) -> Wanted:
             raise InputError(f"config: is {text!r}, in which {part!r} is not known; allowed is text {ALLOWED}")
     used = tuple(pools[stage] for stage in STAGES if stage in pools)
     names = tuple(stage for stage, _, _ in used)
-    if names not in (("model",), ("sparse", "dense")) or not all(t and c for _, t, c in used) or not numbers.get("batch"):
+    if (
+        names not in (("model",), ("sparse", "dense"))
+        or not all(t and c for _, t, c in used)
+        or not numbers.get("batch")
+    ):
         raise InputError(f"config: is {text!r}; allowed is text {ALLOWED}, each number but the buffer's above 0")
     if "buffer" in numbers and names == ("model",):
         raise InputError(f"config: is {text!r}; a buffer stands between the pools of a pipeline, sparse and dense")

@@ -30,7 +30,7 @@ from hercules_fast.models import model as model_of
 from hercules_fast.profiling import search
 from hercules_fast.queueing import Queries, System, max_load
 from hercules_fast.queueing.checks import Checks
-from hercules_fast.tables import SchedulingConfig, write_atomically
+from hercules_fast.tables import SchedulingConfig, ServiceTable, write_atomically
 from hercules_fast.traffic import Sla, Workload, arrivals, sizes
 
 __all__ = ["validate"]
@@ -112,7 +112,7 @@ def validate(
     _check(workload, seconds, time_budget_s, seed)
     wanted = None if config is None else as_wanted(config)
     usable = usable_cores()
-    shared = Cpus.share(_cpus(cpus, usable.cpus), usable.count, wanted and wanted.cores)
+    shared = Cpus.share(_cpus(cpus, usable.cpus), usable.count, None if wanted is None else wanted.cores)
     session = _Session(
         workload=workload,
         loads=loads,
@@ -155,7 +155,9 @@ def _workload(model: str | Model | Workload, sla: Sla | Sequence[Sla] | None) ->
     if isinstance(model, str):
         model = model_of(model)
     if isinstance(model, Model):
-        targets = tuple(Sla(percentile=t.percentile, latency_ms=t.latency_ms, status=t.status) for t in model.latency_targets)
+        targets = tuple(
+            Sla(percentile=t.percentile, latency_ms=t.latency_ms, status=t.status) for t in model.latency_targets
+        )
         model = Workload(name=model.name, model=model, sizes=sizes(SIZES), arrivals=arrivals("poisson"), slas=targets)
     if not isinstance(model, Workload):
         raise DTypeError(f"model: is {model!r}; allowed is a name of the catalogue, a Model or a Workload")
@@ -247,10 +249,12 @@ class _Session:
             self.engine = engine.describe()
         with self._step("service times"):
             self.service = self._measure(engine)
+        table = self.service.table
+        assert table is not None, "a measurement that was not interrupted has one"
         with self._step("prediction"):
-            self.prediction = self._predict(self.service)
+            self.prediction = self._predict(table)
         pools = self._pools(engine, self.prediction.config)
-        system = System.from_table(self.service.table, self.prediction.config)
+        system = System.from_table(table, self.prediction.config)
         for share in self.shares:
             with self._step(f"run at {share:.2f}x"):
                 self._run_at(share, pools, system)
@@ -289,16 +293,17 @@ class _Session:
             self.folder.write("service.csv", found.to_csv().encode())
         return found
 
-    def _predict(self, service: ServiceMeasurement) -> Prediction:
+    def _predict(self, table: ServiceTable) -> Prediction:
         """The best configuration of the search and its max load, or that of the one that was given."""
-        table, work = service.table, self.workload
-        assert table is not None
+        work = self.workload
         if self.wanted is not None:
             config = self.wanted.of(table)
             arrivals = Queries(qps=1.0, arrivals=work.arrivals, sizes=work.sizes)
             found = max_load(System.from_table(table, config), arrivals, sla=work.slas, seed=self.seed)
             if found.qps <= 0.0:
-                reached = ", ".join(f"p{s.percentile:g} {ms:.3g} ms" for s, ms in zip(work.slas, found.unloaded_ms, strict=True))
+                reached = ", ".join(
+                    f"p{s.percentile:g} {ms:.3g} ms" for s, ms in zip(work.slas, found.unloaded_ms, strict=True)
+                )
                 raise InputError(f"sla: is {_words(work.slas)}; a query alone takes {reached} in {config.describe()}")
             interval, limit = found.interval_qps, found.limit
             return Prediction(
@@ -343,9 +348,7 @@ class _Session:
         expected = expect(system, source, queries, percentiles=percentiles, seed=self.seed)
         run = self._load(share, pools, expected, config.batch)
         self.notes += [note for note in run.notes if note not in self.notes]
-        self.points.append(
-            compare(run, expected, share=share, buffer=config.buffer, lost_share_limit=LOST_SHARE_LIMIT)
-        )
+        self.points.append(compare(run, expected, share=share, buffer=config.buffer, lost_share_limit=LOST_SHARE_LIMIT))
 
     def _load(self, share: float, pools: tuple[Pool, ...], expected: Expected, batch: int) -> LoadRun:
         try:
@@ -380,7 +383,7 @@ class _Session:
     def result(self, *, complete: bool) -> Validation:
         """What is known so far."""
         service = self.service
-        found = Validation(
+        return Validation(
             model=self.workload.name,
             slas=self.workload.slas,
             loads=self.loads,
@@ -408,7 +411,6 @@ class _Session:
                 "seconds": dict(self.took_s),
             },
         )
-        return found
 
 
 class _Folder:
