@@ -15,7 +15,7 @@ def add_parser(verbs: Verbs) -> None:
     parser = verbs.add_parser(
         "check",
         help="validate input files, naming every fault",
-        description="Validate descriptor files (.toml), efficiency tables and models of DeepRecSys and TorchRec (.json). "
+        description="Validate descriptor files (.toml), efficiency tables, models of DeepRecSys and TorchRec (.json). "
         "Exits 0 when all are fine, else 2 with every fault and its field path.",
         allow_abbrev=False,
     )

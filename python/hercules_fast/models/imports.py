@@ -178,9 +178,7 @@ _OF_EVERY_FAMILY = frozenset(
     ]
 )
 # Keys of one family that files of the others may hold too: what these do not read, they ignore.
-_OF_ONE_FAMILY = frozenset(
-    ["model_type", "model_name", "arch_mlp_tasks", "num_multi_tasks", "hidden_size", "user_behavior_tables"]
-)
+_OF_ONE_FAMILY = _names("model_type model_name arch_mlp_tasks num_multi_tasks hidden_size user_behavior_tables")
 
 
 def model_from_dlrm_flags(flags: Sequence[str] | str, *, name: str) -> Model:
