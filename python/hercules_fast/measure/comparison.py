@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hercules_fast import _core
-from hercules_fast.measure.replay import replay
+from hercules_fast.measure.replaying import replay
 from hercules_fast.queueing import Queries, System, Trace, simulate
 
 if TYPE_CHECKING:

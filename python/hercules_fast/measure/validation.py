@@ -22,7 +22,7 @@ from hercules_fast.measure.comparison import Expected, LoadPoint, compare, expec
 from hercules_fast.measure.engine import Engine
 from hercules_fast.measure.layout import Cpus, Wanted, as_wanted
 from hercules_fast.measure.load import LoadRun, Pool, run_load
-from hercules_fast.measure.replay import MOST_PARTS
+from hercules_fast.measure.replaying import MOST_PARTS
 from hercules_fast.measure.service import ServiceMeasurement, measure_service
 from hercules_fast.measure.verdicts import Prediction, Validation
 from hercules_fast.models import Model
