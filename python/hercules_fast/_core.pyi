@@ -17,6 +17,7 @@ __all__ = [
     "build_info",
     "candidate_rates",
     "capabilities",
+    "clock_ghz",
     "dram_earliest",
     "draw_queries",
     "embedding_bag",
@@ -50,6 +51,7 @@ _Weight: TypeAlias = _Floats | TableRows
 
 def build_info() -> dict[str, Any]: ...
 def capabilities() -> dict[str, Any]: ...
+def clock_ghz(seconds: float) -> float | None: ...
 def embedding_bag(
     weight: _Weight,
     indices: _Ints,
