@@ -241,7 +241,7 @@ def toml_text(part: Cpu | Memory | Gpu | Server) -> str:
     names = [spec.name for spec in fields(part) if spec.name != "sources" and spec.name not in unused]
     figures = {name: getattr(part, name) for name in names if getattr(part, name) is not None}
     lines = [f'schema = "{kind.schema}"', *(f"{name} = {_toml_value(value)}" for name, value in figures.items())]
-    sources = {key: text for key, text in part.sources.items() if key in figures}
+    sources = {key: text for key, text in part.sources.items() if key not in unused}
     lines += ["", "[sources]", *(f"{_toml_key(key)} = {_toml_value(text)}" for key, text in sources.items())]
     return "\n".join(lines) + "\n"
 
