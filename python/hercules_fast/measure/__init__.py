@@ -1,1 +1,7 @@
 """A model on this machine, for real: run it, load it, measure it, and compare with what was predicted."""
+
+from hercules_fast.measure.blas import cap_blas_threads
+from hercules_fast.measure.engine import Engine, Pooled, Worker
+from hercules_fast.measure.network import Network, wire
+
+__all__ = ["Engine", "Network", "Pooled", "Worker", "cap_blas_threads", "wire"]
