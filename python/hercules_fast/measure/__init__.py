@@ -3,3 +3,8 @@
 from hercules_fast.measure.load import LoadRun, Pool, Spin, Worker, run_load
 
 __all__ = ["LoadRun", "Pool", "Spin", "Worker", "run_load"]
+from hercules_fast.measure.blas import cap_blas_threads
+from hercules_fast.measure.engine import Engine, Pooled, Worker
+from hercules_fast.measure.network import Network, wire
+
+__all__ = ["Engine", "Network", "Pooled", "Worker", "cap_blas_threads", "wire"]
