@@ -1,6 +1,6 @@
 """A model on this machine, for real: run it, load it, measure it, and compare with what was predicted."""
 
-from hercules_fast.measure.load import LoadRun, Pool, Spin, Worker, run_load
+from hercules_fast.measure.load import LoadRun, Pool, Server, Spin, Worker, run_load
 
 __all__ = ["LoadRun", "Pool", "Spin", "Worker", "run_load"]
 from hercules_fast.measure.blas import cap_blas_threads
@@ -8,3 +8,4 @@ from hercules_fast.measure.engine import Engine, Pooled, Worker
 from hercules_fast.measure.network import Network, wire
 
 __all__ = ["Engine", "Network", "Pooled", "Worker", "cap_blas_threads", "wire"]
+__all__ = ["LoadRun", "Pool", "Server", "Spin", "Worker", "run_load"]
