@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hercules_fast import host, models
-from hercules_fast.measure import service
+from hercules_fast import models
+from hercules_fast.measure import service, visits
 
 Law = Callable[[str, int, int, int], float]
 """Seconds by stage, operator cores, threads, batch."""
@@ -81,12 +81,13 @@ class Machine:
     def install(self, monkeypatch: pytest.MonkeyPatch) -> Machine:
         """Make it this machine."""
         cores = SimpleNamespace(count=self.cores, cpus=tuple(range(self.cores)), quota=None)
-        monkeypatch.setattr(host, "usable_cores", lambda: cores, raising=False)
-        monkeypatch.setattr(host, "noise_probe", self._probe, raising=False)
-        monkeypatch.setattr(host, "energy_meter", lambda: self.meter, raising=False)
-        monkeypatch.setattr(service, "time_services", self._time_services)
+        monkeypatch.setattr(service, "usable_cores", lambda: cores)
+        monkeypatch.setattr(service, "energy_meter", lambda: self.meter)
+        monkeypatch.setattr(visits, "noise_probe", self._probe)
+        monkeypatch.setattr(visits, "time_services", self._time_services)
         clock = SimpleNamespace(monotonic=lambda: self.now_s, sleep=self._sleep)
         monkeypatch.setattr(service, "time", clock)
+        monkeypatch.setattr(visits, "time", clock)
         self._probes = list(self.noise)
         return self
 
@@ -142,6 +143,7 @@ class SmallMeter:
     idle_w: float = 40.0
     span_w: float = 60.0
     source: str = "a small meter"
+    parts: tuple[str, ...] = ("package-0", "gpu-0")
     read_s: float = 0.0
     joules: float = 0.0
     share: float = 0.0
@@ -154,4 +156,4 @@ class SmallMeter:
         passed = self.machine.now_s - self.read_s
         self.joules += passed * (self.idle_w + self.share * self.span_w)
         self.read_s, self.share = self.machine.now_s, 0.0
-        return {"package-0": self.joules}
+        return {"package-0": self.joules, "gpu-0": 7 * self.joules}

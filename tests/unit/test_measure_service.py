@@ -9,8 +9,8 @@ import pytest
 
 import hercules_fast as hf
 from hercules_fast.errors import ConfigError, DTypeError, InputError, InterruptedRun
-from hercules_fast.measure import measure_service
-from hercules_fast.measure.service import ROUNDS, ServiceMeasurement
+from hercules_fast.measure import ServiceMeasurement, measure_service
+from hercules_fast.measure.visits import ROUNDS
 from tests.small_measures import Machine, SmallEngine, SmallMeter, law
 
 
@@ -174,7 +174,10 @@ def test_time_is_bounded_and_long_batches_get_their_least(machine) -> None:
 def test_power_is_measured_given_or_assumed(machine) -> None:
     machine.meter = SmallMeter(machine)
     found = measured()
-    assert found.energy.origin == "measured" and "a small meter" in found.energy.source
+    assert (
+        found.energy.origin == "measured"
+        and found.energy.source == "a small meter (package-0), at rest and with all cores busy"
+    )
     assert found.table.idle_w == {"cpu": pytest.approx(40.0)} and found.table.tdp_w == {"cpu": pytest.approx(100.0)}
     given = measured(idle_w=7.0, tdp_w=9.0, base_w=3.0)
     assert (given.energy.origin, given.table.base_w) == ("user", 3.0)
