@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -258,3 +259,36 @@ def test_a_journal_of_something_else_is_refused(machine, tmp_path) -> None:
         measured(journal=journal, cpus=(0,))
     with pytest.raises(ConfigError, match="model: the journal has 'dlrm-rmc1'"):
         measure_service(SmallEngine(model=hf.models.model("wnd")), journal=journal)
+
+
+def test_from_the_table_to_a_plan(machine, tmp_path) -> None:
+    workload = replace(hf.traffic.workload("rmc1"), name="dlrm-rmc1")
+    found = measured(idle_w=40.0, tdp_w=90.0)
+    result = found.search(workload, seed=1)
+    row = result.row
+    assert (row.origin, row.status, row.server, row.source_digest) == (
+        "measured",
+        "ok",
+        "this-host",
+        found.table.digest(),
+    )
+    assert 40.0 < row.power_w <= 90.0 and row.config.batch <= 64 and "not certified" not in row.reason
+    path = tmp_path / "efficiency.json"
+    found.efficiency(result).save(path)
+    table = hf.EfficiencyTable.load(path)
+    assert table.rows == (row,) and table.meta["measurement"]["certified"] is True
+    load = hf.LoadTrace.from_arrays(
+        "noon", ["dlrm-rmc1"], start="2026-01-05T12:00", interval_s=900, qps=[[5.5 * row.qps]]
+    )
+    plan = hf.provision(table, load, {"this-host": 10}, hf.Policy(headroom=0.0))
+    assert plan.is_covered and plan.servers_on.tolist() == [[[6]]]
+    with pytest.raises(InputError, match="is a table of 'dlrm-rmc1' on 'this-host'"):
+        found.search(hf.traffic.workload("rmc1"))
+
+
+def test_a_row_from_a_noisy_machine_says_so(monkeypatch) -> None:
+    Machine(noise=(0.2,)).install(monkeypatch)
+    found = measured()
+    result = found.search(replace(hf.traffic.workload("rmc1"), name="dlrm-rmc1"))
+    assert result.row.reason.endswith("; measured on a noisy machine, not certified")
+    assert found.efficiency(result).meta["measurement"]["cause"] == found.cause

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,11 +18,25 @@ from hercules_fast.hardware import server as catalogue_server
 from hercules_fast.host import Noise, energy_meter, usable_cores
 from hercules_fast.measure.visits import ROUNDS, Clock, EngineLike, Progress, ServicePoint, Visits, measured
 from hercules_fast.models import Model
-from hercules_fast.tables import Place, RecordFile, ServiceTable, measured_table, pooled
+from hercules_fast.profiling import SearchResult, search
+from hercules_fast.tables import (
+    EfficiencyRow,
+    EfficiencyTable,
+    Place,
+    RecordFile,
+    ServiceTable,
+    measured_table,
+    pooled,
+)
+from hercules_fast.traffic import Workload
 
 __all__ = ["Energy", "ServiceMeasurement", "measure_service"]
 
 SCHEMA = "hercules_fast.service_journal/1"
+FLEETING = frozenset({"huge_page_share", "input_pool_bytes"})
+"""What an engine says of itself that may differ when it is built again; a journal goes on all the same."""
+LIKE = "T2"
+"""Server of the catalogue whose watts are assumed, core by core, where there is no meter."""
 STAGES = (("model",), ("sparse", "dense"), ("model", "sparse", "dense"))
 
 
@@ -81,9 +95,36 @@ class ServiceMeasurement:
             InputError: there is none, see ``table``.
             OutputError: the file cannot be written.
         """
+        self._whole().save(path)
+
+    def _whole(self) -> ServiceTable:
         if self.table is None:
             raise InputError("table: there is none; the points measured so far are not a whole grid")
-        self.table.save(path)
+        return self.table
+
+    def search(self, workload: Workload, **options: Any) -> SearchResult:
+        """Search the best configuration of ``workload`` on the measured table, by :func:`hercules_fast.search`.
+
+        ``workload`` must have the table's name; its model is not looked at. ``options`` as there, but for ``tables``.
+
+        Raises:
+            InputError: there is no table, it is of another workload, or an argument is outside what is allowed.
+            InterruptedRun: Ctrl-C.
+        """
+        table = self._whole()
+        here = replace(catalogue_server(LIKE), name=table.server)  # the table stands for all that it says of times
+        found = search(here, workload, **options, tables={(table.server, workload.name): table})
+        return found if self.certified else replace(found, row=_marked(found.row))
+
+    def efficiency(self, found: SearchResult) -> EfficiencyTable:
+        """The row of a :meth:`search` as an efficiency table, whose ``meta`` says how it was measured."""
+        facts = {name: value for name, value in self.to_dict().items() if name != "points"}
+        return EfficiencyTable(
+            rows=(found.row,),
+            servers=(found.row.server,),
+            workloads=(found.row.workload,),
+            meta={"version": _core.build_info()["version"], "measurement": facts},
+        )
 
     def explain(self) -> str:
         """What was measured, how sure it is, and where the power comes from, in words."""
@@ -196,7 +237,8 @@ def measure_service(
             raise InputError(f"{name}: is {text!r}; allowed is a name, not empty")
     described = dict(own.describe())
     version = _core.build_info()["version"]
-    header = {"model": own.model.name, "engine": described, "cpus": list(usable), "version": version}
+    same = {name: value for name, value in described.items() if name not in FLEETING}
+    header = {"model": own.model.name, "engine": same, "cpus": list(usable), "version": version}
     interrupted = True
     with nullcontext() if journal is None else RecordFile(journal, SCHEMA, header) as log:
         run = Visits(own, places, usable, warmup, log, progress)
@@ -302,9 +344,14 @@ def _energy(run: Visits, idle_w: float | None, tdp_w: float | None, base_w: floa
     return Energy(origin="assumed", source=source, idle_w=idle, tdp_w=tdp, base_w=base_w or 0.0)
 
 
+def _marked(row: EfficiencyRow) -> EfficiencyRow:
+    """The row with the warning that it deserves."""
+    return replace(row, reason=f"{row.reason}; measured on a noisy machine, not certified")
+
+
 def _assumed_watts(cores: int) -> tuple[float, float, str]:
-    """Watts at rest and at full use of so many cores of the catalogue's server T2."""
-    like = catalogue_server("T2")
+    """Watts at rest and at full use of so many cores of the catalogue's server :data:`LIKE`."""
+    like = catalogue_server(LIKE)
     share = cores / like.cpu.cores
     idle = like.cpu.idle_fraction * like.cpu.tdp_w + like.memory.idle_fraction * like.memory.tdp_w
     source = f"no meter; {cores} of {like.cpu.cores} cores of server {like.name} of the catalogue"
