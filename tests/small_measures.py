@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from hercules_fast import models
-from hercules_fast.measure import service, visits
+from hercules_fast.measure import Spin, service, visits
 
 Law = Callable[[str, int, int, int], float]
 """Seconds by stage, operator cores, threads, batch."""
@@ -47,6 +47,21 @@ class SmallEngine:
 
     def describe(self) -> Mapping[str, Any]:
         return {"backend": "small"}
+
+
+@dataclass(frozen=True)
+class SpinEngine:
+    """Real services: a core kept busy for as long as :func:`law` says of one thread, whatever else runs."""
+
+    max_items: int = 16
+    model: Any = field(default_factory=lambda: models.model("dlrm-rmc1"))
+
+    def worker(self, operator_cores: int, *, stage: Any, cpus: Any) -> Spin:
+        empty = law(stage, operator_cores, 1, 0)
+        return Spin(empty, law(stage, operator_cores, 1, 1) - empty)
+
+    def describe(self) -> Mapping[str, Any]:
+        return {"backend": "spin"}
 
 
 @dataclass(frozen=True)
@@ -99,10 +114,8 @@ class Machine:
         return SmallNoise(self._probes.pop(0) if len(self._probes) > 1 else self._probes[0])
 
     def _time_services(self, workers: Any, cpus: Any, batch: int, each: int, limit_s: float) -> Any:
-        inner = workers[0].worker
-        while not isinstance(inner, SmallWorker):
-            assert inner.rows[2] == batch
-            inner = inner.worker
+        inner, rows = workers[0].worker, workers[0].rows
+        assert rows is None if inner.stage != "dense" else rows[2] == batch
         threads = len(workers)
         assert len(set(sum(cpus, ()))) == threads * inner.cores <= self.cores
         place = inner.stage, inner.cores, threads, batch

@@ -17,7 +17,7 @@ import numpy as np
 
 from hercules_fast.errors import ConfigError, Fault, InputError
 from hercules_fast.host import EnergyMeter, Noise, noise_probe
-from hercules_fast.measure.load import LoadRun, Pool, run_load
+from hercules_fast.measure.load import LoadRun, Pool, Spin, Worker, run_load
 from hercules_fast.models import Model
 from hercules_fast.queueing import Trace
 from hercules_fast.tables import MeasuredPoint, Place, RecordFile, dips
@@ -42,7 +42,7 @@ ROBUST = 1.4826
 
 Clock = Literal["wall", "cpu"]
 Progress = Callable[[int, int], object]
-WorkerLike = Callable[[int, int, Any], object]
+WorkerLike = Worker | Spin
 
 
 class EngineLike(Protocol):
@@ -282,10 +282,9 @@ class Visits:
         sets = tuple(self.cpus[k * cores : (k + 1) * cores] for k in range(threads))
         workers = self._workers_of(stage, cores, threads)
         first, self._query = self._query, self._query + each * threads
-        if stage == "dense":
-            sparse = self._workers_of("sparse", cores, 1)[0]
-            workers = [_Fed(worker, sparse(first, batch, None)) for worker in workers]
-        workers = [_From(first, worker) for worker in workers]
+        sparse = self._workers_of("sparse", cores, 1)[0] if stage == "dense" else None
+        rows = sparse(first, batch, None) if callable(sparse) else None
+        workers = [_Numbered(worker, first, rows) if callable(worker) else worker for worker in workers]
         before = self._joules()
         run = time_services(workers, sets, batch, each, limit_s)
         after = self._joules()
@@ -299,25 +298,16 @@ class Visits:
 
 
 @dataclass(frozen=True, slots=True)
-class _From:
-    """A worker whose queries are numbered from ``first``, so that no visit repeats another's inputs."""
+class _Numbered:
+    """A worker whose queries count from ``first``, so that no visit repeats another's inputs; a dense one is handed the
+    same pooled ``rows`` again and again."""
 
+    worker: Worker
     first: int
-    worker: WorkerLike
-
-    def __call__(self, query: int, items: int, payload: Any) -> object:
-        return self.worker(self.first + query, items, payload)
-
-
-@dataclass(frozen=True, slots=True)
-class _Fed:
-    """A dense worker that is handed the same pooled rows again and again."""
-
-    worker: WorkerLike
     rows: object
 
     def __call__(self, query: int, items: int, payload: Any) -> object:
-        return self.worker(query, items, self.rows)
+        return self.worker(self.first + query, items, self.rows)
 
 
 def time_services(
