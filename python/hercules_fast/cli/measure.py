@@ -21,7 +21,7 @@ from hercules_fast.cli.common import (
     positive_int,
     say,
 )
-from hercules_fast.cli.inputs import add_sla_option
+from hercules_fast.cli.inputs import add_sla_option, model_files, model_from
 from hercules_fast.errors import InputError, InterruptedRun
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     from hercules_fast.report import search_text
 
     files = _Files(args)
-    model = _model(args.model)
+    model = model_from(args.model)
     workload = None if args.search is None else _workload(model, args.sla)
     if args.search is None and args.sla is not None:
         raise InputError("--sla: given without --search")
@@ -139,7 +139,7 @@ class _Files:
     """The places to write, proven before the work."""
 
     def __init__(self, args: argparse.Namespace):
-        inputs = [args.model] if _is_path(args.model) else []
+        inputs = model_files(args.model)
 
         def place(path: str | None, suffix: str) -> Path | None:
             return check_output_file(path, suffixes=(suffix,), inputs=inputs, overwrite=args.overwrite)
@@ -165,16 +165,6 @@ class _Files:
             written = [str(self.points)] if self.points else []
             written += [str(self.table)] if self.table and found.table else []
             say(f"what was measured is saved in {', '.join(written) or 'no file: --csv or --journal would name one'}")
-
-
-def _is_path(text: str) -> bool:
-    return "/" in text or bool(Path(text).suffix) or Path(text).is_file()
-
-
-def _model(text: str) -> Model:
-    from hercules_fast.models import load_any_model, model
-
-    return load_any_model(text) if _is_path(text) else model(text)
 
 
 def _workload(model: Model, sla: str | None) -> Workload:
