@@ -9,3 +9,18 @@ from hercules_fast.measure.network import Network, wire
 
 __all__ = ["Engine", "Network", "Pooled", "Worker", "cap_blas_threads", "wire"]
 __all__ = ["LoadRun", "Pool", "Server", "Spin", "Worker", "run_load"]
+from hercules_fast.measure.load import LoadRun, Pool, Spin, Worker, run_load
+from hercules_fast.measure.service import Energy, ServiceMeasurement, measure_service
+from hercules_fast.measure.visits import ServicePoint
+
+__all__ = [
+    "Energy",
+    "LoadRun",
+    "Pool",
+    "ServiceMeasurement",
+    "ServicePoint",
+    "Spin",
+    "Worker",
+    "measure_service",
+    "run_load",
+]
