@@ -33,6 +33,7 @@ __all__ = [
     "simulate_system",
     "simulate_trace",
     "sparse_lengths_sum",
+    "spin_gaps",
     "station_capacities",
     "sweep_systems",
 ]
@@ -83,6 +84,7 @@ def read_seconds(
     level: str,
     threads: int | None = None,
 ) -> float: ...
+def spin_gaps(cpus: Sequence[int], seconds: float, least_gap_s: float) -> list[tuple[float, float, bool]]: ...
 def sparse_lengths_sum(
     weight: _Weight,
     indices: _Ints,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from hercules_fast import _core
+from hercules_fast.host.groups import levels, text_of
 
 __all__ = ["Cache", "System", "available_memory_bytes", "read_system"]
 
@@ -56,8 +58,8 @@ def read_system(root: Path = Path("/")) -> System:
         root: Where ``/proc`` and ``/sys`` lie.
     """
     usable = sorted(os.sched_getaffinity(0))
-    modes = re.search(r"\[(\w+)\]", _text(root / "sys/kernel/mm/transparent_hugepage/enabled"))
-    name = re.search(r"^(?:model name|Processor)\s*:\s*(.+)$", _text(root / "proc/cpuinfo"), re.MULTILINE)
+    modes = re.search(r"\[(\w+)\]", text_of(root / "sys/kernel/mm/transparent_hugepage/enabled"))
+    name = re.search(r"^(?:model name|Processor)\s*:\s*(.+)$", text_of(root / "proc/cpuinfo"), re.MULTILINE)
     return System(
         cpu=name.group(1).strip() if name else "unknown",
         cpus=len(usable),
@@ -70,40 +72,44 @@ def read_system(root: Path = Path("/")) -> System:
 
 
 def available_memory_bytes(root: Path = Path("/")) -> int:
-    """Bytes that this process can still take: of the machine, and within the limits of its control groups (v2)."""
-    available = _meminfo(root, "MemAvailable")
-    group = re.search(r"^0::/(.*)$", _text(root / "proc/self/cgroup"), re.MULTILINE)
-    if group:
-        top = root / "sys/fs/cgroup"
-        folder = top / group.group(1)
-        for level in (folder, *folder.parents):
-            limit, used = _text(level / "memory.max"), _text(level / "memory.current")
+    """Bytes that this process can still take: of the machine, of its control groups, of its address space (ulimit -v).
+
+    Args:
+        root: Where ``/proc`` and ``/sys`` lie.
+    """
+    return max(0, min([_meminfo(root, "MemAvailable"), *_group_bytes(root), *_address_space_bytes(root)]))
+
+
+def _group_bytes(root: Path) -> Iterator[int]:
+    """What each control group above this process has left. Cached files count as used, but are given back."""
+    for version, limit_file, used_file, cached in (
+        (2, "memory.max", "memory.current", "inactive_file"),
+        (1, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        for level in levels(root, "memory", version):
+            limit, used = text_of(level / limit_file), text_of(level / used_file)
             if limit.isdigit() and used.isdigit():
-                # Cached files count as used, but are given back when memory is needed.
-                cached = re.search(r"^inactive_file (\d+)$", _text(level / "memory.stat"), re.MULTILINE)
-                available = min(available, int(limit) - int(used) + (int(cached.group(1)) if cached else 0))
-            if level == top:
-                break
-    return max(available, 0)
+                found = re.search(rf"^{cached} (\d+)$", text_of(level / "memory.stat"), re.MULTILINE)
+                yield int(limit) - int(used) + (int(found.group(1)) if found else 0)
+
+
+def _address_space_bytes(root: Path) -> Iterator[int]:
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY:
+        pages = text_of(root / "proc/self/statm").partition(" ")[0]
+        yield limit - (int(pages) if pages.isdigit() else 0) * os.sysconf("SC_PAGESIZE")
 
 
 def _caches(folder: Path) -> Iterator[Cache]:
     for index in sorted(folder.glob("index[0-9]*")):
-        size = re.fullmatch(r"(\d+)K", _text(index / "size"))
-        level = _text(index / "level")
-        if size and level.isdigit() and _text(index / "type") in {"Data", "Unified"}:
-            sharing = _text(index / "shared_cpu_map").replace(",", "")
+        size = re.fullmatch(r"(\d+)K", text_of(index / "size"))
+        level = text_of(index / "level")
+        if size and level.isdigit() and text_of(index / "type") in {"Data", "Unified"}:
+            sharing = text_of(index / "shared_cpu_map").replace(",", "")
             shared_by = int(sharing, 16).bit_count() if re.fullmatch(r"[0-9a-f]+", sharing) else 1
             yield Cache(level=int(level), size_bytes=int(size.group(1)) * 1024, shared_by=shared_by)
 
 
 def _meminfo(root: Path, name: str) -> int:
-    found = re.search(rf"^{name}:\s+(\d+) kB$", _text(root / "proc/meminfo"), re.MULTILINE)
+    found = re.search(rf"^{name}:\s+(\d+) kB$", text_of(root / "proc/meminfo"), re.MULTILINE)
     return int(found.group(1)) * 1024 if found else 0
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
