@@ -13,6 +13,7 @@ import pytest
 
 from hercules_fast import models
 from hercules_fast.errors import InputError
+from hercules_fast.measure import Engine
 from hercules_fast.measure import accelerator as room
 from hercules_fast.measure.accelerator import Accelerator, measure_accelerator
 from hercules_fast.models import Model
@@ -77,32 +78,22 @@ def test_capacity_is_checked_before_anything_is_placed(monkeypatch: pytest.Monke
 # --- on PyTorch's CPU device ------------------------------------------------------------------------------------------
 
 
-def plain_pooled(accelerator: Accelerator, indices: Any, items: int) -> list[np.ndarray]:
-    """Sums of rows in float64, table by table, ``[items, count, dim]`` per group."""
-    found = []
-    for group, rows, index in zip(accelerator.model.tables, accelerator.compute.bags, indices, strict=True):
-        tables = rows.numpy().astype(np.float64).reshape(group.count, group.rows, group.dim)
-        places = index.reshape(group.count, items, group.pooling)
-        found.append(np.stack([table[place].sum(1) for table, place in zip(tables, places, strict=True)], axis=1))
-    return found
-
-
 @pytest.mark.parametrize("name", models.model_names())
-def test_scores_are_those_of_the_slow_twin(name: str) -> None:
+def test_scores_are_the_engines(name: str) -> None:
+    """Same seed, same rows and weights: on the engine's inputs PyTorch gives NumPy's scores."""
     torch = torch_or_skip()
-    from tests.reference.forward import forward
-
-    accelerator = Accelerator.build(small(name), device="cpu", max_items=64, seed=3)
-    inputs = accelerator.inputs(5, 7)
-    pooled = plain_pooled(accelerator, inputs.indices, 7)
-    ours = [p.numpy() for p in accelerator.compute.pool([torch.tensor(i) for i in inputs.indices], 7)]
-    for mine, theirs in zip(ours, pooled, strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-5)
-    right = forward(accelerator, inputs, pooled)
-    scores = accelerator.worker()(5, 7, None)
-    assert scores.shape == right.shape
-    assert scores.std() > 0
-    np.testing.assert_allclose(scores, right, rtol=1e-3, atol=1e-4 * np.abs(right).max())
+    accelerator = Accelerator.build(small(name), device="cpu", max_items=64, seed=0)
+    engine = Engine.build(small(name), rows_scale=1.0, backend="numpy", max_items=64, seed=0)
+    for query, items in ((5, 1), (6, 7)):
+        inputs = engine.inputs(query, items)
+        right = engine.worker()(query, items)
+        indices = [torch.tensor(index) for index in inputs.indices]
+        features = None if inputs.dense is None else torch.tensor(inputs.dense)
+        with torch.inference_mode():
+            scores = accelerator.compute.dense(features, accelerator.compute.pool(indices, items)).numpy()
+        assert scores.shape == right.shape
+        np.testing.assert_allclose(scores, right, rtol=1e-3, atol=1e-4 * np.abs(right).max())
+    assert right.std() > 0
 
 
 def test_a_worker_answers_alike_whatever_came_before() -> None:
@@ -130,9 +121,9 @@ def test_the_table_goes_through_the_search() -> None:
     import hercules_fast as hf
     from hercules_fast import hardware, traffic
 
-    accelerator = Accelerator.build(small("wnd"), device="cpu", max_items=512)
+    accelerator = Accelerator.build(small("dlrm-rmc1"), device="cpu", max_items=1024)
     seen: list[tuple[int, int]] = []
-    keys: dict[str, Any] = {"batches": (1, 64, 512), "instances": (1, 2), "seconds": 0.01, "idle_w": 50.0}
+    keys: dict[str, Any] = {"batches": (64, 1024), "instances": (1, 2), "seconds": 0.01, "idle_w": 50.0}
     with pytest.raises(InputError, match="idle_w, tdp_w: not given, and 'cpu' has no energy counter"):
         measure_accelerator(accelerator, **keys)
     table = measure_accelerator(accelerator, **keys, tdp_w=250.0, progress=lambda *step: seen.append(step))
@@ -141,10 +132,12 @@ def test_the_table_goes_through_the_search() -> None:
     assert [(s.name, s.unit) for s in table.stages] == [("gpu", "fused")]
     assert [(v.kind, v.max_instances) for v in table.variants] == [("gpu", 2)]
     assert (np.diff(table.seconds[0, 0], axis=0) >= 0).all()
-    workload = replace(traffic.workload("wnd"), name="wnd")
-    found = hf.search(hardware.server("T2"), workload, tables={("T2", "wnd"): replace(table, server="T2")}, seed=1)
-    assert found.best is not None
-    assert found.best.config.kind == "gpu"
+    tables = {("T2", "rmc1"): replace(table, server="T2", workload="rmc1")}
+    workload = replace(traffic.workload("rmc1"), slas=(hf.Sla(percentile=95.0, latency_ms=5000.0),))
+    found = hf.search(hardware.server("T2"), workload, tables=tables, seed=1)
+    assert found.row.qps > 0
+    assert found.row.config is not None
+    assert found.row.config.kind == "gpu"
 
 
 @pytest.mark.parametrize(

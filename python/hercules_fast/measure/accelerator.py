@@ -1,8 +1,9 @@
 """A model on an accelerator, in PyTorch: tables and MLPs on the device, fed by the host (extra ``gpu``).
 
-Weights and rows are those of :class:`~hercules_fast.measure.Engine` for the same seed, so scores can be compared. Tables are filled one after another, never whole on the host. One worker is one instance: it has a stream and
-pinned buffers of its own; instances share tables and weights. A call copies a query's indices and dense features into
-the pinned buffers, sends them, runs, brings the scores back and waits for them: what a server's queue would see.
+Weights and rows are those of :class:`~hercules_fast.measure.Engine` for the same seed, so scores can be compared.
+Tables are filled one after another, never whole on the host. One worker is one instance: it has a stream and pinned
+buffers of its own; instances share tables and weights. A call copies a query's indices and dense features into the
+pinned buffers, sends them, runs, brings the scores back and waits for them: what a server's queue would see.
 """
 
 from __future__ import annotations
@@ -55,9 +56,7 @@ def load_torch(device: str) -> Any:
     try:
         import torch
     except ImportError:
-        raise InputError(
-            f"device {device!r}: PyTorch is not installed (pip install 'hercules-fast[gpu]')"
-        ) from None
+        raise InputError(f"device {device!r}: PyTorch is not installed (pip install 'hercules-fast[gpu]')") from None
     kind, _, number = str(device).partition(":")
     if kind not in ("cuda", "cpu") or (number and not number.isdecimal()):
         raise InputError(f"device: is {device!r}; allowed are 'cuda', 'cuda:0' and so on, or 'cpu'")
@@ -319,7 +318,9 @@ class _Instance:
     def __call__(self, query: int, items: int, payload: object = None) -> npt.NDArray[np.float32]:
         inputs = self.pool.of(query, items)
         with self.torch.inference_mode(), self.torch.cuda.stream(self.stream) if self.stream else nullcontext():
-            features = self._sent(self.features, inputs.dense) if self.features else None
+            features = None
+            if self.features is not None and inputs.dense is not None:
+                features = self._sent(self.features, inputs.dense)
             indices = [self._sent(buffer, index) for buffer, index in zip(self.indices, inputs.indices, strict=True)]
             scores = self.scores[:items]
             scores.copy_(self.compute.dense(features, self.compute.pool(indices, items)), non_blocking=True)
@@ -358,7 +359,7 @@ def measure_accelerator(
     Args:
         accelerator: what is measured.
         batches: items, ascending; None: a grid up to the accelerator's ``max_items``. 1 is measured in any case.
-        instances: numbers of instances that run at the same time, ascending; 1 is measured in any case.
+        instances: numbers of instances that run at the same time; 1 is measured in any case.
         seconds: per point.
         server, workload: names in the table; the workload's is the model's unless given.
         idle_w, tdp_w: power of the card at rest and in use, where it has no counter; base_w: always drawn.
@@ -436,7 +437,7 @@ def _closed_loop(accelerator: Accelerator, items: int, instances: int, seconds: 
 
 
 def _together(queries: int, items: int) -> Trace:
-    return Trace(np.zeros(queries), np.full(queries, items, np.int64))
+    return Trace(arrival_s=np.zeros(queries), sizes=np.full(queries, items, np.int64))
 
 
 def _counted(run: LoadRun, instances: int) -> Floats:
@@ -446,7 +447,8 @@ def _counted(run: LoadRun, instances: int) -> Floats:
     begin = max(run.start_s[0][served[WARM_UP]] for served in own if served.size > WARM_UP)
     end = min(run.end_s[0][served[-1]] for served in own if served.size > WARM_UP)
     counts = (run.start_s[0] >= begin) & (run.end_s[0] <= end)
-    return 1e3 * seconds[counts if counts.any() else slice(None)]
+    milliseconds: Floats = 1e3 * seconds[counts if counts.any() else slice(None)]
+    return milliseconds
 
 
 def _grid(name: str, values: Sequence[int], most: int) -> npt.NDArray[np.int64]:
