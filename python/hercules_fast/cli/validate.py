@@ -21,6 +21,7 @@ from hercules_fast.cli.common import (
     positive,
     say,
 )
+from hercules_fast.cli.inputs import model_from
 from hercules_fast.errors import InputError, InterruptedRun, OutputError
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
         from hercules_fast.plotting.style import require_matplotlib
 
         require_matplotlib()
-    model = _model(args.model)
+    model = model_from(args.model)
     slas = _slas(model, args.sla)
     with ExitStack() as stack:
         folder = None if args.out is None else stack.enter_context(output_directory(args.out))
@@ -151,12 +152,6 @@ def _save(found: Validation, folder: Path, *, quiet: bool) -> None:
             say(str(error))
     except OSError as error:
         raise OutputError(f"cannot make {folder / 'plots'}: {error.strerror or error}") from error
-
-
-def _model(text: str) -> Model:
-    from hercules_fast.models import load_any_model, model
-
-    return load_any_model(text) if "/" in text or Path(text).suffix or Path(text).is_file() else model(text)
 
 
 def _slas(model: Model, text: str | None) -> list[Sla] | None:

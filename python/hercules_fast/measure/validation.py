@@ -16,7 +16,6 @@ import numpy as np
 from hercules_fast import _core
 from hercules_fast.descriptors import Bound
 from hercules_fast.errors import DTypeError, InputError, InterruptedRun, OutputError
-from hercules_fast.hardware import server
 from hercules_fast.host import LOST_SHARE_LIMIT, Noise, noise_probe, read_system, usable_cores
 from hercules_fast.measure.comparison import Expected, LoadPoint, compare, expect
 from hercules_fast.measure.engine import Engine
@@ -27,7 +26,6 @@ from hercules_fast.measure.service import ServiceMeasurement, measure_service
 from hercules_fast.measure.verdicts import Prediction, Validation
 from hercules_fast.models import Model
 from hercules_fast.models import model as model_of
-from hercules_fast.profiling import search
 from hercules_fast.queueing import Queries, System, max_load
 from hercules_fast.queueing.checks import Checks
 from hercules_fast.tables import SchedulingConfig, ServiceTable, write_atomically
@@ -252,7 +250,7 @@ class _Session:
         table = self.service.table
         assert table is not None, "a measurement that was not interrupted has one"
         with self._step("prediction"):
-            self.prediction = self._predict(table)
+            self.prediction = self._predict(self.service, table)
         pools = self._pools(engine, self.prediction.config)
         system = System.from_table(table, self.prediction.config)
         for share in self.shares:
@@ -293,7 +291,7 @@ class _Session:
             self.folder.write("service.csv", found.to_csv().encode())
         return found
 
-    def _predict(self, table: ServiceTable) -> Prediction:
+    def _predict(self, service: ServiceMeasurement, table: ServiceTable) -> Prediction:
         """The best configuration of the search and its max load, or that of the one that was given."""
         work = self.workload
         if self.wanted is not None:
@@ -309,8 +307,7 @@ class _Session:
             return Prediction(
                 config=config, qps=found.qps, interval_qps=interval, limit=limit, searched=False, evaluations=1
             )
-        here = replace(server("T2"), name=SERVER)  # the table stands in for all that it says
-        result = search(here, work, tables={(SERVER, work.name): table}, seed=self.seed)
+        result = service.search(work, seed=self.seed)
         row = result.row
         if row.config is None:
             raise InputError(f"sla: is {_words(work.slas)}; {row.reason}")
