@@ -6,13 +6,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Literal
 
 from hercules_fast.errors import InputError
 from hercules_fast.tables import SchedulingConfig, ServiceTable
 
 __all__ = ["Cpus", "Wanted", "as_wanted", "parse_config"]
 
-STAGES = ("model", "sparse", "dense")
+StageOf = Literal["model", "sparse", "dense"]
+STAGES: tuple[StageOf, ...] = ("model", "sparse", "dense")
 ALLOWED = "such as 'model 1x1, batch 64' or 'sparse 2x1, dense 1x1, batch 64, buffer 8' (threads x cores of each)"
 
 _POOL = re.compile(r"(model|sparse|dense) (\d{1,4})(?:x(\d{1,4}))?\Z")
@@ -23,7 +25,7 @@ _NUMBER = re.compile(r"(batch|buffer) (\d{1,7})\Z")
 class Wanted:
     """A configuration that was asked for, before there is a service table that it belongs to."""
 
-    pools: tuple[tuple[str, int, int], ...]
+    pools: tuple[tuple[StageOf, int, int], ...]
     """(stage, threads, operator cores) in the order of the stages."""
     batch: int
     buffer: int | None = None
@@ -34,7 +36,7 @@ class Wanted:
         return sum(threads * cores for _, threads, cores in self.pools)
 
     @property
-    def stages(self) -> tuple[str, ...]:
+    def stages(self) -> tuple[StageOf, ...]:
         """Stages in use."""
         return tuple(stage for stage, _, _ in self.pools)
 
@@ -45,8 +47,8 @@ class Wanted:
             InputError: the table holds no such layout, or the threads do not fit it.
         """
         names = tuple(stage.name for stage in table.stages)
-        cores = {stage: c for stage, _, c in self.pools}
-        threads = {stage: t for stage, t, _ in self.pools}
+        cores: dict[str, int] = {stage: c for stage, _, c in self.pools}
+        threads: dict[str, int] = {stage: t for stage, t, _ in self.pools}
         wanted = tuple(cores.get(name, 0) for name in names)
         for number, variant in enumerate(table.variants):
             if variant.operator_cores == wanted and set(cores) <= set(names):
@@ -62,17 +64,17 @@ def parse_config(text: str) -> Wanted:
     Raises:
         InputError: it is none.
     """
-    pools: dict[str, tuple[str, int, int]] = {}
+    pools: dict[str, tuple[int, int]] = {}
     numbers: dict[str, int] = {}
     for part in text.strip().lower().split(": ")[-1].split(","):
         part = " ".join(part.split())
         if found := _POOL.match(part):
-            pools[found[1]] = (found[1], int(found[2]), int(found[3] or 1))
+            pools[found[1]] = (int(found[2]), int(found[3] or 1))
         elif found := _NUMBER.match(part):
             numbers[found[1]] = int(found[2])
         else:
             raise InputError(f"config: is {text!r}, in which {part!r} is not known; allowed is text {ALLOWED}")
-    used = tuple(pools[stage] for stage in STAGES if stage in pools)
+    used = tuple((stage, *pools[stage]) for stage in STAGES if stage in pools)
     names = tuple(stage for stage, _, _ in used)
     if (
         names not in (("model",), ("sparse", "dense"))

@@ -16,7 +16,7 @@ import numpy as np
 from hercules_fast import _core
 from hercules_fast.descriptors import Bound
 from hercules_fast.errors import DTypeError, InputError, InterruptedRun, OutputError
-from hercules_fast.host import LOST_SHARE_LIMIT, Noise, noise_probe, read_system, usable_cores
+from hercules_fast.host import LOST_SHARE_LIMIT, Noise, available_memory_bytes, noise_probe, read_system, usable_cores
 from hercules_fast.measure.comparison import Expected, LoadPoint, compare, expect
 from hercules_fast.measure.engine import Engine
 from hercules_fast.measure.layout import Cpus, Wanted, as_wanted
@@ -43,6 +43,8 @@ BATCHES = (1, 4, 16, 64, 128, 256, 512, 1024)
 """Measured where the search chooses; in between, service times are close to linear."""
 
 SERVER = "this-host"
+MOST_BYTES = 1 << 30
+"""Of all tables, unless something else is said: far beyond any cache, and soon filled."""
 PROBE_S = 0.5
 SERVICE_SHARE = 0.25
 """Of the time budget, for service times."""
@@ -53,6 +55,8 @@ OVERLOAD_LENGTH = 0.5
 AROUND_RUN_S = 1.5
 """Kept free for each run's simulations, and for its end."""
 DRAIN_S = 5.0
+PRECISION = 0.01
+"""Relative half-width of the predicted max load's 95 % interval."""
 MOST_QUERIES = 100_000
 """In one run; percentiles of as many are known well."""
 
@@ -94,7 +98,8 @@ def validate(
         seconds: length of each run, the overloaded one half of it; default: what the budget leaves.
         time_budget_s: for everything; runs for which no time is left are not made. Ignored by ``seconds``.
         seed: of weights, inputs, arrivals and simulations.
-        rows_scale, max_bytes, backend: as in :meth:`Engine.build`.
+        rows_scale, max_bytes, backend: as in :meth:`Engine.build`, but that the tables take at most 1 GiB (and a
+            quarter of the memory) where neither is given: prediction and runs are of the model at this scale.
         cpus: those to use; default: all that this process may.
         out: new directory for the figures as they come: ``validation.json``, ``service.csv``, ``runs/*.npz``.
         progress: called with (steps done, all steps).
@@ -138,6 +143,8 @@ def validate(
             "cores": usable.to_dict(),
         },
     )
+    if rows_scale is None and max_bytes is None:
+        max_bytes = max(min(available_memory_bytes() // 4, MOST_BYTES), 1)
     try:
         session.run(rows_scale, max_bytes, backend)
     except KeyboardInterrupt as stop:
@@ -297,7 +304,9 @@ class _Session:
         if self.wanted is not None:
             config = self.wanted.of(table)
             arrivals = Queries(qps=1.0, arrivals=work.arrivals, sizes=work.sizes)
-            found = max_load(System.from_table(table, config), arrivals, sla=work.slas, seed=self.seed)
+            found = max_load(
+                System.from_table(table, config), arrivals, sla=work.slas, precision=PRECISION, seed=self.seed
+            )
             if found.qps <= 0.0:
                 reached = ", ".join(
                     f"p{s.percentile:g} {ms:.3g} ms" for s, ms in zip(work.slas, found.unloaded_ms, strict=True)

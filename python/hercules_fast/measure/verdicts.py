@@ -27,6 +27,7 @@ MODEL_TOLERANCE = {95.0: 0.10, 99.0: 0.15}
 """Level b, by percentile: long simulation over measured, less 1."""
 MAX_LOAD_TOLERANCE = 0.10
 """Level c: measured max load over predicted, less 1."""
+_UNCERTIFIED_TIMES = "the service times it rests on are not certified"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,13 +173,12 @@ class Validation:
                     f"the {low:.3g} to {high:.3g} ms that runs of this length give"
                 )
         if judged and not self.service_certified:
-            facts.append(f"the service times it rests on are not certified: {self.service_cause}")
+            facts.append(_UNCERTIFIED_TIMES)
         return _level("b", held, facts + self._left_out(judged))
 
     def _load_level(self) -> Level:
         if self.prediction is None or not self.service_certified:
-            cause = self.service_cause or "not measured"
-            return _level("c", [], [f"the service times it rests on are not certified: {cause}"])
+            return _level("c", [], [_UNCERTIFIED_TIMES])
         claimed = self.prediction.qps
         facts = [
             f"{point.share:.2f}x: {'meets' if self._meets(point) else 'misses'} the SLA, {self._reached(point)}"
