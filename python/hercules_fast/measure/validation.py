@@ -57,6 +57,8 @@ AROUND_RUN_S = 1.5
 DRAIN_S = 5.0
 PRECISION = 0.01
 """Relative half-width of the predicted max load's 95 % interval."""
+MOST_SIMULATED = 1 << 21
+"""Queries of one probe of it: an SLA that is met up to saturation would take a thousand million otherwise."""
 MOST_QUERIES = 100_000
 """In one run; percentiles of as many are known well."""
 
@@ -305,7 +307,12 @@ class _Session:
             config = self.wanted.of(table)
             arrivals = Queries(qps=1.0, arrivals=work.arrivals, sizes=work.sizes)
             found = max_load(
-                System.from_table(table, config), arrivals, sla=work.slas, precision=PRECISION, seed=self.seed
+                System.from_table(table, config),
+                arrivals,
+                sla=work.slas,
+                precision=PRECISION,
+                seed=self.seed,
+                max_queries=MOST_SIMULATED,
             )
             if found.qps <= 0.0:
                 reached = ", ".join(
