@@ -15,14 +15,24 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from hercules_fast.errors import ConfigError, Fault, InputError
+from hercules_fast.errors import ConfigError, ExecutorError, Fault, InputError
 from hercules_fast.host import EnergyMeter, Noise, noise_probe
 from hercules_fast.measure.load import LoadRun, Pool, Spin, Worker, run_load
 from hercules_fast.models import Model
 from hercules_fast.queueing import Trace
 from hercules_fast.tables import MeasuredPoint, Place, RecordFile, dips
 
-__all__ = ["ROUNDS", "Clock", "EngineLike", "Progress", "ServicePoint", "Visits", "measured", "time_services"]
+__all__ = [
+    "ROUNDS",
+    "Clock",
+    "EngineLike",
+    "Progress",
+    "ServicePoint",
+    "Visits",
+    "measured",
+    "summed_visit",
+    "time_services",
+]
 
 ROUNDS = 5
 LEAST_ROUNDS = 3
@@ -250,8 +260,11 @@ class Visits:
 
     def _pilot(self, place: Place) -> float:
         """Seconds of a batch, about; and the place's first warm-up."""
-        run, _ = self._load(place, LEAST_EACH, LIMIT_S)
-        ended = run.service_s()[0][~np.isnan(run.end_s[0])]
+        try:
+            run, _ = self._load(place, LEAST_EACH, LIMIT_S)
+            ended = run.service_s()[0][~np.isnan(run.end_s[0])]
+        except ExecutorError:  # a worker that did not come back
+            ended = np.empty(0)
         if not ended.size:
             stage, cores, threads, batch = place
             raise InputError(
@@ -266,7 +279,7 @@ class Visits:
         for _ in range(3):
             each = min(max(each, LEAST_EACH), MOST_EACH)
             run, energy_j = self._load(place, each, LIMIT_S + 20.0 * each * batch_s)
-            visit = _summed(run, place, self._warmup, energy_j)
+            visit = summed_visit(run, place, self._warmup, energy_j)
             if visit is not None:
                 break
             each *= 4
@@ -319,7 +332,7 @@ def time_services(
     return run_load([Pool(name="service", workers=tuple(workers), cpus=cpus)], line, drain_s=limit_s)
 
 
-def _summed(run: LoadRun, place: Place, warmup: float, energy_j: float | None) -> Visit | None:
+def summed_visit(run: LoadRun, place: Place, warmup: float, energy_j: float | None) -> Visit | None:
     """A visit's figures; None where no service counts."""
     start, end, cpu, thread = run.start_s[0], run.end_s[0], run.cpu_s[0], run.thread[0]
     ended = ~np.isnan(end)
