@@ -219,7 +219,6 @@ def measure_service(
         ConfigError, OutputError: the journal cannot be used, see :class:`hercules_fast.tables.RecordFile`.
         InterruptedRun: Ctrl-C; ``partial`` is a :class:`ServiceMeasurement` of what was visited, None without any.
     """
-    started = time.monotonic()
     usable = _cpus(cpus)
     _check_numbers(seconds, warmup, noise_limit, idle_w, tdp_w, base_w)
     if tuple(stages) not in STAGES:
@@ -240,6 +239,7 @@ def measure_service(
     same = {name: value for name, value in described.items() if name not in FLEETING}
     header = {"model": own.model.name, "engine": same, "cpus": list(usable), "version": version}
     interrupted = True
+    started = time.monotonic()
     with nullcontext() if journal is None else RecordFile(journal, SCHEMA, header) as log:
         run = Visits(own, places, usable, warmup, log, progress)
         try:

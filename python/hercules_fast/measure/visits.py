@@ -41,6 +41,7 @@ LEAST_EACH = 3
 MOST_EACH = 10_000
 LEAST_VISIT_S = 0.01
 """Threads start some 100 us apart; a visit is long against that."""
+ATTEMPTS = 5
 LIMIT_S = 60.0
 """Longest that one batch may take."""
 EXTRA_ROUNDS = 3
@@ -274,9 +275,9 @@ class Visits:
         return float(np.median(ended))
 
     def _visit(self, place: Place, batch_s: float, visit_s: float) -> None:
-        """Measure ``place`` for about ``visit_s`` seconds; twice as long where no service counts."""
+        """Measure ``place`` for about ``visit_s`` seconds; 4 times as long, and again, while no service counts."""
         each = int(max(visit_s, LEAST_VISIT_S) / max(batch_s, 1e-9))
-        for _ in range(3):
+        for _ in range(ATTEMPTS):
             each = min(max(each, LEAST_EACH), MOST_EACH)
             run, energy_j = self._load(place, each, LIMIT_S + 20.0 * each * batch_s)
             visit = summed_visit(run, place, self._warmup, energy_j)
