@@ -16,6 +16,7 @@ from hercules_fast import _core
 from hercules_fast.errors import ConfigError, DTypeError, InputError, InterruptedRun
 from hercules_fast.hardware import server as catalogue_server
 from hercules_fast.host import Noise, energy_meter, usable_cores
+from hercules_fast.measure.engine import Engine
 from hercules_fast.measure.visits import ROUNDS, Clock, EngineLike, Progress, ServicePoint, Visits, measured
 from hercules_fast.models import Model
 from hercules_fast.profiling import SearchResult, search
@@ -265,8 +266,6 @@ def measure_service(
 
 def _engine(given: EngineLike | Model, seed: int) -> EngineLike:
     if isinstance(given, Model):
-        from hercules_fast.measure.engine import Engine
-
         return Engine.build(given, seed=seed)
     if not all(hasattr(given, name) for name in ("worker", "model", "max_items", "describe")):
         raise DTypeError(f"engine: is of type {type(given).__name__}; allowed is an Engine or a Model")

@@ -8,6 +8,7 @@ What counts lies between the warm-up and the moment when the first thread runs o
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -17,6 +18,7 @@ import numpy as np
 
 from hercules_fast.errors import ConfigError, ExecutorError, Fault, InputError
 from hercules_fast.host import EnergyMeter, Noise, noise_probe
+from hercules_fast.measure.engine import Pooled
 from hercules_fast.measure.load import LoadRun, Pool, Spin, Worker, run_load
 from hercules_fast.models import Model
 from hercules_fast.queueing import Trace
@@ -321,7 +323,10 @@ class _Numbered:
     rows: object
 
     def __call__(self, query: int, items: int, payload: Any) -> object:
-        return self.worker(self.first + query, items, self.rows)
+        rows = self.rows
+        if isinstance(rows, Pooled):  # which is used up by the worker that reads it
+            rows = Pooled(items, rows.vectors, [], deque())
+        return self.worker(self.first + query, items, rows)
 
 
 def time_services(
