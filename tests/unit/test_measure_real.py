@@ -81,7 +81,7 @@ def test_a_killed_run_goes_on_from_its_journal(tmp_path) -> None:
     assert [p.batch for p in found.points] == [1, 4, 16] and all(p.rounds >= 3 for p in found.points)
 
 
-@pytest.mark.parametrize("name", ["dlrm-rmc1", "din"])
+@pytest.mark.parametrize("name", ["dlrm-rmc1", "ncf"])
 @pytest.mark.parametrize("backend", ["numpy", "onnxruntime"])
 def test_a_real_model(name, backend, tmp_path) -> None:
     """A smoke test: tables of a few MB, seconds of work."""
