@@ -2,8 +2,8 @@
 
 from hercules_fast.measure.accelerator import Accelerator, measure_accelerator
 from hercules_fast.measure.blas import cap_blas_threads
-from hercules_fast.measure.engine import Engine, Pooled
-from hercules_fast.measure.load import LoadRun, Pool, Server, Spin, Worker, run_load
+from hercules_fast.measure.engine import Engine, Pooled, Worker
+from hercules_fast.measure.load import LoadRun, Pool, Server, Spin, run_load
 from hercules_fast.measure.network import Network, wire
 from hercules_fast.measure.service import Energy, ServiceMeasurement, measure_service
 from hercules_fast.measure.visits import ServicePoint
