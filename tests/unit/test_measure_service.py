@@ -334,3 +334,10 @@ def test_what_counts_in_a_visit() -> None:
     assert summed_visit(run_of(services), ("model", 2, 2, 8), 0.0, None).busy_s == 0.0
     assert summed_visit(run_of(services[:2]), place, 0.0, None) is None
     assert summed_visit(run_of([s for s in services if s[0] == 0]), place, 0.0, None) is None
+
+
+def test_measuring_again_ends_with_the_time(machine) -> None:
+    machine.disturbed = lambda visit, place: 3.0 if place[3] == 16 else 1.0
+    found = measured(seconds=0.0)
+    assert all(point.rounds == 3 for point in found.points)
+    assert any("pooled: " in note for note in found.table.assumptions)

@@ -36,6 +36,8 @@ __all__ = ["Energy", "ServiceMeasurement", "measure_service"]
 SCHEMA = "hercules_fast.service_journal/1"
 FLEETING = frozenset({"huge_page_share", "input_pool_bytes"})
 """What an engine says of itself that may differ when it is built again; a journal goes on all the same."""
+MOST_TIMES = 1.5
+"""Times ``seconds`` till which places are measured again."""
 LIKE = "T2"
 """Server of the catalogue whose watts are assumed, core by core, where there is no meter."""
 STAGES = (("model",), ("sparse", "dense"), ("model", "sparse", "dense"))
@@ -203,7 +205,8 @@ def measure_service(
             measured, and always 1 and as many as the most cores in use hold.
         stages: ``("model",)``, ``("sparse", "dense")`` for a pipeline of two pools, or all three.
         cpus: those to bind threads to; default: the first of those that this process may use, as many as it may use.
-        seconds: how long to measure. Every place gets its least, 3 services of each thread in 3 rounds, even so.
+        seconds: how long to measure; half as long once more for places that fall. Every place gets its least, 3
+            services of each thread in 3 rounds, even so.
         warmup: share of each visit, from its start, that does not count; the first service of each thread never does.
         seed: of an engine that is built here.
         server, workload: names for the table; ``workload`` defaults to the model's.
@@ -248,7 +251,7 @@ def measure_service(
             if idle_w is None:
                 run.meter(energy_meter())
             run.visit_all(started + seconds)
-            run.smooth(noise_limit)
+            run.smooth(noise_limit, started + MOST_TIMES * seconds)
             run.probe("after")
             interrupted = False
         except KeyboardInterrupt as stop:

@@ -218,17 +218,14 @@ class Visits:
                 self.done += 1
                 self._tell()
 
-    def smooth(self, noise_limit: float) -> None:
-        """Visit again the places where times fall, a bounded number of times."""
+    def smooth(self, noise_limit: float, deadline: float) -> None:
+        """Visit again the places where times fall, a bounded number of times, till ``deadline``."""
         for _ in range(EXTRA_ROUNDS):
-            clock = self.clock(noise_limit)
-            falling = {place for pair in dips(measured(self.points(), clock)) for place in pair}
+            falling = {place for pair in dips(measured(self.points(), self.clock(noise_limit))) for place in pair}
             for place in self.places:
-                if place in falling:
+                if place in falling and time.monotonic() < deadline:
                     visits = self.visits[place]
                     self._visit(place, visits[0].wall_s, float(np.median([v.seconds for v in visits])))
-            if not falling:
-                return
 
     def clock(self, noise_limit: float) -> Clock:
         """Which time tells more, as far as it is known."""
