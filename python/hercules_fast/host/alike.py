@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from hercules_fast.hardware import Cpu, Gpu, Memory
 
@@ -19,7 +19,7 @@ FMA_LANES = {"avx512": 16, "avx2": 8, "neon": 4, "portable": 4}
 class Known(NamedTuple):
     """A figure and where it comes from, in the words of a descriptor's sources."""
 
-    value: float | str
+    value: Any
     source: str
 
 
