@@ -36,8 +36,9 @@ from hercules_fast.host import (
     read_system,
     usable_cores,
 )
-from hercules_fast.host.alike import Known, alike, flop_per_cycle
+from hercules_fast.host.alike import Known, alike, check_name, flop_per_cycle
 from hercules_fast.host.cores import physical_cores
+from hercules_fast.memory import DramStandard
 from hercules_fast.memory import standard as dram_standard
 from hercules_fast.models import Model, Stage, TableGroup
 from hercules_fast.serving import Terms
@@ -47,7 +48,7 @@ from hercules_fast.serving.stages import READ_AND_WRITE
 if TYPE_CHECKING:
     from hercules_fast.measure.engine import Backend, Engine
 
-__all__ = ["server_descriptor"]
+__all__ = ["known_parts", "server_descriptor"]
 
 ROW_BYTES = 256
 """Rows of the gathers: 64 fp32 values."""
@@ -97,9 +98,8 @@ def server_descriptor(
         MemoryError: There is too little memory to measure its speed.
         InterruptedRun, KeyboardInterrupt: Ctrl-C.
     """
-    stand_in = server(like)
-    if stand_in.memory.kind != "ddr4":
-        raise InputError(f"like: {stand_in.name} has near-memory processing; allowed is a server with ordinary DRAM")
+    stand_in, chips = known_parts(like, standard)
+    check_name(name)
     for field, value in (("tdp_w", tdp_w), ("base_w", base_w)):
         if value is not None and not (isinstance(value, int | float) and 0 < value < 1e6):
             raise InputError(f"{field}: is {value!r}; allowed is a number of W, above 0 and below 1e6")
@@ -144,7 +144,8 @@ def server_descriptor(
     steps.done()
     known |= _power(tdp_w, stand_in.cpu, measured)
     cpu = alike(stand_in.cpu, name, known, size="cores")
-    memory = _memory(stand_in.memory, name, standard, system, limits, threads, said)
+    chosen = Known(chips, "user: given" if standard else f"assumed: as {stand_in.memory.name} has it")
+    memory = _memory(stand_in.memory, name, chosen, system, limits, threads, said)
     steps.done()
     assumed = f"assumed: as {stand_in.name} has it"
     return Server(
@@ -155,6 +156,18 @@ def server_descriptor(
         memory_reserve=stand_in.memory_reserve,
         sources={"base_w": assumed if base_w is None else "user: given", "memory_reserve": assumed},
     )
+
+
+def known_parts(like: str, standard: str | None) -> tuple[Server, DramStandard]:
+    """The server that stands in for what cannot be measured, and the memory's standard.
+
+    Raises:
+        InputError: ``like`` has near-memory processing, or a name is not in the catalogue.
+    """
+    found = server(like)
+    if found.memory.kind != "ddr4":
+        raise InputError(f"like: {found.name} has near-memory processing; allowed is a server with ordinary DRAM")
+    return found, found.memory.standard if standard is None else dram_standard(standard)
 
 
 class _Steps:
@@ -235,10 +248,10 @@ def _power(tdp_w: float | None, like: Cpu, measured: Measured) -> dict[str, Know
 
 
 def _memory(
-    like: Memory, name: str, standard: str | None, system: System, limits: MemoryLimits, threads: int, said: str
+    like: Memory, name: str, standard: Known, system: System, limits: MemoryLimits, threads: int, said: str
 ) -> Memory:
     """The least memory of the standard that holds this machine's and gathers no slower than it did."""
-    chips = like.standard if standard is None else dram_standard(standard)
+    chips = standard.value
     capacity_gb = float(f"{system.memory_bytes / 1e9:.6g}")
     gb_s = limits.gather_gb_s(ROW_BYTES, threads=threads)
     channels = 1
@@ -251,7 +264,7 @@ def _memory(
             f" {gb_s:.4g} GB/s measured with {threads} {'thread' if threads == 1 else 'threads'}{said}"
         )
         known = {
-            "standard": Known(chips, "user: given" if standard else f"assumed: as {like.name} has it"),
+            "standard": standard,
             "channels": Known(channels, why),
             "dimms_per_channel": Known(1, "assumed: only the ranks of a channel matter"),
             "ranks_per_dimm": Known(ranks, why),
