@@ -55,104 +55,22 @@ def _names(text: str) -> frozenset[str]:
 
 # Options of dlrm_s_pytorch.py and dlrm_s_caffe2.py (GitHub facebookresearch/dlrm), and of DeepRecSys's utils/utils.py,
 # that say how a model is fed, trained, run or printed, not what it is.
-_OF_THE_RUN = frozenset(
-    [
-        "accel_configs",
-        "accel_request_size_thres",
-        "accel_root_dir",
-        "activation_function",
-        "arr_steps",
-        "avg_arrival_rate",
-        "avg_mini_batch_size",
-        "batch_configs",
-        "batch_dist_file",
-        "batch_size_distribution",
-        "caffe2_net_type",
-        "config_file",
-        "data_randomize",
-        "data_set",
-        "data_size",
-        "data_sub_sample_rate",
-        "data_trace_enable_padding",
-        "data_trace_file",
-        "dataset_multiprocessing",
-        "debug_mode",
-        "dist_backend",
-        "enable_profiling",
-        "engine",
-        "fc_workers",
-        "inference_engines",
-        "inference_only",
-        "inter_op_workers",
-        "learning_rate",
-        "load_model",
-        "local_rank",
-        "log_file",
-        "loss_function",
-        "loss_threshold",
-        "loss_weights",
-        "lr_decay_start_step",
-        "lr_num_decay_steps",
-        "lr_num_warmup_steps",
-        "max_arr_range",
-        "max_ind_range",
-        "max_mini_batch_size",
-        "md_round_dims",
-        "md_temperature",
-        "md_threshold",
-        "memory_map",
-        "min_arr_range",
-        "mini_batch_size",
-        "mlperf_acc_threshold",
-        "mlperf_auc_threshold",
-        "mlperf_bin_loader",
-        "mlperf_bin_shuffle",
-        "mlperf_grad_accum_iter",
-        "mlperf_logging",
-        "model_accel",
-        "nepochs",
-        "num_batches",
-        "num_workers",
-        "numpy_rand_seed",
-        "optimizer",
-        "output_log_file",
-        "plot_compute_graph",
-        "print_freq",
-        "print_precision",
-        "print_time",
-        "print_wall_time",
-        "processed_data_file",
-        "qr_collisions",
-        "qr_operation",
-        "qr_threshold",
-        "queue",
-        "rand_data_dist",
-        "rand_data_max",
-        "rand_data_min",
-        "rand_data_mu",
-        "rand_data_sigma",
-        "raw_data_file",
-        "req_granularity",
-        "round_targets",
-        "save_model",
-        "save_onnx",
-        "save_proto_types_shapes",
-        "sched_timeout",
-        "sls_workers",
-        "stable_region",
-        "sub_task_batch_size",
-        "sync_dense_params",
-        "target_latency",
-        "tensor_board_filename",
-        "test_freq",
-        "test_mini_batch_size",
-        "test_num_workers",
-        "tune_accel_qps",
-        "tune_batch_qps",
-        "use_accel",
-        "use_gpu",
-        "var_mini_batch_size",
-    ]
+_OF_THE_RUN = _names(
+    "accel_configs accel_request_size_thres accel_root_dir activation_function arr_steps avg_arrival_rate "
+    "avg_mini_batch_size batch_configs batch_dist_file batch_size_distribution caffe2_net_type config_file "
+    "data_randomize data_set data_size data_sub_sample_rate data_trace_enable_padding data_trace_file "
+    "dataset_multiprocessing debug_mode dist_backend enable_profiling engine fc_workers inference_engines "
+    "inference_only inter_op_workers learning_rate load_model local_rank log_file loss_function loss_threshold "
+    "loss_weights lr_decay_start_step lr_num_decay_steps lr_num_warmup_steps max_arr_range max_ind_range "
+    "max_mini_batch_size md_round_dims md_temperature md_threshold memory_map min_arr_range mini_batch_size "
+    "mlperf_acc_threshold mlperf_auc_threshold mlperf_bin_loader mlperf_bin_shuffle mlperf_grad_accum_iter "
+    "mlperf_logging model_accel nepochs num_batches num_workers numpy_rand_seed optimizer output_log_file "
+    "plot_compute_graph print_freq print_precision print_time print_wall_time processed_data_file qr_collisions "
+    "qr_operation qr_threshold queue rand_data_dist rand_data_max rand_data_min rand_data_mu rand_data_sigma "
+    "raw_data_file req_granularity round_targets save_model save_onnx save_proto_types_shapes sched_timeout "
+    "sls_workers stable_region sub_task_batch_size sync_dense_params target_latency tensor_board_filename "
+    "test_freq test_mini_batch_size test_num_workers tune_accel_qps tune_batch_qps use_accel use_gpu "
+    "var_mini_batch_size"
 )
 
 # Options that make another model than the tables and layers say -> the value that does not.
@@ -165,17 +83,9 @@ _OTHER_MODELS: Mapping[str, str] = {
     "data_generation": "random, synthetic",  # of a data set, rows and dense features are the data's
 }
 
-_OF_EVERY_FAMILY = frozenset(
-    [
-        "arch_sparse_feature_size",
-        "arch_embedding_size",
-        "arch_mlp_bot",
-        "arch_mlp_top",
-        "arch_interaction_op",
-        "arch_interaction_itself",
-        "num_indices_per_lookup",
-        "num_indices_per_lookup_fixed",
-    ]
+_OF_EVERY_FAMILY = _names(
+    "arch_sparse_feature_size arch_embedding_size arch_mlp_bot arch_mlp_top arch_interaction_op "
+    "arch_interaction_itself num_indices_per_lookup num_indices_per_lookup_fixed"
 )
 # Keys of one family that files of the others may hold too: what these do not read, they ignore.
 _OF_ONE_FAMILY = _names("model_type model_name arch_mlp_tasks num_multi_tasks hidden_size user_behavior_tables")

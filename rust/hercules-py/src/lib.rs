@@ -9,6 +9,7 @@ mod error;
 mod host;
 mod info;
 mod list;
+mod load;
 mod nmp;
 mod provision;
 mod queueing;
@@ -27,6 +28,8 @@ mod _core {
     use crate::host::{clock_ghz, read_seconds, spin_gaps};
     #[pymodule_export]
     use crate::info::{build_info, capabilities};
+    #[pymodule_export]
+    use crate::load::{LoadServer, run_load};
     #[pymodule_export]
     use crate::nmp::simulate_nmp;
     #[pymodule_export]
