@@ -19,7 +19,7 @@ from hercules_fast.serving import lone_seconds
 from tests.small_hosts import memory_speed
 
 THREADS = _core.capabilities()["threads_used"]
-LAYER_S = {descriptor.NARROW: 3e-6, descriptor.STREAMED: 60e-6, descriptor.WIDE: 6e-3}
+LAYER_S = {descriptor.NARROW: 3e-6, descriptor.STREAMED: 60e-6, descriptor.WIDE: 3e-3}
 QUIET = Noise((0,), 0.5, (0.0,), (10.0,), None)
 
 
@@ -95,7 +95,7 @@ def test_what_noise_drowned_is_assumed(given_times: dict[int, float | None]) -> 
 
 
 def test_an_efficiency_beyond_the_peak_is_held(given_times: dict[int, float | None]) -> None:
-    given_times[descriptor.WIDE] = 1e-4
+    given_times[descriptor.WIDE] = 2.3e-3
     cpu = describe().cpu
     assert cpu.gemm_efficiency == 1.0 and cpu.sources["gemm_efficiency"].endswith("; held at 1")
 
@@ -139,8 +139,7 @@ def test_files_are_read_back_and_pass_check(given_times: dict[int, float | None]
     assert [faults for _, faults in check(files)] == [(), (), ()]
     assert server.memory.standard.name == "DDR5-3200AN" and server.memory.sources["standard"] == "user: given"
     assert server.base_w == 75 and server.sources["base_w"] == "user: given"
-    table = hf.service_table(hardware.load_server(files[-1]), hf.models.model("dlrm-rmc1"))
-    assert table.server == "ours"
+    assert lone_seconds(hardware.load_server(files[-1]), hf.models.model("dlrm-rmc1"), [64])[0] > 0
 
 
 def test_a_real_measurement_gives_figures_of_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:

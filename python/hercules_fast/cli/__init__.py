@@ -15,11 +15,8 @@ from hercules_fast.cli import (
     capabilities,
     check,
     compare,
-<<<<<<< HEAD
     host,
-=======
     measure,
->>>>>>> main
     memory,
     plan,
     profile,
@@ -31,11 +28,7 @@ from hercules_fast.cli.common import emit, guarded
 
 __all__ = ["main"]
 
-<<<<<<< HEAD
-_VERBS = (plan, profile, compare, provision, search, simulate, calibrate, memory, host, check, capabilities)
-=======
-_VERBS = (plan, profile, compare, provision, search, simulate, calibrate, measure, memory, check, capabilities)
->>>>>>> main
+_VERBS = (plan, profile, compare, provision, search, simulate, calibrate, measure, memory, host, check, capabilities)
 
 _EPILOG = """\
 exit codes: 0 done; 1 answered, but a requirement is not met (load shed, SLA out of reach); 2 bad input or usage;

@@ -313,6 +313,8 @@ class _Dense:
         terms = Terms()
         activation_s = READ_AND_WRITE * LARGE_BATCH * WIDE / (streamed_gb_s * 1e9)
         product_s = layer_s - OPERATORS * overhead_s - activation_s
+        if product_s <= 0:
+            return None
         reached = WIDE / (WIDE + terms.half_width) * LARGE_BATCH / (LARGE_BATCH + terms.half_batch)
         return 2e-9 * LARGE_BATCH * WIDE * WIDE / product_s / reached
 
