@@ -18,6 +18,7 @@ __all__ = [
     "build_info",
     "candidate_rates",
     "capabilities",
+    "clock_ghz",
     "dram_earliest",
     "draw_queries",
     "embedding_bag",
@@ -35,6 +36,7 @@ __all__ = [
     "simulate_system",
     "simulate_trace",
     "sparse_lengths_sum",
+    "spin_gaps",
     "station_capacities",
     "sweep_systems",
 ]
@@ -51,6 +53,7 @@ _Weight: TypeAlias = _Floats | TableRows
 
 def build_info() -> dict[str, Any]: ...
 def capabilities() -> dict[str, Any]: ...
+def clock_ghz(seconds: float) -> float | None: ...
 def embedding_bag(
     weight: _Weight,
     indices: _Ints,
@@ -85,6 +88,7 @@ def read_seconds(
     level: str,
     threads: int | None = None,
 ) -> float: ...
+def spin_gaps(cpus: Sequence[int], seconds: float, least_gap_s: float) -> list[tuple[float, float, bool]]: ...
 def sparse_lengths_sum(
     weight: _Weight,
     indices: _Ints,

@@ -16,7 +16,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from math import isfinite
+from math import gcd, isfinite
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ from hercules_fast.models import TableGroup
 from hercules_fast.traffic.descriptors import Popularity
 from hercules_fast.traffic.files import POPULARITY
 
-__all__ = ["HotRows", "hit_share", "hot_rows", "popularity_from_counts", "read_popularity_csv"]
+__all__ = ["HotRows", "hit_share", "hot_rows", "popular_rows", "popularity_from_counts", "read_popularity_csv"]
 
 EXACT = 256
 """Ranks up to this one are breakpoints."""
@@ -39,6 +39,7 @@ DOUBLINGS = 32
 EXPONENT_BITS = 30
 """Binary digits of an exponent after the point; what lies beyond them is rounded."""
 MAX_FAULTS = 20
+_SCATTER = 0x9E3779B1
 
 _Float = npt.NDArray[np.float64]
 _Int = npt.NDArray[np.int64]
@@ -89,6 +90,34 @@ class HotRows:
     """Bytes of all kept rows."""
     share: float
     """Share of all lookups that they answer."""
+
+
+def popular_rows(law: Popularity, rows: int, shares: _Float) -> _Int:
+    """The rows that lookups ask for, int64, given ``shares``: float64 [lookups], uniform in [0, 1).
+
+    The share is taken along the curve, the most popular rank first; ranks are scattered over the table by a
+    multiplicative permutation, as hashing of features does.
+
+    Raises:
+        InputError: a number of rows below 1.
+        ConfigError: a law that files would be refused for.
+    """
+    validate(POPULARITY, law)
+    if not 1 <= rows < 1 << 31:
+        raise InputError(f"rows: is {rows}; allowed is 1 to {(1 << 31) - 1}")
+    curve = _curve(law, rows)
+    below = np.concatenate(([0.0], np.cumsum(curve.mass)))
+    # The last sum may be just below 1; pieces without mass answer nothing.
+    wanted = shares * below[-1]
+    piece = np.minimum(np.searchsorted(below, wanted, side="right") - 1, int(np.flatnonzero(curve.mass)[-1]))
+    within = (wanted - below[piece]) / curve.mass[piece]
+    first, last = curve.edges[piece], curve.edges[piece + 1]
+    rank = np.minimum(first + (within * (last - first)).astype(np.int64), last - 1)
+    step = _SCATTER
+    while gcd(step, rows) != 1:
+        step += 1
+    scattered: _Int = rank * (step % rows) % rows
+    return scattered
 
 
 def hot_rows(law: Popularity, tables: Sequence[TableGroup], limit_bytes: float) -> HotRows:

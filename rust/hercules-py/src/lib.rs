@@ -25,7 +25,7 @@ mod _core {
     #[pymodule_export]
     use crate::dram::{DramStandard, dram_earliest, simulate_dram};
     #[pymodule_export]
-    use crate::host::read_seconds;
+    use crate::host::{clock_ghz, read_seconds, spin_gaps};
     #[pymodule_export]
     use crate::info::{build_info, capabilities};
     #[pymodule_export]

@@ -1,0 +1,356 @@
+"""A recommendation model that runs on this machine: our kernels for the embeddings, a backend for the dense part."""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from hercules_fast import _core
+from hercules_fast.errors import InputError
+from hercules_fast.host.system import available_memory_bytes, read_system
+from hercules_fast.measure import blas
+from hercules_fast.measure.dense_numpy import NumpyDense
+from hercules_fast.measure.dense_onnx import OnnxDense, onnx_graph, require
+from hercules_fast.measure.inputs import InputPool, QueryInputs, start_hash
+from hercules_fast.measure.network import Network, wire
+from hercules_fast.measure.weights import dense_weights, embedding_bytes, tables
+from hercules_fast.models import Model
+from hercules_fast.sls import EmbeddingBagCollection, EmbeddingTable, TableDType
+from hercules_fast.traffic import Popularity
+
+__all__ = ["Engine", "Pooled", "Worker"]
+
+Floats = npt.NDArray[np.float32]
+Backend = Literal["auto", "onnxruntime", "numpy"]
+StageOf = Literal["model", "sparse", "dense"]
+
+_LEAST_POOL_BYTES = 64 << 20
+
+
+class Pooled:
+    """What a sparse worker hands to a dense one: pooled vectors per table group, float32 ``[items, count * dim]``.
+
+    Its memory goes back to the sparse worker when a dense worker has read it: it is used once.
+    """
+
+    __slots__ = ("_buffers", "_home", "items", "vectors")
+
+    def __init__(self, items: int, vectors: tuple[Floats, ...], buffers: list[Floats], home: deque[list[Floats]]):
+        self.items = items
+        self.vectors = vectors
+        self._buffers: list[Floats] | None = buffers
+        self._home = home
+
+    @property
+    def used(self) -> bool:
+        """Whether a dense worker has read it."""
+        return self._buffers is None
+
+    def give_back(self) -> None:
+        """Let the sparse worker write over the vectors."""
+        if self._buffers is not None:
+            self._home.append(self._buffers)
+            self._buffers, self.vectors = None, ()
+
+
+class Worker:
+    """One model thread: buffers and a backend session of its own. For one thread at a time.
+
+    ``worker(query, items)`` runs a query of ``items`` items; made by :meth:`Engine.worker`.
+    """
+
+    __slots__ = ("_call", "engine", "operator_cores", "stage")
+
+    def __init__(self, engine: Engine, operator_cores: int, stage: StageOf, cpus: tuple[int, ...] | None):
+        self.engine = engine
+        self.operator_cores = operator_cores
+        self.stage = stage
+        sparse = _Sparse(engine, operator_cores) if stage != "dense" else None
+        dense = engine._dense(operator_cores, cpus) if stage != "sparse" else None
+        seed, pool, limit = engine.seed, engine._pool, engine.max_items
+
+        def check(items: int) -> None:
+            if not 1 <= items <= limit:
+                raise InputError(f"items: is {items!r}; allowed is 1 to max_items = {limit}")
+
+        if sparse is not None and dense is not None:
+            buffers = sparse.buffers()
+
+            def model(query: int, items: int, payload: object = None) -> Floats:
+                check(items)
+                place = start_hash(seed, query)
+                inputs = sparse.run(place, items, buffers)
+                features = pool.features(place, items)
+                return dense.run(inputs if features is None else (features, *inputs), items)
+
+            self._call: Any = model
+        elif sparse is not None:
+            home: deque[list[Floats]] = deque()
+
+            def gather(query: int, items: int, payload: object = None) -> Pooled:
+                check(items)
+                try:
+                    free = home.pop()
+                except IndexError:
+                    free = sparse.buffers()
+                return Pooled(items, sparse.run(start_hash(seed, query), items, free), free, home)
+
+            self._call = gather
+        elif dense is not None:
+
+            def rank(query: int, items: int, payload: object = None) -> Floats:
+                check(items)
+                if not isinstance(payload, Pooled) or payload.used or payload.items != items:
+                    raise InputError(f"payload: is {payload!r}; allowed is what a sparse worker gave for {items} items")
+                features = pool.features(start_hash(seed, query), items)
+                inputs = payload.vectors
+                scores = dense.run(inputs if features is None else (features, *inputs), items)
+                payload.give_back()
+                return scores
+
+            self._call = rank
+
+    def __call__(self, query: int, items: int, payload: object = None) -> Any:
+        """Run query number ``query`` of ``items`` items.
+
+        Args:
+            query: Number of the query; its inputs are a pure function of (seed, query, items).
+            items: 1 to ``max_items``.
+            payload: For a dense worker: what a sparse worker gave for the same query.
+
+        Returns:
+            Scores, float32 ``[items, output_dim]``, valid until the next call; of a sparse worker :class:`Pooled`.
+
+        Raises:
+            InputError: ``items`` or ``payload`` is not as said above.
+        """
+        return self._call(query, items, payload)
+
+
+class _Sparse:
+    """The gathers of one worker."""
+
+    def __init__(self, engine: Engine, threads: int) -> None:
+        self._tables = [collection._rows for collection in engine._tables]
+        self._widths = [sum(collection.dims) for collection in engine._tables]
+        self._pool = engine._pool
+        self._max_items = engine.max_items
+        self._threads = threads
+
+    def buffers(self) -> list[Floats]:
+        return [np.empty(self._max_items * width, np.float32) for width in self._widths]
+
+    def run(self, place: int, items: int, buffers: list[Floats]) -> tuple[Floats, ...]:
+        pooled = []
+        lookups = self._pool.lookups(place, items)
+        for rows, (indices, offsets), width, buffer in zip(self._tables, lookups, self._widths, buffers, strict=True):
+            out = buffer[: items * width].reshape(items, width)
+            _core.embedding_bag_collection(rows, indices, offsets, "sum", None, False, out, self._threads, False)
+            pooled.append(out)
+        return tuple(pooled)
+
+
+class Engine:
+    """A model built with random weights at a scale that fits this machine, ready to run.
+
+    Make one with :meth:`build`. Tables and weights are shared by all workers and never change.
+    """
+
+    def __init__(self) -> None:
+        raise TypeError("an Engine is made by Engine.build")
+
+    model: Model
+    """The model as built: with ``rows_scale`` times the rows."""
+    network: Network
+    rows_scale: float
+    backend: Literal["onnxruntime", "numpy"]
+    fallback: str
+    """Why ``"auto"`` did not take ONNX Runtime; empty if it did, or was not asked to."""
+    embedding_bytes: int
+    max_items: int
+    seed: int
+    dtype: TableDType
+    weights: dict[str, Floats]
+    """The dense network's weights by name; shapes as in ``network.weights``."""
+    _tables: tuple[EmbeddingBagCollection, ...]
+    _pool: InputPool
+    _cap: blas.BlasCap | None
+    _graph: bytes
+
+    @classmethod
+    def build(
+        cls,
+        model: Model,
+        *,
+        rows_scale: float | None = None,
+        max_bytes: int | None = None,
+        backend: Backend = "auto",
+        max_items: int = 1024,
+        seed: int = 0,
+        popularity: Popularity | None = None,
+        dtype: TableDType = "float32",
+        threads: int | None = None,
+    ) -> Engine:
+        """Build ``model`` with random weights.
+
+        Args:
+            model: Of the catalogue, or a user's.
+            rows_scale: Rows per row of the model. Default: 1 where the tables fit ``max_bytes``, else the largest that
+                fits.
+            max_bytes: Bytes of all tables at most. Default: a quarter of the memory that is available (all of it for
+                a ``rows_scale`` that is given).
+            backend: What runs the dense part. ``"auto"``: ONNX Runtime where it is installed, else NumPy.
+            max_items: Items of the largest query.
+            seed: Of weights, tables and inputs: same seed, same bytes.
+            popularity: How often each row is looked up; None: every row alike.
+            dtype: Format of the tables' rows.
+            threads: Threads that encode the tables.
+
+        Raises:
+            ConfigError: The model's stages do not chain; with every fault.
+            InputError: An argument is outside what is said above, or the tables do not fit: sizes are named before
+                anything is allocated. Or ``backend="onnxruntime"`` and it is not installed.
+            MemoryError: The system refused memory that it had said is available.
+        """
+        network = wire(model)
+        most = (1 << 63) - 1
+        if type(seed) is not int or not 0 <= seed < 1 << 64:
+            raise InputError(f"seed: is {seed!r}; allowed is a whole number from 0 to 2**64 - 1")
+        if type(max_items) is not int or not 1 <= max_items <= 1 << 20:
+            raise InputError(f"max_items: is {max_items!r}; allowed is a whole number from 1 to {1 << 20}")
+        if max_bytes is not None and (type(max_bytes) is not int or not 1 <= max_bytes <= most):
+            raise InputError(f"max_bytes: is {max_bytes!r}; allowed is a whole number from 1 to {most}")
+        if backend not in ("auto", "onnxruntime", "numpy"):
+            raise InputError(f"backend: is {backend!r}; allowed are 'auto', 'onnxruntime', 'numpy'")
+        engine = object.__new__(cls)
+        engine.rows_scale = _scale(model, rows_scale, max_bytes, dtype)
+        engine.model = model
+        if engine.rows_scale != 1:
+            engine.model = model.scaled(engine.rows_scale, f"{model.label}, {engine.rows_scale:.4g} of its rows")
+        engine.network = network
+        engine.embedding_bytes = embedding_bytes(engine.model, dtype)
+        engine.max_items, engine.seed, engine.dtype = max_items, seed, dtype
+        engine.backend, engine.fallback = _backend(backend)
+        available = available_memory_bytes()
+        engine._tables = tables(engine.model, dtype, seed, threads)
+        engine._pool = InputPool(
+            engine.model,
+            max_items=max_items,
+            seed=seed,
+            popularity=popularity,
+            pool_bytes=min(max(_LEAST_POOL_BYTES, 2 * read_system().last_level_cache_bytes), available // 16),
+        )
+        engine.weights = dict(dense_weights(network, seed))
+        engine._cap, engine._graph = None, b""
+        if engine.backend == "onnxruntime":
+            engine._graph = onnx_graph(network, engine.weights)
+        if engine.backend == "numpy":
+            engine._cap = blas.hold()
+            weakref.finalize(engine, blas.release)
+        return engine
+
+    def worker(self, operator_cores: int = 1, *, stage: StageOf = "model", cpus: Sequence[int] | None = None) -> Worker:
+        """A model thread with ``operator_cores`` cores inside, for one thread at a time.
+
+        Args:
+            operator_cores: Cores that one query may use. The NumPy backend uses them for the embeddings only.
+            stage: ``"model"``, or half of an S-D pipeline: ``"sparse"`` gathers, ``"dense"`` does the rest.
+            cpus: CPUs for the backend's own threads, those beside the calling one.
+
+        Raises:
+            InputError: An argument is not as said above.
+        """
+        if type(operator_cores) is not int or not 1 <= operator_cores <= 1024:
+            raise InputError(f"operator_cores: is {operator_cores!r}; allowed is a whole number from 1 to 1024")
+        if stage not in ("model", "sparse", "dense"):
+            raise InputError(f"stage: is {stage!r}; allowed are 'model', 'sparse', 'dense'")
+        return Worker(self, operator_cores, stage, None if cpus is None else tuple(cpus))
+
+    def inputs(self, query: int, items: int) -> QueryInputs:
+        """The inputs that workers use for this query."""
+        if type(items) is not int or not 1 <= items <= self.max_items:
+            raise InputError(f"items: is {items!r}; allowed is 1 to max_items = {self.max_items}")
+        return self._pool.of(query, items)
+
+    def table_values(self, group: int) -> list[Floats]:
+        """The tables of a group as their kernels see them, float32 ``[rows, dim]`` each: copies, for checks."""
+        return [table.dequantize() for table in self._bags(group)]
+
+    def _bags(self, group: int) -> list[EmbeddingTable]:
+        return [table for table in self._tables[group].tables if isinstance(table, EmbeddingTable)]
+
+    def describe(self) -> dict[str, Any]:
+        """Where the figures of this engine come from: versions, instruction set, pages, caps."""
+        bags = [table for group in range(len(self._tables)) for table in self._bags(group)]
+        huge = sum(table.huge_page_share * table.nbytes for table in bags)
+        return {
+            "model": self.model.name,
+            "label": self.model.label,
+            "rows_scale": self.rows_scale,
+            "embedding_bytes": self.embedding_bytes,
+            "dtype": self.dtype,
+            "dense_weight_bytes": self.network.weight_bytes,
+            "input_pool_bytes": self._pool.nbytes,
+            "max_items": self.max_items,
+            "seed": self.seed,
+            "backend": self.backend,
+            "fallback": self.fallback,
+            "numpy": np.__version__,
+            "blas": str(self._cap) if self._cap is not None else "",
+            "isa": _core.capabilities()["isa_used"],
+            "huge_page_share": huge / self.embedding_bytes if self.embedding_bytes else 0.0,
+        }
+
+    def _dense(self, operator_cores: int, cpus: tuple[int, ...] | None) -> NumpyDense | OnnxDense:
+        if self.backend == "onnxruntime":
+            return OnnxDense(self.network, self._graph, threads=operator_cores, cpus=cpus, max_items=self.max_items)
+        return NumpyDense(self.network, self.weights, self.max_items)
+
+
+def _backend(asked: Backend) -> tuple[Literal["onnxruntime", "numpy"], str]:
+    """The backend to use, and why it is not ONNX Runtime where it could have been."""
+    if asked == "numpy":
+        return "numpy", ""
+    try:
+        require()
+    except InputError as error:
+        if asked == "onnxruntime":
+            raise
+        return "numpy", str(error)
+    return "onnxruntime", ""
+
+
+def _scale(model: Model, rows_scale: float | None, max_bytes: int | None, dtype: TableDType) -> float:
+    """The scale of rows to build with; sizes are checked here, before anything is allocated."""
+    available = available_memory_bytes()
+    if rows_scale is None:
+        limit = available // 4 if max_bytes is None else min(max_bytes, available)
+        return _largest_scale(model, limit, dtype)
+    needed = embedding_bytes(model.scaled(rows_scale, model.label), dtype)
+    limit = available if max_bytes is None else min(max_bytes, available)
+    if needed > limit:
+        whose = "max_bytes" if limit == max_bytes else "the memory that is available"
+        raise InputError(f"rows_scale: {rows_scale:g} takes {needed} bytes of tables; allowed is {limit}, {whose}")
+    return rows_scale
+
+
+def _largest_scale(model: Model, limit: int, dtype: TableDType) -> float:
+    """1 if the tables fit ``limit`` bytes, else the largest scale that does."""
+    if embedding_bytes(model, dtype) <= limit:
+        return 1.0
+    least = embedding_bytes(model.scaled(1e-300, model.label), dtype)
+    if least > limit:
+        raise InputError(f"max_bytes: {limit} bytes hold no table of {model.name!r}; with a row each they take {least}")
+    fits, too_large = 0.0, 1.0
+    for _ in range(40):  # rows are whole, so the size is a step function: halve
+        middle = (fits + too_large) / 2
+        if embedding_bytes(model.scaled(middle, model.label), dtype) <= limit:
+            fits = middle
+        else:
+            too_large = middle
+    return fits
