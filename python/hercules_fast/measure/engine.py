@@ -15,6 +15,7 @@ from hercules_fast.errors import InputError
 from hercules_fast.host.system import available_memory_bytes, read_system
 from hercules_fast.measure import blas
 from hercules_fast.measure.dense_numpy import NumpyDense
+from hercules_fast.measure.dense_onnx import OnnxDense, onnx_graph, require
 from hercules_fast.measure.inputs import InputPool, QueryInputs, start_hash
 from hercules_fast.measure.network import Network, wire
 from hercules_fast.measure.weights import dense_weights, embedding_bytes, tables
@@ -179,6 +180,7 @@ class Engine:
     _tables: tuple[EmbeddingBagCollection, ...]
     _pool: InputPool
     _cap: blas.BlasCap | None
+    _graph: bytes
 
     @classmethod
     def build(
@@ -233,7 +235,7 @@ class Engine:
         engine.network = network
         engine.embedding_bytes = embedding_bytes(engine.model, dtype)
         engine.max_items, engine.seed, engine.dtype = max_items, seed, dtype
-        engine.backend, engine.fallback = "numpy", ""
+        engine.backend, engine.fallback = _backend(backend)
         available = available_memory_bytes()
         engine._tables = tables(engine.model, dtype, seed, threads)
         engine._pool = InputPool(
@@ -244,7 +246,9 @@ class Engine:
             pool_bytes=min(max(_LEAST_POOL_BYTES, 2 * read_system().last_level_cache_bytes), available // 16),
         )
         engine.weights = dict(dense_weights(network, seed))
-        engine._cap = None
+        engine._cap, engine._graph = None, b""
+        if engine.backend == "onnxruntime":
+            engine._graph = onnx_graph(network, engine.weights)
         if engine.backend == "numpy":
             engine._cap = blas.hold()
             weakref.finalize(engine, blas.release)
@@ -302,8 +306,23 @@ class Engine:
             "huge_page_share": huge / self.embedding_bytes if self.embedding_bytes else 0.0,
         }
 
-    def _dense(self, operator_cores: int, cpus: tuple[int, ...] | None) -> NumpyDense:
+    def _dense(self, operator_cores: int, cpus: tuple[int, ...] | None) -> NumpyDense | OnnxDense:
+        if self.backend == "onnxruntime":
+            return OnnxDense(self.network, self._graph, threads=operator_cores, cpus=cpus, max_items=self.max_items)
         return NumpyDense(self.network, self.weights, self.max_items)
+
+
+def _backend(asked: Backend) -> tuple[Literal["onnxruntime", "numpy"], str]:
+    """The backend to use, and why it is not ONNX Runtime where it could have been."""
+    if asked == "numpy":
+        return "numpy", ""
+    try:
+        require()
+    except InputError as error:
+        if asked == "onnxruntime":
+            raise
+        return "numpy", str(error)
+    return "onnxruntime", ""
 
 
 def _scale(model: Model, rows_scale: float | None, max_bytes: int | None, dtype: TableDType) -> float:
