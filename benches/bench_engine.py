@@ -4,7 +4,7 @@
     make bench ARGS="-k 'engine and rmc2 and t1' -s"
 
 A point's name says what it is: ``dlrm-rmc1-b64-t1`` is RMC1, 64 items per query, one thread. Weights, rows and inputs
-are the same for all; tables are scaled to ``TABLE_BYTES``, so that rows come from memory, and no query comes twice until
+are the same for all; tables are scaled to ``TABLE_BYTES``, so that rows come from memory; no query comes twice until
 the rows of all others would have filled the last-level cache several times. Contenders take turns and medians are
 compared: of the thread's CPU time for one thread, which others on the machine do not lengthen, of wall time for two.
 Answers are compared before the clock runs. Of PyTorch and of ONNX Runtime the best form counts, see ``engine_rivals``:

@@ -176,7 +176,7 @@ def _bound(session: Any, bindings: Sequence[Any]) -> Answer:
 
 
 def _whole_graph(onnx: Any, dense: bytes, groups: Sequence[Any], form: str) -> bytes:
-    """The dense graph with pooling in front; ``rows.g`` and ``index.g``, int32 ``[items, count, pooling]``, are inputs."""
+    """The dense graph with pooling in front; it reads ``rows.g`` and ``index.g``, int32 ``[items, count, pooling]``."""
     helper, floats, whole = onnx.helper, onnx.TensorProto.FLOAT, onnx.TensorProto.INT32
     model = onnx.load_from_string(dense)
     nodes, constants, inputs = [], [], []
