@@ -265,6 +265,7 @@ def try_odd_arguments(table: np.ndarray, lookups: np.ndarray, rows: _core.TableR
         ),
         (_core.read_seconds, [np.ones(640, np.uint8), 64, lookups, 2, 1, "L2", 1]),
         (_core.spin_gaps, [[0], 0.001, 5e-5]),
+        (_core.clock_ghz, [0.001]),
         (_core.TableRows.encode, [table, "int4", 1]),
         (_core.TableRows.import_fused, [np.zeros((2, 9), np.uint8), "int2", "first", 19]),
         (rows.export_fused, ["last"]),

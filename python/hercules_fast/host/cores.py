@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from math import floor
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 from hercules_fast import _core
 from hercules_fast.host.groups import levels, text_of
 
-__all__ = ["Cores", "usable_cores"]
+__all__ = ["Cores", "physical_cores", "usable_cores"]
 
 CAP_VARIABLES = ("HERCULES_FAST_NUM_THREADS", "RAYON_NUM_THREADS")
 """Variables that cap the library's threads, in the order in which the core reads them."""
@@ -60,6 +60,21 @@ def usable_cores(root: Path = Path("/")) -> Cores:
     if cap is not None and cap < count:
         count, won = cap, f"{variable}={cap}"
     return Cores(count, cpus, quota, cap, won)
+
+
+def physical_cores(cpus: Iterable[int], root: Path = Path("/")) -> int:
+    """Cores that these CPUs are threads of; a CPU of which the system tells nothing is a core.
+
+    Args:
+        cpus: Numbers of CPUs.
+        root: Where ``/sys`` lies.
+    """
+    found = set()
+    for cpu in cpus:
+        folder = root / f"sys/devices/system/cpu/cpu{cpu}/topology"
+        place = tuple(text_of(folder / name) for name in ("physical_package_id", "die_id", "core_id"))
+        found.add(place if place[2] else cpu)
+    return len(found)
 
 
 def _quotas(root: Path) -> Iterator[float]:

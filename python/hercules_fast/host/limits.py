@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from hercules_fast import _core
 from hercules_fast.errors import InputError, InterruptedRun
-from hercules_fast.host.numbers import number, whole_number, whole_numbers
+from hercules_fast.host.numbers import byte_size, number, whole_number, whole_numbers
 from hercules_fast.host.system import System, available_memory_bytes, read_system
 
 if TYPE_CHECKING:
@@ -137,10 +137,10 @@ class MemoryLimits:
         return measured[key]
 
     def __str__(self) -> str:
-        caches = ", ".join(f"L{c.level} {_size(c.size_bytes)} for {c.shared_by}" for c in self.system.caches)
+        caches = ", ".join(f"L{c.level} {byte_size(c.size_bytes)} for {c.shared_by}" for c in self.system.caches)
         lines = [
             f"{self.system.cpu}, {self.system.cpus} CPUs, {self.system.isa}; {caches or 'caches unknown'}",
-            f"table of {_size(self.table_bytes)}, {self.huge_page_share:.0%} on 2 MiB pages where asked;"
+            f"table of {byte_size(self.table_bytes)}, {self.huge_page_share:.0%} on 2 MiB pages where asked;"
             f" seed {self.seed}",
             "",
             f"{'access':<11}{'row B':>6}  {'pages':<6}{'threads':>8}{'GB/s':>8}  best prefetch",
@@ -327,10 +327,3 @@ def _huge_share(memory: npt.NDArray[np.uint8]) -> float:
         elif inside and first == "AnonHugePages:":
             huge += int(rest[0]) * 1024
     return min(1.0, huge / memory.nbytes)
-
-
-def _size(size: int) -> str:
-    for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
-        if size >= factor:
-            return f"{size / factor:.3g} {unit}"
-    return f"{size} B"

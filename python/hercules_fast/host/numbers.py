@@ -1,4 +1,4 @@
-"""Arguments that are numbers, checked by name."""
+"""Numbers in and out: arguments checked by name, sizes as text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import SupportsIndex
 
 from hercules_fast.errors import InputError
 
-__all__ = ["number", "whole_number", "whole_numbers"]
+__all__ = ["byte_size", "number", "whole_number", "whole_numbers"]
 
 
 def number(name: str, given: object, least: float, most: float) -> float:
@@ -38,3 +38,11 @@ def whole_number(name: str, given: object, least: int, most: int) -> int:
             if least <= (value := index(given)) <= most:
                 return value
     raise InputError(f"{name}: is {given!r}; allowed is a whole number from {least} to {most}")
+
+
+def byte_size(size: int) -> str:
+    """``size`` bytes as text, such as ``"32 MiB"``."""
+    for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if size >= factor:
+            return f"{size / factor:.3g} {unit}"
+    return f"{size} B"

@@ -12,7 +12,7 @@ from pathlib import Path
 from hercules_fast import _core
 from hercules_fast.host.groups import levels, text_of
 
-__all__ = ["Cache", "System", "available_memory_bytes", "read_system"]
+__all__ = ["Cache", "HugePages", "System", "available_memory_bytes", "read_system"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,17 @@ class Cache:
 
 
 @dataclass(frozen=True, slots=True)
+class HugePages:
+    """Huge pages of one size that the system sets aside (hugetlbfs)."""
+
+    size_bytes: int
+    reserved: int
+    free: int
+
+
+@dataclass(frozen=True, slots=True)
 class System:
-    """Facts of this machine. Where the system does not tell, text is ``"unknown"`` and tuples are empty."""
+    """Facts of this machine. Where the system does not tell, text is ``"unknown"``, numbers are 0, tuples empty."""
 
     cpu: str
     """Name of the CPU's model."""
@@ -44,11 +53,34 @@ class System:
     """Size of an ordinary page."""
     huge_pages: str
     """Transparent huge pages: ``"always"``, ``"madvise"`` or ``"never"``."""
+    huge_page_pools: tuple[HugePages, ...]
+    """Pages set aside, smallest first, also where none are."""
+    sockets: int
+    cores_per_socket: int
+    """Physical cores of the first socket."""
+    threads_per_core: int
+    numa_nodes: int
+    """Nodes with memory of their own."""
+    frequency_ghz: float
+    """Nominal clock, or the next best that is told."""
+    frequency_told_by: str
+    """Where ``frequency_ghz`` stands: ``"base_frequency"``, ``"model name"``, ``"cpuinfo_max_freq"``, or ``"cpu MHz"``,
+    which is the clock of the moment."""
+    hypervisor: str
+    """``"none seen"``, or ``"seen"`` with the name that the firmware tells, if it does."""
+    container: str
+    """``"none seen"``, or what shows one."""
+    kernel: str
 
     @property
     def last_level_cache_bytes(self) -> int:
         """Size of the farthest cache; 0 where the system does not tell."""
         return max((cache.size_bytes for cache in self.caches), default=0)
+
+    @property
+    def cores(self) -> int:
+        """Physical cores of all sockets; 0 where the system does not tell."""
+        return self.sockets * self.cores_per_socket
 
 
 def read_system(root: Path = Path("/")) -> System:
@@ -58,16 +90,31 @@ def read_system(root: Path = Path("/")) -> System:
         root: Where ``/proc`` and ``/sys`` lie.
     """
     usable = sorted(os.sched_getaffinity(0))
+    devices = root / "sys/devices/system"
+    cpuinfo = text_of(root / "proc/cpuinfo")
     modes = re.search(r"\[(\w+)\]", text_of(root / "sys/kernel/mm/transparent_hugepage/enabled"))
-    name = re.search(r"^(?:model name|Processor)\s*:\s*(.+)$", text_of(root / "proc/cpuinfo"), re.MULTILINE)
+    name = re.search(r"^(?:model name|Processor)\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
+    cpu = name.group(1).strip() if name else "unknown"
+    sockets, cores_per_socket, threads_per_core = _topology(devices / "cpu")
+    frequency_ghz, told_by = _frequency(devices / f"cpu/cpu{usable[0]}/cpufreq", cpu, cpuinfo)
     return System(
-        cpu=name.group(1).strip() if name else "unknown",
+        cpu=cpu,
         cpus=len(usable),
         isa=_core.capabilities()["isa_used"],
-        caches=tuple(sorted(_caches(root / f"sys/devices/system/cpu/cpu{usable[0]}/cache"), key=lambda c: c.level)),
+        caches=tuple(sorted(_caches(devices / f"cpu/cpu{usable[0]}/cache"), key=lambda c: c.level)),
         memory_bytes=_meminfo(root, "MemTotal"),
         page_bytes=os.sysconf("SC_PAGESIZE"),
         huge_pages=modes.group(1) if modes else "unknown",
+        huge_page_pools=tuple(sorted(_huge_pages(root), key=lambda pool: pool.size_bytes)),
+        sockets=sockets,
+        cores_per_socket=cores_per_socket,
+        threads_per_core=threads_per_core,
+        numa_nodes=sum(1 for node in (devices / "node").glob("node[0-9]*") if (node / "meminfo").exists()),
+        frequency_ghz=frequency_ghz,
+        frequency_told_by=told_by,
+        hypervisor=_hypervisor(root, cpuinfo),
+        container=_container(root),
+        kernel=text_of(root / "proc/sys/kernel/osrelease") or "unknown",
     )
 
 
@@ -96,8 +143,57 @@ def _group_bytes(root: Path) -> Iterator[int]:
 def _address_space_bytes(root: Path) -> Iterator[int]:
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY:
-        pages = text_of(root / "proc/self/statm").partition(" ")[0]
-        yield limit - (int(pages) if pages.isdigit() else 0) * os.sysconf("SC_PAGESIZE")
+        yield limit - _count(text_of(root / "proc/self/statm").partition(" ")[0]) * os.sysconf("SC_PAGESIZE")
+
+
+def _topology(folder: Path) -> tuple[int, int, int]:
+    """(sockets, cores of the first of them, hardware threads of a core); zeros where the system does not tell."""
+    cores: dict[str, dict[str, int]] = {}  # threads by socket and core
+    for cpu in folder.glob("cpu[0-9]*"):
+        socket, core = text_of(cpu / "topology/physical_package_id"), text_of(cpu / "topology/core_id")
+        die = text_of(cpu / "topology/die_id")  # cores may be counted anew on each die
+        if socket and core:
+            threads = cores.setdefault(socket, {})
+            threads[f"{die}/{core}"] = threads.get(f"{die}/{core}", 0) + 1
+    if not cores:
+        return 0, 0, 0
+    first = cores[min(cores)]
+    return len(cores), len(first), max(first.values())
+
+
+def _frequency(folder: Path, cpu: str, cpuinfo: str) -> tuple[float, str]:
+    """(GHz, where it stands); (0, "unknown") where the system does not tell."""
+    named = re.search(r"@ ?(\d+(?:\.\d+)?) ?GHz", cpu)
+    shown = re.search(r"^cpu MHz\s*:\s*(\d+(?:\.\d+)?)$", cpuinfo, re.MULTILINE)
+    told = (
+        (_count(text_of(folder / "base_frequency")) / 1e6, "base_frequency"),
+        (float(named.group(1)) if named else 0.0, "model name"),
+        (_count(text_of(folder / "cpuinfo_max_freq")) / 1e6, "cpuinfo_max_freq"),
+        (float(shown.group(1)) / 1e3 if shown else 0.0, "cpu MHz"),
+    )
+    return next(((ghz, where) for ghz, where in told if ghz > 0), (0.0, "unknown"))
+
+
+def _huge_pages(root: Path) -> Iterator[HugePages]:
+    for folder in (root / "sys/kernel/mm/hugepages").glob("hugepages-*kB"):
+        size = _count(folder.name.removeprefix("hugepages-").removesuffix("kB")) * 1024
+        if size:
+            yield HugePages(size, _count(text_of(folder / "nr_hugepages")), _count(text_of(folder / "free_hugepages")))
+
+
+def _hypervisor(root: Path, cpuinfo: str) -> str:
+    name = text_of(root / "sys/hypervisor/type") or text_of(root / "sys/class/dmi/id/product_name")
+    if re.search(r"^flags\s*:.*\bhypervisor\b", cpuinfo, re.MULTILINE) or (root / "sys/hypervisor/type").exists():
+        return f"seen ({name})" if name else "seen"
+    return "none seen"
+
+
+def _container(root: Path) -> str:
+    for mark in (".dockerenv", "run/.containerenv"):
+        if (root / mark).exists():
+            return f"/{mark}"
+    group = re.search(r"docker|kubepods|containerd|libpod|lxc", text_of(root / "proc/self/cgroup"))
+    return f"control group of {group.group(0)}" if group else "none seen"
 
 
 def _caches(folder: Path) -> Iterator[Cache]:
@@ -113,3 +209,8 @@ def _caches(folder: Path) -> Iterator[Cache]:
 def _meminfo(root: Path, name: str) -> int:
     found = re.search(rf"^{name}:\s+(\d+) kB$", text_of(root / "proc/meminfo"), re.MULTILINE)
     return int(found.group(1)) * 1024 if found else 0
+
+
+def _count(text: str) -> int:
+    """The number that ``text`` is; 0 where it is none."""
+    return int(text) if text.isascii() and text.isdigit() else 0

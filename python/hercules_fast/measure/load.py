@@ -16,13 +16,12 @@ import numpy.typing as npt
 
 from hercules_fast import _core
 from hercules_fast.descriptors import Bound
-from hercules_fast.errors import ConfigError, Fault, InputError, InterruptedRun
-from hercules_fast.measure import _plain_load
+from hercules_fast.errors import ConfigError, ExecutorError, Fault, InputError, InterruptedRun
 from hercules_fast.queueing import Queries, Source, Trace
 from hercules_fast.queueing.checks import Checks, as_tuple, is_whole
 from hercules_fast.tables import read_arrays, write_atomically
 
-__all__ = ["LoadRun", "Pool", "Spin", "Worker", "run_load"]
+__all__ = ["LoadRun", "Pool", "Server", "Spin", "Worker", "run_load"]
 
 SCHEMA = "hercules_fast.load_run/1"
 MAX_BYTES = 1 << 36
@@ -331,28 +330,135 @@ def run_load(
     parts = int((-(-sizes // (batch or sizes))).sum()) * len(pools)
     if parts > MAX_PARTS:
         raise InputError(f"queries: make {parts} services; allowed are {MAX_PARTS} in one run")
-    told = [(_workers(pool), pool.cpus, pool.buffer) for pool in pools]
+    told = [_told(pool) for pool in pools]
     before = _machine_time()
-    found, interrupted = _plain_load.run(told, arrival_s, sizes, batch, generator_cpu, drain_s, progress)
+    ended = _core.run_load(told, arrival_s, sizes, batch, generator_cpu, float(drain_s), progress)
+    return _recorded(pools, batch, before, ended, arrival_s=arrival_s, sizes=sizes)
+
+
+class Server:
+    """Pools that serve the queries of another load generator, and record them as :func:`run_load` does.
+
+    Use it as a context manager; when it closes it waits for what was submitted, and :attr:`run` holds the record. There
+    the scheduled arrival of a query is the moment at which it was submitted.
+
+    Args:
+        pools: the stations in order.
+        batch: most items of a sub-batch; None: queries are not split.
+        done: called as ``done(query)`` on the thread that has just ended the last part of a query. The thread serves
+            again when it has returned; the time that it takes is no part of any service.
+        capacity: most sub-batches, of all queries together.
+        drain_s: how long what was submitted is waited for, at the close.
+
+    Raises:
+        ConfigError: an argument is outside what is allowed.
+    """
+
+    def __init__(
+        self,
+        pools: Sequence[Pool],
+        *,
+        batch: int | None = None,
+        done: Callable[[int], object] | None = None,
+        capacity: int = 1_000_000,
+        drain_s: float = 5.0,
+    ):
+        self._pools = tuple(pools)
+        checks = Checks("server")
+        _check_stations(checks, self._pools, batch, drain_s)
+        checks.need(done is None or callable(done), "done", done, "a function of a query's number, or None")
+        checks.whole("capacity", capacity, 1, MAX_PARTS // max(len(self._pools), 1))
+        checks.done()
+        self._batch, self._drain_s = batch, float(drain_s)
+        self._before = _machine_time()
+        self._core = _core.LoadServer([_told(pool) for pool in self._pools], capacity, batch, done)
+        self._run: LoadRun | None = None
+
+    def submit(self, query: int, items: int) -> None:
+        """Put a query of so many items in line, as arrived now. From any thread.
+
+        Args:
+            query: the number by which workers and ``done`` know it, 0 to 2**64 - 1.
+            items: 1 to 1,000,000.
+
+        Raises:
+            InputError: ``items`` is outside what is allowed, the capacity is used up, or the server is closed.
+        """
+        self._core.submit(query, items)
+
+    @property
+    def run(self) -> LoadRun:
+        """What was recorded.
+
+        Raises:
+            InputError: the server is not closed, or no query was submitted.
+        """
+        if self._run is None:
+            raise InputError("server: is open or took no query; allowed is a closed one")
+        return self._run
+
+    def close(self) -> None:
+        """Wait for what was submitted, and send the threads home. A second call does nothing.
+
+        Raises:
+            InterruptedRun: Ctrl-C; ``partial`` holds the record so far.
+            ExecutorError: a worker did not return in time; ``partial`` holds the record.
+            Exception: what a worker or ``done`` raised.
+        """
+        if self._core is None:
+            return
+        core, self._core = self._core, None  # type: ignore[assignment]
+        found, stuck, interrupted = core.finish(self._drain_s)
+        if len(found["arrival_s"]):
+            queries = len(found["arrival_s"])
+            sizes = np.bincount(found["part_query"], found["part_items"], queries).astype(np.int64)
+            arrival_s = found["arrival_s"]
+            ended = (found, stuck, interrupted)
+            self._run = _recorded(self._pools, self._batch, self._before, ended, arrival_s=arrival_s, sizes=sizes)
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _told(pool: Pool) -> tuple[Any, ...]:
+    """A pool as the core takes it."""
+    workers = [(float(w.base_s), float(w.per_item_s)) if isinstance(w, Spin) else w for w in pool.workers]
+    return workers, pool.cpus, pool.buffer
+
+
+def _recorded(
+    pools: Sequence[Pool],
+    batch: int | None,
+    before: tuple[int, int] | None,
+    ended: tuple[dict[str, Any], list[tuple[int, int]], bool],
+    *,
+    arrival_s: _Floats,
+    sizes: npt.NDArray[np.int64],
+) -> LoadRun:
+    """What the core found, as a run; raised where it is no whole one."""
+    found, stuck, interrupted = ended
     run = LoadRun(
-        arrival_s=arrival_s,
-        sizes=sizes,
-        batch=batch,
-        pools=tuple(pool.name for pool in pools),
-        threads=tuple(len(pool.workers) for pool in pools),
-        complete=not (interrupted or np.isnan(found["latency_s"]).any()),
-        steal_share=_steal_share(before, _machine_time()),
-        notes=tuple(found.pop("notes")),
-        **found,
+        **found
+        | {
+            "arrival_s": arrival_s,
+            "sizes": sizes,
+            "batch": batch,
+            "pools": tuple(pool.name for pool in pools),
+            "threads": tuple(len(pool.workers) for pool in pools),
+            "complete": not (interrupted or np.isnan(found["latency_s"]).any()),
+            "steal_share": _steal_share(before, _machine_time()),
+            "notes": tuple(found["notes"]),
+        }
     )
     if interrupted:
         raise InterruptedRun("interrupted; partial holds the run so far", run)
+    if stuck:
+        who = ", ".join(f"thread {thread} of pool {pools[pool].name!r}" for pool, thread in stuck)
+        raise ExecutorError(f"{who}: a service did not return within 2 s of the run's end; it is left behind", run)
     return run
-
-
-def _workers(pool: Pool) -> list[Any]:
-    """Workers as the core takes them."""
-    return [(float(w.base_s), float(w.per_item_s)) if isinstance(w, Spin) else w for w in pool.workers]
 
 
 def _check(
@@ -366,12 +472,7 @@ def _check(
     drain_s: float,
 ) -> None:
     checks = Checks("load")
-    if checks.need(1 <= len(pools) <= 16, "pools", pools, "1 to 16 pools"):
-        for k, pool in enumerate(pools):
-            checks.need(isinstance(pool, Pool), f"pools[{k}]", pool, "a Pool")
-        first = pools[0]
-        no_limit = "None, nothing stands before the first pool"
-        checks.need(not isinstance(first, Pool) or first.buffer is None, "pools[0].buffer", "set", no_limit)
+    _check_stations(checks, pools, batch, drain_s)
     if checks.need(isinstance(source, Queries | Trace), "source", source, "a Queries or a Trace"):
         one = isinstance(source, Queries) or len(source.starts) == 1
         checks.need(one, "source.starts", getattr(source, "starts", None), "one part")
@@ -386,11 +487,19 @@ def _check(
             checks.need(queries <= source.queries, "queries", queries, f"at most the trace's {source.queries}")  # type: ignore[operator]
     if duration_s is not None:
         checks.number("duration_s", duration_s, Bound(1e-9, 1e6))
-    checks.whole("batch", batch, 1, optional=True)
     checks.whole("seed", seed, 0, 2**63 - 1)
     checks.whole("generator_cpu", generator_cpu, 0, MAX_CPU, optional=True)
-    checks.number("drain_s", drain_s, SECONDS)
     checks.done()
+
+
+def _check_stations(checks: Checks, pools: tuple[Pool, ...], batch: int | None, drain_s: float) -> None:
+    if checks.need(1 <= len(pools) <= 16, "pools", pools, "1 to 16 pools"):
+        for k, pool in enumerate(pools):
+            checks.need(isinstance(pool, Pool), f"pools[{k}]", pool, "a Pool")
+        buffer = getattr(pools[0], "buffer", None)
+        checks.need(buffer is None, "pools[0].buffer", buffer, "None, nothing stands before the first pool")
+    checks.whole("batch", batch, 1, optional=True)
+    checks.number("drain_s", drain_s, SECONDS)
 
 
 def _schedule(

@@ -64,11 +64,8 @@ pub fn spin_gaps(cpus: &[usize], seconds: f64, least_gap_s: f64, control: &Contr
     if let Some(far) = cpus.iter().find(|&&id| id >= cpu::MAX_CPUS) {
         return Err(Error::invalid("cpus", format!("names {far}; allowed are numbers below {}", cpu::MAX_CPUS)));
     }
-    for (name, value) in [("seconds", seconds), ("least_gap_s", least_gap_s)] {
-        if !(value > 0.0 && value <= MAX_SECONDS) {
-            return Err(Error::invalid(name, format!("is {value}; allowed is 0 < {name} <= {MAX_SECONDS}")));
-        }
-    }
+    check_seconds("seconds", seconds)?;
+    check_seconds("least_gap_s", least_gap_s)?;
     let (window, least) = (Duration::from_secs_f64(seconds), Duration::from_secs_f64(least_gap_s));
     let ready = AtomicUsize::new(0);
     let spin = |id: usize| {
@@ -98,6 +95,13 @@ pub fn spin_gaps(cpus: &[usize], seconds: f64, least_gap_s: f64, control: &Contr
         threads.into_iter().map(join).collect::<Result<Vec<_>>>()
     })?;
     if control.cancelled() { Err(Error::Cancelled) } else { Ok(found) }
+}
+
+pub(super) fn check_seconds(name: &str, value: f64) -> Result<()> {
+    if value > 0.0 && value <= MAX_SECONDS {
+        return Ok(());
+    }
+    Err(Error::invalid(name, format!("is {value}; allowed is 0 < {name} <= {MAX_SECONDS}")))
 }
 
 #[cfg(test)]
