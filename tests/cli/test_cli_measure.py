@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -123,3 +124,25 @@ def test_ctrl_c_saves_what_was_measured(machine, tmp_path, capsys) -> None:
     machine.interrupt_after = None
     assert main([*BASE, *files, "--overwrite"]) == 0
     assert machine.visits.count(("model", 1, 1, 16)) == 2 + 5
+
+
+def test_a_device_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert main([*BASE, "--device", "cuda"]) == 2
+    err = capsys.readouterr().err
+    assert "PyTorch is not installed (pip install 'hercules-fast[gpu]')" in err and "Traceback" not in err
+    assert main([*BASE, "--device", "cuda", "--backend", "numpy", "--stages", "both"]) == 2
+    assert "--backend, --stages: given with --device" in capsys.readouterr().err
+
+
+def test_on_a_device(capsys) -> None:
+    """PyTorch's own CPU device stands for a card."""
+    pytest.importorskip("torch", reason="PyTorch is not installed (extra gpu)")
+    watts = ("--idle-w", "40", "--tdp-w", "90", "--rows-scale", "0.0001", "--json")
+    assert main(["measure", "--model", "ncf", "--device", "cpu", "--batches", "1,8", "--seconds", "0.1", *watts]) in (
+        0,
+        4,
+    )
+    document = json.loads(capsys.readouterr().out)
+    assert {point["stage"] for point in document["points"]} == {"gpu"}
+    assert document["engine"]["backend"] == "torch"
