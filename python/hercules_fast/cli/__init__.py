@@ -29,10 +29,9 @@ from hercules_fast.cli.common import emit, guarded
 
 __all__ = ["main"]
 
-_VERBS = (plan, profile, compare, provision, search, simulate, calibrate, measure, memory, host, check, capabilities)
 _VERBS = (
-    *(plan, profile, compare, provision, search, simulate, validate, calibrate, measure, memory),
-    *(check, capabilities),
+    *(plan, profile, compare, provision, search, simulate, validate),
+    *(calibrate, measure, memory, host, check, capabilities),
 )
 
 _EPILOG = """\

@@ -2,13 +2,10 @@
 
 from hercules_fast.measure.accelerator import Accelerator, measure_accelerator
 from hercules_fast.measure.blas import cap_blas_threads
+from hercules_fast.measure.comparison import LoadPoint
 from hercules_fast.measure.descriptor import server_descriptor
 from hercules_fast.measure.engine import Engine, Pooled, Worker
 from hercules_fast.measure.load import LoadRun, Pool, Server, Spin, run_load
-from hercules_fast.measure.network import Network, wire
-from hercules_fast.measure.comparison import LoadPoint
-from hercules_fast.measure.engine import Engine, Pooled
-from hercules_fast.measure.load import LoadRun, Pool, Server, Spin, Worker, run_load
 from hercules_fast.measure.network import Network, wire
 from hercules_fast.measure.replaying import replay
 from hercules_fast.measure.service import Energy, ServiceMeasurement, measure_service
@@ -36,10 +33,9 @@ __all__ = [
     "cap_blas_threads",
     "measure_accelerator",
     "measure_service",
-    "run_load",
-    "server_descriptor",
     "replay",
     "run_load",
+    "server_descriptor",
     "validate",
     "wire",
 ]
