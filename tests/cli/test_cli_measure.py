@@ -152,3 +152,25 @@ def test_one_cpu_a_gigabyte_and_no_optional_package() -> None:
     document = json.loads(ran.stdout)
     assert [(p["threads"], p["batch"]) for p in document["points"]] == [(1, 1), (1, 32)]
     assert document["engine"]["backend"] == "numpy" and document["engine"]["rows_scale"] <= 1.0
+
+
+def test_a_device_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert main([*BASE, "--device", "cuda"]) == 2
+    err = capsys.readouterr().err
+    assert "PyTorch is not installed (pip install 'hercules-fast[gpu]')" in err and "Traceback" not in err
+    assert main([*BASE, "--device", "cuda", "--backend", "numpy", "--stages", "both"]) == 2
+    assert "--backend, --stages: given with --device" in capsys.readouterr().err
+
+
+def test_on_a_device(capsys) -> None:
+    """PyTorch's own CPU device stands for a card."""
+    pytest.importorskip("torch", reason="PyTorch is not installed (extra gpu)")
+    watts = ("--idle-w", "40", "--tdp-w", "90", "--rows-scale", "0.0001", "--json")
+    assert main(["measure", "--model", "ncf", "--device", "cpu", "--batches", "1,8", "--seconds", "0.1", *watts]) in (
+        0,
+        4,
+    )
+    document = json.loads(capsys.readouterr().out)
+    assert {point["stage"] for point in document["points"]} == {"gpu"}
+    assert document["engine"]["backend"] == "torch"
