@@ -52,6 +52,11 @@ class Pooled:
         """Whether a dense worker has read it."""
         return self._gather is None
 
+    def again(self) -> Pooled:
+        """The same vectors for a dense worker that reads them while this one stays unread; no memory goes back."""
+        assert self._gather is not None
+        return Pooled(self.items, self.vectors, self._gather, deque())
+
     def give_back(self) -> None:
         """Let the sparse worker write over the vectors."""
         if self._gather is not None:
