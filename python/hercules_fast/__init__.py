@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from hercules_fast._core import build_info, capabilities
     from hercules_fast.errors import HerculesError
     from hercules_fast.fleets import Fleet, fleet, load_fleet
+    from hercules_fast.measure import ServiceMeasurement, measure_service
     from hercules_fast.planning import PlanRun, plan
     from hercules_fast.profiling import (
         Calibration,
@@ -70,6 +71,7 @@ _HOMES = {
     "Route": "queueing",
     "SchedulingConfig": "tables",
     "SearchResult": "profiling",
+    "ServiceMeasurement": "measure",
     "ServiceTable": "tables",
     "Sla": "traffic",
     "Station": "queueing",
@@ -86,6 +88,7 @@ _HOMES = {
     "fleet": "fleets",
     "load_fleet": "fleets",
     "max_load": "queueing",
+    "measure_service": "measure",
     "mlperf_server_valid": "queueing",
     "plan": "planning",
     "profile": "profiling",
@@ -128,6 +131,7 @@ __all__ = [
     "Route",
     "SchedulingConfig",
     "SearchResult",
+    "ServiceMeasurement",
     "ServiceTable",
     "Sla",
     "Station",
@@ -144,6 +148,7 @@ __all__ = [
     "fleet",
     "load_fleet",
     "max_load",
+    "measure_service",
     "mlperf_server_valid",
     "plan",
     "profile",

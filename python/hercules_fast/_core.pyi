@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "DramStandard",
+    "LoadServer",
     "PowerModel",
     "SearchProblem",
     "ServiceGrid",
@@ -17,6 +18,7 @@ __all__ = [
     "build_info",
     "candidate_rates",
     "capabilities",
+    "clock_ghz",
     "dram_earliest",
     "draw_queries",
     "embedding_bag",
@@ -25,6 +27,7 @@ __all__ = [
     "provision_linear",
     "provision_whole",
     "read_seconds",
+    "run_load",
     "search",
     "service_draws",
     "simulate",
@@ -33,6 +36,7 @@ __all__ = [
     "simulate_system",
     "simulate_trace",
     "sparse_lengths_sum",
+    "spin_gaps",
     "station_capacities",
     "sweep_systems",
 ]
@@ -49,6 +53,7 @@ _Weight: TypeAlias = _Floats | TableRows
 
 def build_info() -> dict[str, Any]: ...
 def capabilities() -> dict[str, Any]: ...
+def clock_ghz(seconds: float) -> float | None: ...
 def embedding_bag(
     weight: _Weight,
     indices: _Ints,
@@ -83,6 +88,7 @@ def read_seconds(
     level: str,
     threads: int | None = None,
 ) -> float: ...
+def spin_gaps(cpus: Sequence[int], seconds: float, least_gap_s: float) -> list[tuple[float, float, bool]]: ...
 def sparse_lengths_sum(
     weight: _Weight,
     indices: _Ints,
@@ -382,3 +388,32 @@ def provision_whole(
     threads: int | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> tuple[dict[str, Any], bool]: ...
+
+_PoolParts: TypeAlias = tuple[
+    Sequence[tuple[float, float] | Callable[[int, int, Any], object]],
+    Sequence[Sequence[int] | None] | None,
+    int | None,
+]
+_LoadEnded: TypeAlias = tuple[dict[str, Any], list[tuple[int, int]], bool]
+
+def run_load(
+    pools: Sequence[_PoolParts],
+    arrival_s: _F64,
+    sizes: _I64,
+    batch: int | None = None,
+    generator_cpu: int | None = None,
+    drain_s: float = 5.0,
+    progress: Callable[[int, int], object] | None = None,
+) -> _LoadEnded: ...
+
+@final
+class LoadServer:
+    def __new__(
+        cls,
+        pools: Sequence[_PoolParts],
+        capacity: int,
+        batch: int | None = None,
+        done: Callable[[int], object] | None = None,
+    ) -> LoadServer: ...
+    def submit(self, query: int, items: int) -> None: ...
+    def finish(self, drain_s: float) -> _LoadEnded: ...

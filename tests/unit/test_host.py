@@ -18,7 +18,9 @@ import hercules_fast as hf
 from hercules_fast import _core
 from hercules_fast.errors import DTypeError, IndexRangeError, InputError, OutputError
 from hercules_fast.host import limits as host_limits
+from hercules_fast.host.cores import physical_cores
 from hercules_fast.host.system import available_memory_bytes
+from tests.small_hosts import write_files
 
 SMALL = 64 << 20
 
@@ -175,7 +177,22 @@ def test_threads_that_wait_for_each_other_do_so_in_company_of_other_work() -> No
 
 def test_facts_of_a_system_are_read_where_they_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = {
-        "proc/cpuinfo": "processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\nprocessor\t: 1\nmodel name\t: other\n",
+        "proc/cpuinfo": "processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\nflags\t: fpu hypervisor sse\n"
+        "processor\t: 1\nmodel name\t: other\ncpu MHz\t: 1234.5\n",
+        "proc/sys/kernel/osrelease": "6.1.0\n",
+        "run/.containerenv": "",
+        "sys/class/dmi/id/product_name": "KVM\n",
+        "sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages": "2\n",
+        "sys/kernel/mm/hugepages/hugepages-1048576kB/free_hugepages": "1\n",
+        "sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages": "0\n",
+        "sys/devices/system/node/node0/meminfo": "",
+        "sys/devices/system/node/node1/meminfo": "",
+        "sys/devices/system/node/node2/cpumap": "",
+        **{  # two sockets of two cores, two threads each
+            f"sys/devices/system/cpu/cpu{cpu}/topology/{name}": f"{value}\n"
+            for cpu in range(8)
+            for name, value in (("physical_package_id", cpu // 4), ("core_id", cpu % 2))
+        },
         "proc/meminfo": "MemTotal:  1000 kB\nMemFree: 1 kB\nMemAvailable:  800 kB\n",
         "proc/self/cgroup": "0::/a/b\n",
         "sys/fs/cgroup/memory.max": "max\n",
@@ -196,14 +213,20 @@ def test_facts_of_a_system_are_read_where_they_lie(tmp_path: Path, monkeypatch: 
             for name, value in (("level", level), ("type", kind), ("size", size), ("shared_cpu_map", shared))
         },
     }
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+    write_files(tmp_path, files)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {3, 5})
     system = hf.host.read_system(tmp_path)
     assert (system.cpu, system.cpus, system.huge_pages) == ("Some CPU @ 2 GHz", 2, "madvise")
     assert system.caches == (hf.host.Cache(1, 48 << 10, 1), hf.host.Cache(3, 32 << 20, 40))
     assert system.last_level_cache_bytes == 32 << 20
+    assert (system.sockets, system.cores_per_socket, system.threads_per_core, system.cores) == (2, 2, 2, 4)
+    assert (system.numa_nodes, system.kernel) == (2, "6.1.0")
+    assert (system.frequency_ghz, system.frequency_told_by) == (2.0, "model name")
+    assert system.huge_page_pools == (hf.host.HugePages(2 << 20, 0, 0), hf.host.HugePages(1 << 30, 2, 1))
+    assert (system.hypervisor, system.container) == ("seen (KVM)", "/run/.containerenv")
+    assert physical_cores((0, 1, 2, 3), tmp_path) == 2 and physical_cores((1, 5, 99), tmp_path) == 3
+    write_files(tmp_path, {"sys/devices/system/cpu/cpu3/cpufreq/base_frequency": "2500000\n"})
+    assert hf.host.read_system(tmp_path).frequency_ghz == 2.5
     assert system.memory_bytes == 1000 << 10
     assert available_memory_bytes(tmp_path) == 430_000
     (tmp_path / "sys/fs/cgroup/a/memory.max").write_text("max\n")
@@ -211,6 +234,23 @@ def test_facts_of_a_system_are_read_where_they_lie(tmp_path: Path, monkeypatch: 
     # A system that tells nothing.
     bare = hf.host.read_system(tmp_path / "nothing")
     assert (bare.cpu, bare.caches, bare.huge_pages, bare.last_level_cache_bytes) == ("unknown", (), "unknown", 0)
+    assert (bare.sockets, bare.cores, bare.numa_nodes, bare.frequency_ghz, bare.kernel) == (0, 0, 0, 0, "unknown")
+    assert (bare.frequency_told_by, bare.huge_page_pools) == ("unknown", ())
+    assert (bare.hypervisor, bare.container) == ("none seen", "none seen")
+    assert physical_cores((3, 5), tmp_path / "nothing") == 2
+
+
+def test_everything_said_of_a_machine_is_one_object(tmp_path: Path) -> None:
+    facts = hf.host.describe(noise_s=0.01)
+    found = json.loads(json.dumps(facts.to_dict()))
+    assert found["schema"] == "hercules_fast.host/1"
+    assert found["system"]["cpu"] == facts.system.cpu and found["cores"]["count"] == facts.cores.count
+    assert found["noise"]["cpus"] == list(facts.noise.cpus) if facts.noise else False
+    text = str(facts)
+    assert facts.system.cpu in text and str(facts.cores) in text and "lost" in text
+    bare = hf.host.describe(root=tmp_path)
+    assert bare.noise is None and bare.to_dict()["noise"] is None and bare.available_memory_bytes == 0
+    assert "clock         unknown" in str(bare) and "noise" not in str(bare)
 
 
 INTERRUPTED = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 import hercules_fast as hf
 from hercules_fast.errors import ConfigError, InputError
 from hercules_fast.profiling import space
+from hercules_fast.tables import MeasuredPoint, dips, measured_table, pooled
 from hercules_fast.tables.measurements import DIP
 
 WATTS = {"server": "mine", "workload": "wnd", "idle_w": 60.0, "tdp_w": 150.0, "base_w": 20.0}
@@ -188,3 +190,48 @@ def test_any_rows_are_a_table_or_a_list_of_faults(tmp_path_factory, rows) -> Non
         assert error.faults
     else:
         assert table.origin == "measured"
+
+
+def points(rows, stage="model", cv=None) -> list[MeasuredPoint]:
+    return [MeasuredPoint(stage=stage, batch=b, operator_cores=o, threads=n, ms=ms, cv=cv) for b, o, n, ms in rows]
+
+
+def arrays_of(table) -> list[bytes]:
+    return [getattr(table, name).tobytes() for name in ("items", "busy", "seconds", "energy_j", "noise_cv")]
+
+
+def test_points_in_memory_make_the_table_of_the_file(tmp_path) -> None:
+    rows = [(*row, 0.2) for row in grid(batches=(10, 100))]
+    read = table_of(tmp_path, rows, header="batch,cores,threads,ms,cv")
+    made = measured_table(points([row[:4] for row in rows], cv=0.2), **WATTS, notes=["of tests"])
+    assert arrays_of(made) == arrays_of(read)
+    assert made.assumptions[0] == "of tests" and made.assumptions[1:] == read.assumptions[1:]
+    assert (made.variants, made.stages, made.groups) == (read.variants, read.stages, read.groups)
+
+
+def test_faults_of_points_name_them() -> None:
+    rows = points([(1, 1, 1, 1.0), (1, 1, 1, 1.0), (2, 1, 1, float("nan")), (0, 1, 1, 1.0), (4, 1, 1, 1e6)])
+    rows += [replace(rows[0], stage="both", cv=-1.0)]
+    with pytest.raises(ConfigError) as caught:
+        measured_table(rows, **WATTS)
+    found = [str(fault) for fault in caught.value.faults]
+    assert [f.partition(":")[0] for f in found] == [f"points[{k}]" for k in (1, 2, 3, 4, 5, 5)]
+    assert "already stands on points[0]" in found[0] and "are these microseconds?" in found[3]
+    with pytest.raises(ConfigError, match="there are none"):
+        measured_table([], **WATTS)
+    with pytest.raises(ConfigError, match="missing: model, batch 2, cores 1, threads 2; measure it"):
+        measured_table(points([(1, 1, 1, 1.0), (2, 1, 1, 1.0), (1, 1, 2, 1.0)]), **WATTS)
+    with pytest.raises(InputError, match="large_dips: is 'no'"):
+        measured_table(points([(1, 1, 1, 1.0)]), **WATTS, large_dips="no")
+
+
+def test_large_dips_are_named_and_pooled_where_allowed() -> None:
+    rows = points([(1, 1, 1, 1.0), (16, 1, 1, 2.0), (64, 1, 1, 1.5), (256, 1, 1, 5.0)])
+    assert dips(rows) == [(("model", 1, 1, 64), ("model", 1, 1, 16))]
+    with pytest.raises(ConfigError, match=r"points\[2\]: model, batch 64.* on points\[1\]"):
+        measured_table(rows, **WATTS)
+    table = measured_table(rows, **WATTS, large_dips="pool")
+    assert table.seconds[0, 0, :, 0] * 1e3 == pytest.approx([1.0, 1.75, 1.75, 5.0])
+    assert any("2 points that dip (1 by more than 5%)" in note for note in table.assumptions)
+    again = measured_table(pooled(rows), **WATTS)
+    assert arrays_of(again) == arrays_of(table) and dips(pooled(rows)) == []

@@ -15,18 +15,24 @@ from hercules_fast.cli import (
     capabilities,
     check,
     compare,
+    host,
+    measure,
     memory,
     plan,
     profile,
     provision,
     search,
     simulate,
+    validate,
 )
 from hercules_fast.cli.common import emit, guarded
 
 __all__ = ["main"]
 
-_VERBS = (plan, profile, compare, provision, search, simulate, calibrate, memory, check, capabilities)
+_VERBS = (
+    *(plan, profile, compare, provision, search, simulate, validate),
+    *(calibrate, measure, memory, host, check, capabilities),
+)
 
 _EPILOG = """\
 exit codes: 0 done; 1 answered, but a requirement is not met (load shed, SLA out of reach); 2 bad input or usage;

@@ -34,7 +34,11 @@ def add_parser(verbs: Verbs) -> None:
         "--server", action="append", default=[], metavar="FILE", help="a host that the catalogue does not have"
     )
     parser.add_argument(
-        "--model", action="append", default=[], metavar="FILE", help="a model that the catalogue does not have"
+        "--model",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a model that the catalogue lacks",
     )
     parser.add_argument("--out", metavar="DIR", help="write a file for every calibrated processor and accelerator")
     parser.add_argument("--overwrite", action="store_true", help="let --out be a folder that holds files")
@@ -47,13 +51,13 @@ def run(args: argparse.Namespace) -> int:
     from contextlib import nullcontext
 
     from hercules_fast.hardware import load_server, toml_text
-    from hercules_fast.models import load_model
+    from hercules_fast.models import load_any_model
     from hercules_fast.profiling import calibrate
     from hercules_fast.report import calibration_text
     from hercules_fast.tables import write_atomically
 
     servers = [load_server(path) for path in args.server]
-    models = [load_model(path) for path in args.model]
+    models = [load_any_model(path) for path in args.model]
     folder = output_directory(args.out, overwrite=args.overwrite) if args.out is not None else nullcontext()
     with folder as target:
         with Progress("calibrating", quiet=args.quiet, color=not args.no_color) as progress:

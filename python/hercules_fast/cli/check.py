@@ -15,8 +15,8 @@ def add_parser(verbs: Verbs) -> None:
     parser = verbs.add_parser(
         "check",
         help="validate input files, naming every fault",
-        description="Validate descriptor files (.toml) and efficiency tables (.json). Exits 0 when all are fine, "
-        "else 2 with every fault and its field path.",
+        description="Validate descriptor files (.toml), efficiency tables, models of DeepRecSys and TorchRec (.json). "
+        "Exits 0 when all are fine, else 2 with every fault and its field path.",
         allow_abbrev=False,
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="file to validate")
@@ -38,17 +38,23 @@ def _check(files: Sequence[str]) -> list[tuple[str, tuple[Fault, ...]]]:
     """Each file with its faults, in the order given; descriptor files serve as each other's references."""
     from hercules_fast.descriptors import check
 
-    others = {".json": _table_faults, ".csv": _load_faults}
+    others = {".json": _json_faults, ".csv": _load_faults}
     descriptors = [file for file in files if Path(file).suffix.lower() not in others]
     found = dict(zip(descriptors, (faults for _, faults in check(descriptors)), strict=True))
     return [(file, found[file] if file in found else others[Path(file).suffix.lower()](file)) for file in files]
 
 
-def _table_faults(file: str) -> tuple[Fault, ...]:
+def _json_faults(file: str) -> tuple[Fault, ...]:
+    """Faults of a table of ours, which says its schema, or else of another program's model."""
+    from hercules_fast.descriptors import read_json
+    from hercules_fast.models import load_any_model
     from hercules_fast.tables import EfficiencyTable
 
     try:
-        EfficiencyTable.load(file)
+        if "schema" in read_json(file):
+            EfficiencyTable.load(file)
+        else:
+            load_any_model(file)
     except ConfigError as error:
         return error.faults
     except HerculesError as error:
@@ -59,7 +65,7 @@ def _table_faults(file: str) -> tuple[Fault, ...]:
 def _load_faults(file: str) -> tuple[Fault, ...]:
     """Columns of a load are right or wrong only beside the workloads of a fleet."""
     words = f"a load of a fleet's workloads: `plan --fleet FLEET --load {file}` checks it before any work"
-    return (Fault("", f"is a .csv file; allowed are descriptor files (.toml) and efficiency tables (.json); {words}"),)
+    return (Fault("", f"is a .csv file; allowed are descriptor files (.toml), tables and models (.json); {words}"),)
 
 
 def _lines(path: str, faults: Sequence[Fault]) -> list[str]:

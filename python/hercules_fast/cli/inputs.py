@@ -14,6 +14,7 @@ from hercules_fast.errors import InputError
 if TYPE_CHECKING:
     from hercules_fast.fleets import Fleet
     from hercules_fast.hardware import Server
+    from hercules_fast.models import Model
     from hercules_fast.traffic import Workload
 
 __all__ = [
@@ -25,6 +26,8 @@ __all__ = [
     "fleet_files",
     "fleet_from",
     "goal_from",
+    "model_files",
+    "model_from",
     "pair_from",
     "part_of",
 ]
@@ -70,7 +73,23 @@ def fleet_files(text: str | None) -> list[str]:
 
 
 def _is_path(text: str) -> bool:
-    return text.endswith(".toml") or "/" in text or Path(text).is_file()
+    return text.endswith((".toml", ".json")) or "/" in text or Path(text).is_file()
+
+
+def model_from(text: str) -> Model:
+    """The model in the file ``text`` (TOML of ours, JSON of other programs), or the catalogue's of that name.
+
+    Raises:
+        UnknownNameError, MissingFileError, ConfigError: as the models room says.
+    """
+    from hercules_fast.models import load_any_model, model
+
+    return load_any_model(text) if _is_path(text) else model(text)
+
+
+def model_files(text: str) -> list[str]:
+    """The file that ``--model`` names, if it names one and not a model of the catalogue."""
+    return [text] if _is_path(text) else []
 
 
 def pair_from(args: argparse.Namespace) -> tuple[Server, Workload]:

@@ -6,6 +6,7 @@ pydantic is imported only by the functions that read files.
 """
 
 from hercules_fast.descriptors.catalog import Catalog, check, json_schema, kinds, load
+from hercules_fast.descriptors.json_files import read_json
 from hercules_fast.descriptors.schema import (
     COUNT,
     EFFICIENCY,
@@ -20,6 +21,7 @@ from hercules_fast.descriptors.schema import (
     FileKind,
     Resolver,
     Variants,
+    nearest,
     validate,
 )
 
@@ -42,5 +44,7 @@ __all__ = [
     "json_schema",
     "kinds",
     "load",
+    "nearest",
+    "read_json",
     "validate",
 ]

@@ -13,7 +13,7 @@ from typing import Any
 
 from hercules_fast.errors import ConfigError, Fault, MissingFileError
 
-__all__ = ["MAX_BYTES", "MAX_DEPTH", "Document", "read_toml"]
+__all__ = ["MAX_BYTES", "MAX_DEPTH", "Document", "limit_faults", "read_text", "read_toml", "refused"]
 
 MAX_BYTES = 64_000_000
 MAX_DEPTH = 64
@@ -50,21 +50,22 @@ def read_toml(path: Path) -> Document:
     Raises :class:`MissingFileError` where it cannot be opened and :class:`ConfigError` where it is too large, not
     UTF-8, not TOML, nested deeper than ``MAX_DEPTH``, or holds a date or a whole number beyond 64 bits.
     """
-    text = _read_text(path)
+    text = read_text(path)
     try:
         _refuse_long_keys(text)
         data = tomllib.loads(text)
     except RecursionError:
-        raise _refused(path, f"nested deeper than {MAX_DEPTH} levels") from None
+        raise refused(path, f"nested deeper than {MAX_DEPTH} levels") from None
     except ValueError as error:  # TOMLDecodeError, and numbers that Python itself refuses
-        raise _refused(path, f"not valid TOML: {error}") from None
-    faults = list(_limit_faults(data))
+        raise refused(path, f"not valid TOML: {error}") from None
+    faults = list(limit_faults(data))
     if faults:
         raise ConfigError(str(path), faults)
     return Document(path, data, text)
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Return the text of ``path``; raises :class:`MissingFileError`, or :class:`ConfigError` (too large, not UTF-8)."""
     try:
         with path.open("rb") as stream:
             raw = stream.read(MAX_BYTES + 1)
@@ -72,16 +73,17 @@ def _read_text(path: Path) -> str:
         reason = getattr(error, "strerror", None) or str(error)
         raise MissingFileError(f"cannot read {str(path)!r}: {reason}") from None
     if len(raw) > MAX_BYTES:
-        raise _refused(path, f"larger than {MAX_BYTES} bytes")
+        raise refused(path, f"larger than {MAX_BYTES} bytes")
     raw = raw.removeprefix(BOM_UTF8)  # some editors write one; TOML has no word for it
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise _refused(path, f"not UTF-8: byte {raw[error.start]:#04x} on line {line}") from None
+        raise refused(path, f"not UTF-8: byte {raw[error.start]:#04x} on line {line}") from None
 
 
-def _refused(path: Path, message: str) -> ConfigError:
+def refused(path: Path, message: str) -> ConfigError:
+    """Return the error of a file that cannot be read at all."""
     return ConfigError(str(path), [Fault("", message)])
 
 
@@ -92,7 +94,8 @@ def _refuse_long_keys(text: str) -> None:
             raise ValueError(f"more than {MAX_DEPTH} dots in one key on line {number}")
 
 
-def _limit_faults(data: dict[str, Any]) -> Iterator[Fault]:
+def limit_faults(data: dict[str, Any]) -> Iterator[Fault]:
+    """Yield what is nested too deep, whole numbers beyond 64 bits, and dates."""
     stack: list[tuple[str, Any, int]] = [("", data, 1)]
     while stack:
         path, node, depth = stack.pop()

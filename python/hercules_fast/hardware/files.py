@@ -231,18 +231,24 @@ def server_names() -> tuple[str, ...]:
     return _SERVERS.names()
 
 
-def toml_text(part: Cpu | Gpu) -> str:
-    """Return ``part`` as its file would write it; :func:`load_cpu` or :func:`load_gpu` reads it back."""
-    kind: FileKind[Any] = CPU if isinstance(part, Cpu) else GPU
-    figures = ((spec.name, getattr(part, spec.name)) for spec in fields(part) if spec.name != "sources")
-    lines = [f'schema = "{kind.schema}"', *(f"{name} = {_toml_value(value)}" for name, value in figures)]
-    lines += ["", "[sources]", *(f"{_toml_key(key)} = {_toml_value(text)}" for key, text in part.sources.items())]
+def toml_text(part: Cpu | Memory | Gpu | Server) -> str:
+    """Return ``part`` as its file would write it; the loader of its kind reads it back.
+
+    What it is made of (a server's components, a memory's standard) is written by name.
+    """
+    kind = next(kind for kind in KINDS if kind.name == type(part).__name__.lower())
+    unused = _NMP_MEMORY if isinstance(part, Memory) and part.kind == "ddr4" else frozenset()
+    names = [spec.name for spec in fields(part) if spec.name != "sources" and spec.name not in unused]
+    figures = {name: getattr(part, name) for name in names if getattr(part, name) is not None}
+    lines = [f'schema = "{kind.schema}"', *(f"{name} = {_toml_value(value)}" for name, value in figures.items())]
+    sources = {key: text for key, text in part.sources.items() if key not in unused}
+    lines += ["", "[sources]", *(f"{_toml_key(key)} = {_toml_value(text)}" for key, text in sources.items())]
     return "\n".join(lines) + "\n"
 
 
-def _toml_value(value: str | float) -> str:
-    """TOML's strings and numbers, which are JSON's."""
-    return json.dumps(value, ensure_ascii=False)
+def _toml_value(value: Any) -> str:
+    """TOML's strings and numbers, which are JSON's; what is no such thing by its name."""
+    return json.dumps(value if isinstance(value, str | int | float) else value.name, ensure_ascii=False)
 
 
 def _toml_key(key: str) -> str:

@@ -10,17 +10,17 @@ from __future__ import annotations
 import json
 import mmap
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from math import ceil
-from operator import index
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, SupportsIndex
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from hercules_fast import _core
 from hercules_fast.errors import InputError, InterruptedRun
+from hercules_fast.host.numbers import byte_size, number, whole_number, whole_numbers
 from hercules_fast.host.system import System, available_memory_bytes, read_system
 
 if TYPE_CHECKING:
@@ -137,10 +137,10 @@ class MemoryLimits:
         return measured[key]
 
     def __str__(self) -> str:
-        caches = ", ".join(f"L{c.level} {_size(c.size_bytes)} for {c.shared_by}" for c in self.system.caches)
+        caches = ", ".join(f"L{c.level} {byte_size(c.size_bytes)} for {c.shared_by}" for c in self.system.caches)
         lines = [
             f"{self.system.cpu}, {self.system.cpus} CPUs, {self.system.isa}; {caches or 'caches unknown'}",
-            f"table of {_size(self.table_bytes)}, {self.huge_page_share:.0%} on 2 MiB pages where asked;"
+            f"table of {byte_size(self.table_bytes)}, {self.huge_page_share:.0%} on 2 MiB pages where asked;"
             f" seed {self.seed}",
             "",
             f"{'access':<11}{'row B':>6}  {'pages':<6}{'threads':>8}{'GB/s':>8}  best prefetch",
@@ -186,12 +186,11 @@ def memory_limits(
         MemoryError: There is too little memory for a table well beyond the cache, or for ``table_bytes``.
         InterruptedRun: Ctrl-C; ``partial`` holds the figures so far.
     """
-    widths = _whole_numbers("row_bytes", row_bytes, 1, MOST_ROW_BYTES)
+    widths = whole_numbers("row_bytes", row_bytes, 1, MOST_ROW_BYTES)
     all_threads = _core.capabilities()["threads_used"]
-    counts = _whole_numbers("threads", sorted({1, all_threads}) if threads is None else threads, 1, 1024)
-    if type(seconds) not in (int, float) or not 0 <= seconds <= 60:
-        raise InputError(f"seconds: is {seconds!r}; allowed is a number from 0 to 60")
-    seed = _whole_number("seed", seed, 0, 2**64 - 1)
+    counts = whole_numbers("threads", sorted({1, all_threads}) if threads is None else threads, 1, 1024)
+    seconds = number("seconds", seconds, 0, 60)
+    seed = whole_number("seed", seed, 0, 2**64 - 1)
     system = read_system()
     size = _table_bytes(table_bytes, system)
     kinds: tuple[Pages, ...] = ("2 MiB", "4 KiB") if small_pages else ("2 MiB",)
@@ -308,31 +307,12 @@ def _table_bytes(asked: int | None, system: System) -> int:
                 f" available is {available // 4}"
             )
     else:
-        size = _whole_number("table_bytes", asked, 2 * PASS_BYTES, 1 << 46)
+        size = whole_number("table_bytes", asked, 2 * PASS_BYTES, 1 << 46)
         if size > available // 2:
             raise MemoryError(
                 f"table_bytes: is {size}; allowed is half of the memory that is available, {available // 2}"
             )
     return size // _HUGE_PAGE_BYTES * _HUGE_PAGE_BYTES
-
-
-def _whole_numbers(name: str, given: int | Sequence[int], least: int, most: int) -> tuple[int, ...]:
-    """``given``, one number or several different ones (NumPy's too), each within the limits."""
-    entries = given if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
-    numbers = tuple(_whole_number(name, entry, least, most) for entry in entries)
-    if not numbers:
-        raise InputError(f"{name}: is empty; allowed are whole numbers from {least} to {most}")
-    if len(set(numbers)) < len(numbers):
-        raise InputError(f"{name}: is {given!r}; each number is allowed once")
-    return numbers
-
-
-def _whole_number(name: str, given: object, least: int, most: int) -> int:
-    if not isinstance(given, bool) and isinstance(given, SupportsIndex):
-        with suppress(TypeError):  # an array has the method, and needs to be of one number to use it
-            if least <= (number := index(given)) <= most:
-                return number
-    raise InputError(f"{name}: is {given!r}; allowed is a whole number from {least} to {most}")
 
 
 def _huge_share(memory: npt.NDArray[np.uint8]) -> float:
@@ -347,10 +327,3 @@ def _huge_share(memory: npt.NDArray[np.uint8]) -> float:
         elif inside and first == "AnonHugePages:":
             huge += int(rest[0]) * 1024
     return min(1.0, huge / memory.nbytes)
-
-
-def _size(size: int) -> str:
-    for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
-        if size >= factor:
-            return f"{size / factor:.3g} {unit}"
-    return f"{size} B"

@@ -1,20 +1,31 @@
-"""Service tables from a user's own measurements: a CSV with the columns ``batch, cores, threads, ms``."""
+"""Service tables from measurements: points in memory, or a CSV with the columns ``batch, cores, threads, ms``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from hercules_fast.errors import Fault, InputError
-from hercules_fast.tables.rows import CsvRows, read_csv_rows
+from hercules_fast.tables.rows import MAX_WHOLE, CsvRows, raise_faults, read_csv_rows
 from hercules_fast.tables.service import ServiceTable, TableGroupSpec, TableStage, TableVariant
 
-__all__ = ["DIP", "PLAUSIBLE_MS", "read_service_csv"]
+__all__ = [
+    "DIP",
+    "PLAUSIBLE_MS",
+    "STAGES",
+    "MeasuredPoint",
+    "Place",
+    "dips",
+    "measured_table",
+    "pooled",
+    "read_service_csv",
+]
 
 Array = npt.NDArray[np.float64]
 
@@ -26,58 +37,142 @@ DIP = 0.05
 PLAUSIBLE_MS = (1e-3, 1e5)
 """Times outside are of another unit: a dispatch alone takes longer, and no query waits minutes."""
 
-_Place = tuple[str, int, int, int]
+Place = tuple[str, int, int, int]
 """Stage, operator cores, threads, batch."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Point:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeasuredPoint:
+    """How long one batch takes at one place of the grid."""
+
+    stage: str = "model"
+    """``model``, or ``sparse`` and ``dense`` of a pipeline."""
+    operator_cores: int
+    """Of a model thread."""
+    threads: int
+    """Model threads that ran at the same time, this one included."""
+    batch: int
+    """Items."""
     ms: float
-    line: int
+    """Time of one batch in one of the threads."""
+    cv: float | None = None
+    """Coefficient of variation of the time; None: not known."""
+
+    @property
+    def place(self) -> Place:
+        """Where it stands in the grid."""
+        return self.stage, self.operator_cores, self.threads, self.batch
+
+
+def measured_table(
+    points: Sequence[MeasuredPoint],
+    *,
+    server: str,
+    workload: str,
+    idle_w: float,
+    tdp_w: float,
+    base_w: float = 0.0,
+    large_dips: Literal["refuse", "pool"] = "refuse",
+    notes: Sequence[str] = (),
+) -> ServiceTable:
+    """A :class:`ServiceTable` of origin ``measured``.
+
+    Between measured batches time is linear in items, between numbers of threads linear in threads; below the smallest
+    batch it stays as it is there. Nothing is extrapolated upwards: the largest batch is the table's last, and every
+    number of cores must be measured with one thread and with as many as the most cores in use hold. Dips of up to
+    :data:`DIP` are pooled (isotonic regression over batches, then the running maximum over threads). Repairs are noted
+    in ``assumptions``.
+
+    Args:
+        points: one for each place.
+        server, workload: names for the table.
+        idle_w, tdp_w: watts of the server at rest and with all its cores busy, its memory included, without ``base_w``.
+        base_w: watts that are always drawn beside.
+        large_dips: what is done with dips beyond :data:`DIP`.
+        notes: further ``assumptions``, in front of those made here.
+
+    Raises:
+        InputError: watts that are not finite and >= 0, or ``tdp_w`` below ``idle_w``.
+        ConfigError: with all faults: numbers that are not finite and > 0, other units, duplicates, stages without their
+            other half, every missing combination, larger dips where they are refused.
+    """
+    _check_watts(idle_w, tdp_w, base_w)
+    if large_dips not in ("refuse", "pool"):
+        raise InputError(f"large_dips: is {large_dips!r}; allowed are 'refuse', 'pool'")
+    source = "measured points"
+    found = _Points()
+    for k, point in enumerate(points):
+        found.add(f"points[{k}]", point)
+    if not found.points and not found.faults:
+        found.faults.append(Fault("", "there are none"))
+    raise_faults(source, found.faults)
+    grid = _Grid(found.points)
+    raise_faults(source, [*grid.missing(), *(grid.dips() if large_dips == "refuse" else ())])
+    return _table(grid, [*notes, *grid.notes()], server, workload, idle_w, tdp_w, base_w)
+
+
+def dips(points: Sequence[MeasuredPoint]) -> list[tuple[Place, Place]]:
+    """Places that are faster, by more than :data:`DIP`, than one with a smaller batch or fewer threads, each with that.
+
+    Where both directions hold, both are listed. The points must be a whole grid without faults.
+    """
+    return [(place, slower) for place, slower, _ in _Grid({p.place: _Point(p, "") for p in points}).falls()]
+
+
+def pooled(points: Sequence[MeasuredPoint]) -> list[MeasuredPoint]:
+    """The points with the times that :func:`measured_table` takes, none below one of a smaller batch or fewer threads.
+
+    The points must be a whole grid without faults.
+    """
+    ms = _Grid({p.place: _Point(p, "") for p in points}).monotone_ms()
+    return [replace(point, ms=ms[point.place]) for point in points]
 
 
 def read_service_csv(
     path: str | Path, *, server: str, workload: str, idle_w: float, tdp_w: float, base_w: float = 0.0
 ) -> ServiceTable:
-    """A :class:`ServiceTable` of origin ``measured`` from a CSV file.
+    """A :class:`ServiceTable` of origin ``measured`` from a CSV file, by the rules of :func:`measured_table`.
 
     Columns: ``batch`` (items), ``cores`` (operator cores of a model thread), ``threads`` (model threads that ran at the
     same time, this one included), ``ms`` (time of one batch in one of them); optional ``stage`` (``model``, or
     ``sparse`` and ``dense`` of a pipeline) and ``cv`` (coefficient of variation of the time). Lines that begin
-    with ``#`` are comments.
-
-    Between measured batches time is linear in items, between numbers of threads linear in threads; below the smallest
-    batch it stays as it is there. Nothing is extrapolated upwards: the largest batch is the table's last, and every
-    number of cores must be measured with one thread and with as many as the most cores in use hold. Dips of up to
-    :data:`DIP` are pooled (isotonic regression over batches, then the running maximum over threads); larger ones are
-    refused. Both repairs are noted in ``assumptions``.
+    with ``#`` are comments. Dips beyond :data:`DIP` are refused.
 
     Args:
         path: the file.
-        server, workload: names for the table.
-        idle_w, tdp_w: watts of the server at rest and with all its cores busy, its memory included, without ``base_w``.
-        base_w: watts that are always drawn beside.
+        server, workload, idle_w, tdp_w, base_w: as in :func:`measured_table`.
 
     Raises:
         MissingFileError: the file cannot be read.
-        InputError: watts that are not finite and >= 0, or ``tdp_w`` below ``idle_w``.
-        ConfigError: with all faults and their lines: columns, ragged rows, numbers that are not finite and > 0, other
-            units, duplicates, stages without their other half, every missing combination, larger dips.
+        InputError: as :func:`measured_table`.
+        ConfigError: as :func:`measured_table`, with their lines; and other columns, ragged rows.
     """
+    _check_watts(idle_w, tdp_w, base_w)
+    table = read_csv_rows(path, required=COLUMNS, optional=OPTIONAL)
+    found = _Points(table.faults)
+    for line, row in table.rows:
+        _read_row(table, line, row, found)
+    if not table.rows and not found.faults:
+        found.faults.append(Fault("", "no rows below the header"))
+    table.raise_if_any(found.faults)
+    grid = _Grid(found.points)
+    table.raise_if_any([*grid.missing(), *grid.dips()])
+    notes = [f"measured: {Path(path).name}, {len(found.points)} points", *grid.notes()]
+    return _table(grid, notes, server, workload, idle_w, tdp_w, base_w)
+
+
+def _check_watts(idle_w: float, tdp_w: float, base_w: float) -> None:
     for name, value in (("idle_w", idle_w), ("tdp_w", tdp_w), ("base_w", base_w)):
         if not (np.isfinite(value) and value >= 0):
             raise InputError(f"{name}: is {value}; allowed is finite and >= 0")
     if tdp_w < idle_w:
         raise InputError(f"tdp_w: is {tdp_w}; allowed is >= idle_w, {idle_w}")
-    table = read_csv_rows(path, required=COLUMNS, optional=OPTIONAL)
-    faults = list(table.faults)
-    points, noise = _points(table, faults)
-    table.raise_if_any(faults)
-    grid = _Grid(points)
-    table.raise_if_any([*grid.missing(), *grid.dips()])
-    notes = [f"measured: {Path(path).name}, {len(points)} points", *grid.notes()]
-    if noise:
-        notes.append("cv: the median of each stage's rows")
+
+
+def _table(
+    grid: _Grid, notes: Sequence[str], server: str, workload: str, idle_w: float, tdp_w: float, base_w: float
+) -> ServiceTable:
+    noise = grid.noise()
     layouts = grid.layouts()
     stages = tuple(
         TableStage(name=s, group="cpu", unit="sub_batch", busy_of=s, after=("sparse",) if s == "dense" else ())
@@ -114,37 +209,65 @@ def read_service_csv(
     )
 
 
-def _points(table: CsvRows, faults: list[Fault]) -> tuple[dict[_Place, _Point], dict[str, float]]:
-    """Time of every place, and the median noise of each stage; what is wrong goes to ``faults``."""
-    points: dict[_Place, _Point] = {}
-    noise: dict[str, list[float]] = {}
-    for line, row in table.rows:
-        stage = row.get("stage") or "model"
+@dataclass(frozen=True, slots=True)
+class _Point:
+    point: MeasuredPoint
+    where: str
+
+
+class _Points:
+    """Points by place; what is wrong with them goes to ``faults``."""
+
+    def __init__(self, faults: Sequence[Fault] = ()):
+        self.faults = list(faults)
+        self.points: dict[Place, _Point] = {}
+
+    def add(self, where: str, point: MeasuredPoint) -> None:
+        """Take a point in, found ``where``."""
+        before = len(self.faults)
+        for name, number in (("batch", point.batch), ("cores", point.operator_cores), ("threads", point.threads)):
+            if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MAX_WHOLE:
+                message = f"{name} is {number!r}; allowed is a whole number from 1 to {MAX_WHOLE}"
+                self.faults.append(Fault(where, message))
+        is_time = bool(np.isfinite(point.ms) and point.ms > 0)
+        if not is_time:
+            self.faults.append(Fault(where, f"ms is {point.ms!r}; allowed is finite and > 0"))
+        if point.cv is not None and not (np.isfinite(point.cv) and point.cv >= 0):
+            self.faults.append(Fault(where, f"cv is {point.cv!r}; allowed is finite and >= 0"))
+        self.check(where, point.stage, point.ms if is_time else None)
+        if len(self.faults) > before:
+            return
+        if point.place in self.points:
+            words = f"{_words(point.place)} already stands on {self.points[point.place].where}"
+            self.faults.append(Fault(where, words))
+        else:
+            self.points[point.place] = _Point(point, where)
+
+    def check(self, where: str, stage: str, ms: float | None) -> None:
+        """What can be wrong with a row of which other numbers may be missing."""
         if stage not in STAGES:
-            faults.append(Fault(f"line {line}", f"stage is {stage!r}; allowed are {', '.join(STAGES)}"))
-        batch, cores, threads = (table.whole(row, name, line, faults) for name in COLUMNS[:3])
-        ms = table.positive(row, "ms", line, faults)
-        if row.get("cv"):
-            cv = table.positive(row, "cv", line, faults, zero=True)
-            noise.setdefault(stage, []).append(cv or 0.0)
+            self.faults.append(Fault(where, f"stage is {stage!r}; allowed are {', '.join(STAGES)}"))
         low, high = PLAUSIBLE_MS
         if ms is not None and not low <= ms <= high:
             unit = "seconds" if ms < low else "microseconds"
             message = f"ms is {ms:g}; allowed is {low:g} to {high:g} milliseconds, are these {unit}?"
-            faults.append(Fault(f"line {line}", message))
-        if stage not in STAGES or batch is None or cores is None or threads is None or ms is None:
-            continue
-        place = stage, cores, threads, batch
-        if place in points:
-            faults.append(Fault(f"line {line}", f"{_words(place)} already stands on line {points[place].line}"))
-        else:
-            points[place] = _Point(ms, line)
-    if not table.rows and not faults:
-        faults.append(Fault("", "no rows below the header"))
-    return points, {stage: float(np.median(values)) for stage, values in noise.items()}
+            self.faults.append(Fault(where, message))
 
 
-def _words(place: _Place) -> str:
+def _read_row(table: CsvRows, line: int, row: Mapping[str, str], found: _Points) -> None:
+    """A row as a point; what is no number goes to the faults."""
+    stage = row.get("stage") or "model"
+    batch, cores, threads = (table.whole(row, name, line, found.faults) for name in COLUMNS[:3])
+    ms = table.positive(row, "ms", line, found.faults)
+    known = table.positive(row, "cv", line, found.faults, zero=True) if row.get("cv") else None
+    where = f"line {line}"
+    if batch is None or cores is None or threads is None or ms is None:
+        found.check(where, stage, ms)
+        return
+    found.add(where, MeasuredPoint(stage=stage, operator_cores=cores, threads=threads, batch=batch, ms=ms, cv=known))
+
+
+def _words(place: Place) -> str:
     stage, cores, threads, batch = place
     return f"{stage}, batch {batch}, cores {cores}, threads {threads}"
 
@@ -152,7 +275,7 @@ def _words(place: _Place) -> str:
 class _Grid:
     """The measured places as a grid, and what it lacks."""
 
-    def __init__(self, points: Mapping[_Place, _Point]):
+    def __init__(self, points: Mapping[Place, _Point]):
         self.points = points
         self.stages = {stage for stage, _, _, _ in points}
         batches = sorted({batch for _, _, _, batch in points})
@@ -179,8 +302,8 @@ class _Grid:
                         why = f"; {self.capacity} cores hold {most} such threads" if threads not in own else ""
                         yield Fault("", f"missing: {_words(place)}{why}; measure it")
 
-    def dips(self) -> Iterator[Fault]:
-        """Places clearly faster than one with a smaller batch or fewer threads."""
+    def falls(self) -> Iterator[tuple[Place, Place, str]]:
+        """Places clearly faster than one with a smaller batch or fewer threads, that one, and which of the two."""
         for stage, cores in self.threads:
             own = self._measured(stage, cores)
             if np.isnan(own).any():
@@ -188,16 +311,19 @@ class _Grid:
             for axis, what in ((0, "smaller batch"), (1, "fewer threads")):
                 before = np.maximum.accumulate(own, axis=axis)
                 for i, t in np.argwhere(own < (1 - DIP) * before):
-                    place = stage, cores, self.threads[stage, cores][t], int(self.batches[i])
-                    line = self.points[place].line
                     slower = np.argmax(own[: i + 1, t]) if axis == 0 else np.argmax(own[i, : t + 1])
                     where = (slower, t) if axis == 0 else (i, slower)
-                    other = stage, cores, self.threads[stage, cores][where[1]], int(self.batches[where[0]])
-                    yield Fault(
-                        f"line {line}",
-                        f"{_words(place)}: {own[i, t]:g} ms is below {own[where]:g} ms of a {what} on line "
-                        f"{self.points[other].line}; allowed are dips of {DIP:.0%}, measure both again",
-                    )
+                    yield self._place(stage, cores, i, t), self._place(stage, cores, *where), what
+
+    def dips(self) -> Iterator[Fault]:
+        """The faults of :meth:`falls`."""
+        for place, slower, what in self.falls():
+            fast, slow = self.points[place], self.points[slower]
+            yield Fault(
+                fast.where,
+                f"{_words(place)}: {fast.point.ms:g} ms is below {slow.point.ms:g} ms of a {what} on {slow.where}; "
+                f"allowed are dips of {DIP:.0%}, measure both again",
+            )
 
     def notes(self) -> Iterator[str]:
         """What was done to the figures, in words."""
@@ -205,14 +331,24 @@ class _Grid:
             yield f"below {self.batches[0]} items, the smallest batch measured, a batch takes as long as that one"
         if "sparse" in self.stages:
             yield "a stage of a pipeline is slowed by its own threads only, as it was measured"
-        raised = [
-            int((self._monotone(stage, cores) != self._measured(stage, cores)).sum()) for stage, cores in self.threads
-        ]
-        if sum(raised):
+        raised = {place for place, ms in self.monotone_ms().items() if ms != self.points[place].point.ms}
+        if raised:
+            large = len({place for place, _, _ in self.falls()})
+            most = f"by up to {DIP:.0%}" if not large else f"({large} by more than {DIP:.0%})"
             yield (
-                f"pooled: {sum(raised)} points that dip by up to {DIP:.0%} (isotonic regression over batches, running "
-                "maximum over threads)"
+                f"pooled: {len(raised)} points that dip {most} (isotonic regression over batches, running maximum over "
+                "threads)"
             )
+        if self.noise():
+            yield "cv: the median of each stage's rows"
+
+    def noise(self) -> dict[str, float]:
+        """The median coefficient of variation of each stage."""
+        known: dict[str, list[float]] = {}
+        for item in self.points.values():
+            if item.point.cv is not None:
+                known.setdefault(item.point.stage, []).append(item.point.cv)
+        return {stage: float(np.median(values)) for stage, values in known.items()}
 
     def layouts(self) -> list[dict[str, int]]:
         """Operator cores by stage, of every variant: whole models, then pipelines that fit the cores."""
@@ -230,14 +366,23 @@ class _Grid:
             spread = np.concatenate((spread[:1], spread))
         return spread * 1e-3
 
+    def monotone_ms(self) -> dict[Place, float]:
+        """Times by place, none below one of a smaller batch or fewer threads."""
+        return {
+            self._place(stage, cores, i, t): float(ms)
+            for stage, cores in self.threads
+            for (i, t), ms in np.ndenumerate(self._monotone(stage, cores))
+        }
+
+    def _place(self, stage: str, cores: int, i: int, t: int) -> Place:
+        return stage, cores, self.threads[stage, cores][t], int(self.batches[i])
+
     def _measured(self, stage: str, cores: int) -> Array:
-        own = self.threads[stage, cores]
-        values = np.full((self.batches.size, len(own)), np.nan)
-        for i, batch in enumerate(self.batches.tolist()):
-            for t, threads in enumerate(own):
-                point = self.points.get((stage, cores, threads, batch))
-                if point is not None:
-                    values[i, t] = point.ms
+        values = np.full((self.batches.size, len(self.threads[stage, cores])), np.nan)
+        for i, t in np.ndindex(values.shape):
+            found = self.points.get(self._place(stage, cores, i, t))
+            if found is not None:
+                values[i, t] = found.point.ms
         return values
 
     def _monotone(self, stage: str, cores: int) -> Array:

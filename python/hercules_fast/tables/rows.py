@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hercules_fast.errors import ConfigError, Fault, MissingFileError
 
-__all__ = ["MAX_FAULTS", "CsvRows", "read_csv_rows"]
+__all__ = ["MAX_FAULTS", "MAX_WHOLE", "CsvRows", "raise_faults", "read_csv_rows"]
 
 MAX_FAULTS = 20
 """Faults listed one by one; the rest are counted."""
@@ -47,12 +47,16 @@ class CsvRows:
         return None
 
     def raise_if_any(self, faults: Sequence[Fault]) -> None:
-        """Raise the first ``MAX_FAULTS`` in the order of their lines, and how many more there are."""
-        if not faults:
-            return
-        listed = sorted(faults, key=_line_of)
-        more = len(listed) - MAX_FAULTS
-        raise ConfigError(self.source, listed[:MAX_FAULTS] + ([Fault("", f"... and {more} more")] if more > 0 else []))
+        """Raise them in the order of their lines, see :func:`raise_faults`."""
+        raise_faults(self.source, sorted(faults, key=_line_of))
+
+
+def raise_faults(source: str, faults: Sequence[Fault]) -> None:
+    """Raise ConfigError with the first ``MAX_FAULTS``, and how many more there are; nothing without any."""
+    if not faults:
+        return
+    more = len(faults) - MAX_FAULTS
+    raise ConfigError(source, [*faults[:MAX_FAULTS], *([Fault("", f"... and {more} more")] if more > 0 else [])])
 
 
 def read_csv_rows(path: str | Path, *, required: Sequence[str], optional: Sequence[str] = ()) -> CsvRows:

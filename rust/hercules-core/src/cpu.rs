@@ -1,4 +1,5 @@
-//! Instruction-set tiers: detected once, capped by `HERCULES_FAST_ISA` or by an argument, chosen once per call.
+//! Instruction-set tiers: detected once, capped by `HERCULES_FAST_ISA` or by an argument, chosen once per call; and
+//! threads bound to CPUs.
 
 use crate::error::{Error, Result};
 use std::fmt;
@@ -83,6 +84,30 @@ fn detect() -> Isa {
 #[cfg(not(target_arch = "x86_64"))]
 fn detect() -> Isa {
     Isa::Portable
+}
+
+/// CPUs have numbers below this: what the kernel can be built for.
+pub const MAX_CPUS: usize = 8192;
+
+/// Bind the calling thread to these CPUs. False where the system refuses: none of them exists or is allowed.
+#[cfg(target_os = "linux")]
+pub fn pin_this_thread(cpus: &[usize]) -> bool {
+    const BITS: usize = libc::c_ulong::BITS as usize;
+    let mut mask: [libc::c_ulong; MAX_CPUS / BITS] = [0; _];
+    for &cpu in cpus {
+        match mask.get_mut(cpu / BITS) {
+            Some(word) => *word |= 1 << (cpu % BITS),
+            None => return false,
+        }
+    }
+    // SAFETY: the call reads as many bytes of `mask` as it is told; 0 is the calling thread.
+    unsafe { libc::sched_setaffinity(0, size_of_val(&mask), mask.as_ptr().cast()) == 0 }
+}
+
+/// Other systems do not bind threads to CPUs.
+#[cfg(not(target_os = "linux"))]
+pub fn pin_this_thread(_cpus: &[usize]) -> bool {
+    false
 }
 
 #[cfg(test)]

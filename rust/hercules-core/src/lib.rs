@@ -12,6 +12,7 @@ pub mod dram;
 pub mod error;
 pub mod helpers;
 pub mod host;
+pub mod load;
 pub mod nmp;
 pub mod pool;
 pub mod provision;

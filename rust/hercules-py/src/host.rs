@@ -1,7 +1,8 @@
-//! Timed reads of a block of memory.
+//! This machine: timed reads of a block of memory, and what spinning threads see of their CPUs.
 
-use crate::call::watched;
+use crate::call::{watched, watched_alone};
 use crate::error::{CoreError, DTypeError, invalid};
+use crate::list::List;
 use crate::sls::thread_count;
 use hercules_core::host::{self, Level, Memory, Prefetch};
 use numpy::{PyArray1, PyArrayMethods, PyUntypedArrayMethods};
@@ -45,6 +46,20 @@ pub fn read_seconds(
         return Err(PyKeyboardInterrupt::new_err(()));
     }
     Ok(done.result.map_err(CoreError)?)
+}
+
+/// Spin on all of `cpus` at once; for each (share of time lost in gaps over `least_gap_s`, longest gap [s], pinned).
+#[pyfunction]
+pub fn spin_gaps(py: Python<'_>, cpus: List<usize>, seconds: f64, least_gap_s: f64) -> PyResult<Vec<(f64, f64, bool)>> {
+    let cpus: Vec<usize> = cpus.into();
+    let found = watched_alone(py, |control| host::spin_gaps(&cpus, seconds, least_gap_s, control))?;
+    Ok(found.into_iter().map(|gaps| (gaps.lost_share, gaps.longest_s, gaps.pinned)).collect())
+}
+
+/// GHz of a core by dependent additions, at the best of `seconds`; None where it cannot be measured.
+#[pyfunction]
+pub fn clock_ghz(py: Python<'_>, seconds: f64) -> PyResult<Option<f64>> {
+    watched_alone(py, |control| host::clock_ghz(seconds, control))
 }
 
 fn contiguous<'a, 'py, T: numpy::Element>(

@@ -9,6 +9,7 @@ mod error;
 mod host;
 mod info;
 mod list;
+mod load;
 mod nmp;
 mod provision;
 mod queueing;
@@ -24,9 +25,11 @@ mod _core {
     #[pymodule_export]
     use crate::dram::{DramStandard, dram_earliest, simulate_dram};
     #[pymodule_export]
-    use crate::host::read_seconds;
+    use crate::host::{clock_ghz, read_seconds, spin_gaps};
     #[pymodule_export]
     use crate::info::{build_info, capabilities};
+    #[pymodule_export]
+    use crate::load::{LoadServer, run_load};
     #[pymodule_export]
     use crate::nmp::simulate_nmp;
     #[pymodule_export]

@@ -1,4 +1,5 @@
-//! What this machine's memory can do: rows of a block of memory are brought to the cores, and nothing is made of them.
+//! What this machine can do. Its CPUs: how much of their time a thread gets ([`spin_gaps`]), their clock
+//! ([`clock_ghz`]). Its memory: rows of a block of memory are brought to the cores, and nothing is made of them.
 //!
 //! A gather of rows is bound by the lines that the cores keep in flight and by the page walks before them. How many
 //! are in flight is decided by the prefetches, so the caller chooses them ([`Prefetch`]) and keeps the best: the limit
@@ -12,6 +13,11 @@ use crate::pool;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+
+mod clock;
+mod spin;
+pub use clock::clock_ghz;
+pub use spin::{Gaps, MAX_SECONDS, spin_gaps};
 
 const LINE_BYTES: usize = 64;
 
