@@ -405,6 +405,7 @@ def run_load(
     drain_s: float = 5.0,
     progress: Callable[[int, int], object] | None = None,
 ) -> _LoadEnded: ...
+
 @final
 class LoadServer:
     def __new__(
