@@ -72,8 +72,13 @@ def test_capacity_is_checked_before_anything_is_placed(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "torch", fake_torch(1))
     with pytest.raises(InputError, match=r"dlrm-rmc1: its tables need 4.10 GB at rows_scale 1; allowed on 'cuda' are"):
         Accelerator.build(models.model("dlrm-rmc1"), rows_scale=1.0)
-    with pytest.raises(InputError, match="max_items: is 0"):
-        Accelerator.build(models.model("dlrm-rmc1"), max_items=0)
+    for keys, words in (
+        ({"max_items": 0}, "max_items: is 0"),
+        ({"seed": -1}, "seed: is -1"),
+        ({"max_bytes": 0}, "is 0"),
+    ):
+        with pytest.raises(InputError, match=words):
+            Accelerator.build(models.model("dlrm-rmc1"), **keys)
 
 
 # --- on PyTorch's CPU device ------------------------------------------------------------------------------------------

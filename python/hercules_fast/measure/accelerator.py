@@ -242,8 +242,12 @@ class Accelerator:
             ConfigError: stages of the model do not fit each other.
         """
         torch_ = load_torch(device)
-        if isinstance(max_items, bool) or not isinstance(max_items, int) or not 1 <= max_items <= 1 << 20:
+        if type(max_items) is not int or not 1 <= max_items <= 1 << 20:
             raise InputError(f"max_items: is {max_items!r}; allowed is a whole number from 1 to {1 << 20}")
+        if type(seed) is not int or not 0 <= seed < 1 << 64:
+            raise InputError(f"seed: is {seed!r}; allowed is a whole number from 0 to 2**64 - 1")
+        if max_bytes is not None and (type(max_bytes) is not int or max_bytes < 1):
+            raise InputError(f"max_bytes: is {max_bytes!r}; allowed is a whole number >= 1")
         network = wire(model)
         free = int(SHARE * _free_bytes(torch_, device)) - network.weight_bytes
         limit = free if max_bytes is None else min(free, max_bytes)
