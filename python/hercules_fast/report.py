@@ -17,6 +17,7 @@ from hercules_fast.tables import EfficiencyRow, EfficiencyTable
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from hercules_fast.measure import LoadPoint, Validation
     from hercules_fast.memory import MemorySweep
     from hercules_fast.planning import PlanRun
     from hercules_fast.profiling import Calibration, SearchResult, Slice
@@ -36,6 +37,7 @@ __all__ = [
     "simulation_text",
     "table_text",
     "text_table",
+    "validation_text",
 ]
 
 WIDTH = 100
@@ -233,6 +235,75 @@ def calibration_text(found: Calibration) -> str:
 
 def _error(share: float, sign: str = "") -> str:
     return "-" if math.isnan(share) else f"{share:{sign}.1%}"
+
+
+# --- a model on this machine -----------------------------------------------------------------------------------------
+
+
+def validation_text(found: Validation) -> str:
+    """Verdicts and what they rest on, then every run: measured latencies beside the three that were simulated."""
+    blocks = ["\n".join(["Predicted and run on this machine", *map(_wrapped, found.facts())])]
+    blocks += [
+        _lines(f"Level {level.name}, {level.title}: {level.verdict}", level.facts)
+        for level in found.levels
+        if level.facts
+    ]
+    if found.points:
+        lag = [
+            (
+                *(f"{p.share:.2f}x", _qps(p.qps), _qps(p.offered_qps), _qps(p.throughput_qps), f"{p.queries:,}"),
+                *(_percent(p.utilisation), _ratio(p.service_ratio)),
+                *(f"{p.dispatch_lag_us[0]:.0f}", f"{p.dispatch_lag_us[1]:.0f}"),
+                *(f"{100 * p.lost_share:.2f}%", "certified" if p.certified else "NOT CERTIFIED"),
+            )
+            for p in found.points
+        ]
+        header = (
+            *("load", "q/s", "offered", "served", "queries", "busy", "service", "lag p50 us", "p99 us"),
+            *("lost", ""),
+        )
+        blocks.append("\n".join(["Runs", text_table(header, lag, align=">" * (len(header) - 1) + "<")]))
+        rows = [row for point in found.points for row in _latency_rows(point)]
+        titles = ("load", "", "measured ms", "replay", "", "model", "", "own arrivals", "", "by chance")
+        blocks.append("\n".join(["Latencies", text_table(titles, rows, align="><>>>>>>>>")]))
+        blocks.append("\n".join(_wrapped(line) for line in _VALIDATION_WORDS))
+    return "\n\n".join(blocks)
+
+
+_VALIDATION_WORDS = (
+    "served: queries that ended, per second; service: seconds of service over those of the model; lag: the "
+    "generator's, part of every latency; lost: share of the time that the machine took away",
+    "replay: the simulator with the run's own service times; model: a long simulation with fresh arrivals; own "
+    "arrivals: the model with those of the run; by chance: where 95 % of the model's own runs of this length lie "
+    "(* the measured figure does not); beside each its distance from the measured figure",
+)
+
+
+def _latency_rows(point: LoadPoint) -> Iterator[tuple[str, ...]]:
+    """A line for each percentile of a run."""
+    sources = (
+        (point.replay_ms, point.replay_error),
+        (point.model_ms, point.model_error),
+        (point.own_ms, point.own_error),
+    )
+    for k, percentile in enumerate(point.percentiles):
+        cells = []
+        for figures, errors in sources:
+            if figures is None or errors is None:
+                cells += ["-", ""]
+            else:
+                cells += [_ms(figures[k]), f"{errors[k]:+.1%}" if math.isfinite(errors[k]) else ""]
+        low, high = point.chance_ms[k]
+        chance = f"{_ms(low)}-{_ms(high)}{'' if point.within_chance[k] else ' *'}"
+        yield (f"{point.share:.2f}x" if k == 0 else "", f"p{percentile:g}", _ms(point.measured_ms[k]), *cells, chance)
+
+
+def _ms(value: float) -> str:
+    return "-" if math.isnan(value) else "never" if math.isinf(value) else f"{value:#.4g}".rstrip(".")
+
+
+def _ratio(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"
 
 
 # --- plans ---------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from hercules_fast.cli import (
     capabilities,
     check,
     compare,
+    host,
     measure,
     memory,
     plan,
@@ -22,12 +23,16 @@ from hercules_fast.cli import (
     provision,
     search,
     simulate,
+    validate,
 )
 from hercules_fast.cli.common import emit, guarded
 
 __all__ = ["main"]
 
-_VERBS = (plan, profile, compare, provision, search, simulate, calibrate, measure, memory, check, capabilities)
+_VERBS = (
+    *(plan, profile, compare, provision, search, simulate, validate),
+    *(calibrate, measure, memory, host, check, capabilities),
+)
 
 _EPILOG = """\
 exit codes: 0 done; 1 answered, but a requirement is not met (load shed, SLA out of reach); 2 bad input or usage;

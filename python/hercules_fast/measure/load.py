@@ -372,6 +372,7 @@ class Server:
         self._batch, self._drain_s = batch, float(drain_s)
         self._before = _machine_time()
         self._core = _core.LoadServer([_told(pool) for pool in self._pools], capacity, batch, done)
+        self._closed = False
         self._run: LoadRun | None = None
 
     def submit(self, query: int, items: int) -> None:
@@ -405,10 +406,10 @@ class Server:
             ExecutorError: a worker did not return in time; ``partial`` holds the record.
             Exception: what a worker or ``done`` raised.
         """
-        if self._core is None:
+        if self._closed:
             return
-        core, self._core = self._core, None  # type: ignore[assignment]
-        found, stuck, interrupted = core.finish(self._drain_s)
+        self._closed = True
+        found, stuck, interrupted = self._core.finish(self._drain_s)
         if len(found["arrival_s"]):
             queries = len(found["arrival_s"])
             sizes = np.bincount(found["part_query"], found["part_items"], queries).astype(np.int64)
@@ -514,7 +515,9 @@ def _schedule(
     most = source.queries if isinstance(source, Trace) else MAX_PARTS
     if duration_s is None:
         return draw(queries if queries is not None else most)
-    expected = min(source.qps * duration_s, float(MAX_PARTS))
+    expected = min(source.qps * duration_s, float(most))
+    if isinstance(source, Queries) and expected == most:
+        raise _too_long(duration_s)
     count = min(most, int(expected + 4.0 * math.sqrt(expected)) + 16)
     while True:
         arrival_s, sizes = draw(count)
@@ -529,6 +532,10 @@ def _schedule(
     if not kept:
         raise InputError(f"duration_s: is {duration_s}, and no query arrives in it; the first comes at {arrival_s[0]}")
     return arrival_s[:kept].copy(), sizes[:kept].copy()
+
+
+def _too_long(duration_s: float) -> InputError:
+    return InputError(f"duration_s: is {duration_s}, of more than {MAX_PARTS} queries; allowed are fewer")
 
 
 def _machine_time() -> tuple[int, int] | None:

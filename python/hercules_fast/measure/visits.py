@@ -8,6 +8,7 @@ What counts lies between the warm-up and the moment when the first thread runs o
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -15,14 +16,25 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from hercules_fast.errors import ConfigError, Fault, InputError
+from hercules_fast.errors import ConfigError, ExecutorError, Fault, InputError
 from hercules_fast.host import EnergyMeter, Noise, noise_probe
+from hercules_fast.measure.engine import Pooled
 from hercules_fast.measure.load import LoadRun, Pool, Spin, Worker, run_load
 from hercules_fast.models import Model
 from hercules_fast.queueing import Trace
 from hercules_fast.tables import MeasuredPoint, Place, RecordFile, dips
 
-__all__ = ["ROUNDS", "Clock", "EngineLike", "Progress", "ServicePoint", "Visits", "measured", "time_services"]
+__all__ = [
+    "ROUNDS",
+    "Clock",
+    "EngineLike",
+    "Progress",
+    "ServicePoint",
+    "Visits",
+    "measured",
+    "summed_visit",
+    "time_services",
+]
 
 ROUNDS = 5
 LEAST_ROUNDS = 3
@@ -31,6 +43,7 @@ LEAST_EACH = 3
 MOST_EACH = 10_000
 LEAST_VISIT_S = 0.01
 """Threads start some 100 us apart; a visit is long against that."""
+ATTEMPTS = 5
 LIMIT_S = 60.0
 """Longest that one batch may take."""
 EXTRA_ROUNDS = 3
@@ -205,17 +218,14 @@ class Visits:
                 self.done += 1
                 self._tell()
 
-    def smooth(self, noise_limit: float) -> None:
-        """Visit again the places where times fall, a bounded number of times."""
+    def smooth(self, noise_limit: float, deadline: float) -> None:
+        """Visit again the places where times fall, a bounded number of times, till ``deadline``."""
         for _ in range(EXTRA_ROUNDS):
-            clock = self.clock(noise_limit)
-            falling = {place for pair in dips(measured(self.points(), clock)) for place in pair}
+            falling = {place for pair in dips(measured(self.points(), self.clock(noise_limit))) for place in pair}
             for place in self.places:
-                if place in falling:
+                if place in falling and time.monotonic() < deadline:
                     visits = self.visits[place]
                     self._visit(place, visits[0].wall_s, float(np.median([v.seconds for v in visits])))
-            if not falling:
-                return
 
     def clock(self, noise_limit: float) -> Clock:
         """Which time tells more, as far as it is known."""
@@ -250,8 +260,11 @@ class Visits:
 
     def _pilot(self, place: Place) -> float:
         """Seconds of a batch, about; and the place's first warm-up."""
-        run, _ = self._load(place, LEAST_EACH, LIMIT_S)
-        ended = run.service_s()[0][~np.isnan(run.end_s[0])]
+        try:
+            run, _ = self._load(place, LEAST_EACH, LIMIT_S)
+            ended = run.service_s()[0][~np.isnan(run.end_s[0])]
+        except ExecutorError:  # a worker that did not come back
+            ended = np.empty(0)
         if not ended.size:
             stage, cores, threads, batch = place
             raise InputError(
@@ -261,12 +274,12 @@ class Visits:
         return float(np.median(ended))
 
     def _visit(self, place: Place, batch_s: float, visit_s: float) -> None:
-        """Measure ``place`` for about ``visit_s`` seconds; twice as long where no service counts."""
+        """Measure ``place`` for about ``visit_s`` seconds; 4 times as long, and again, while no service counts."""
         each = int(max(visit_s, LEAST_VISIT_S) / max(batch_s, 1e-9))
-        for _ in range(3):
+        for _ in range(ATTEMPTS):
             each = min(max(each, LEAST_EACH), MOST_EACH)
             run, energy_j = self._load(place, each, LIMIT_S + 20.0 * each * batch_s)
-            visit = _summed(run, place, self._warmup, energy_j)
+            visit = summed_visit(run, place, self._warmup, energy_j)
             if visit is not None:
                 break
             each *= 4
@@ -307,7 +320,10 @@ class _Numbered:
     rows: object
 
     def __call__(self, query: int, items: int, payload: Any) -> object:
-        return self.worker(self.first + query, items, self.rows)
+        rows = self.rows
+        if isinstance(rows, Pooled):  # which is used up by the worker that reads it
+            rows = Pooled(items, rows.vectors, [], deque())
+        return self.worker(self.first + query, items, rows)
 
 
 def time_services(
@@ -319,7 +335,7 @@ def time_services(
     return run_load([Pool(name="service", workers=tuple(workers), cpus=cpus)], line, drain_s=limit_s)
 
 
-def _summed(run: LoadRun, place: Place, warmup: float, energy_j: float | None) -> Visit | None:
+def summed_visit(run: LoadRun, place: Place, warmup: float, energy_j: float | None) -> Visit | None:
     """A visit's figures; None where no service counts."""
     start, end, cpu, thread = run.start_s[0], run.end_s[0], run.cpu_s[0], run.thread[0]
     ended = ~np.isnan(end)

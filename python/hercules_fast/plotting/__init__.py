@@ -17,6 +17,7 @@ from hercules_fast.plotting.memory import plot_memory
 from hercules_fast.plotting.power import plot_power
 from hercules_fast.plotting.search import plot_search
 from hercules_fast.plotting.style import FORMATS, PlotsUnavailableError, require_matplotlib
+from hercules_fast.plotting.validation import plot_validation
 from hercules_fast.plotting.week import plot_week
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ __all__ = [
     "plot_memory",
     "plot_power",
     "plot_search",
+    "plot_validation",
     "plot_week",
     "save_plots",
 ]

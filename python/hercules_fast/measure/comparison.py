@@ -1,0 +1,220 @@
+"""One load, predicted and run: what the model says of it, the arrivals that it is tried with, and how the two agree."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hercules_fast import _core
+from hercules_fast.measure.replaying import replay
+from hercules_fast.queueing import Queries, System, Trace, simulate
+
+if TYPE_CHECKING:
+    from hercules_fast.measure.load import LoadRun
+
+__all__ = ["WARMUP", "Expected", "LoadPoint", "compare", "expect", "percentiles_ms"]
+
+WARMUP = 0.1
+"""Share of the queries dropped from the front of a run, since it starts empty."""
+TAIL_QUERIES = 10
+"""Queries that must lie beyond a percentile before it is judged; the simulator's rule."""
+SHORT_RUNS = (40, 200)
+"""Fewest and most replications behind the band of chance: 40 have one beyond either end of a 95 % band."""
+SIMULATED_QUERIES = 2_000_000
+"""Of all replications together, unless the fewest of them are more."""
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Expected:
+    """What the model says of a load, before it is run. Tuples run over ``percentiles``."""
+
+    qps: float
+    percentiles: tuple[float, ...]
+    model_ms: tuple[float, ...] | None
+    """Of a long simulation with arrivals of its own; None where the model falls behind."""
+    chance_ms: tuple[tuple[float, float], ...]
+    """Where 95 % of the model's own runs of this length lie."""
+    own_ms: tuple[float, ...]
+    """The model on the arrivals of the run."""
+    own_busy_s: float
+    """Seconds of service of all threads there, the whole run."""
+    trace: Trace
+    """The arrivals of the run: of the replications, the one whose percentiles are nearest to the long simulation's, so
+    that the run is a typical one. Chosen before anything is run."""
+
+
+def expect(system: System, arrivals: Queries, queries: int, *, percentiles: Sequence[float], seed: int = 0) -> Expected:
+    """Simulate a load at length and many times at the length of a run of ``queries``, and draw the run's arrivals."""
+    percentiles = tuple(map(float, percentiles))
+    options: dict[str, Any] = {"seed": seed, "allow_unstable": True}
+    long = simulate(system, arrivals, percentiles=percentiles, **options)
+    fewest, most = SHORT_RUNS
+    runs = min(max(SIMULATED_QUERIES // queries, fewest), most)
+    told, pmf = arrivals.to_core(), arrivals.size_pmf()
+    drawn = [_core.draw_queries(told, pmf, float(arrivals.qps), queries, seed, k, runs) for k in range(runs)]
+    arrival_s, sizes = (np.concatenate(arrays) for arrays in zip(*drawn, strict=True))
+    options |= {"warmup": 0, "percentiles": (50.0,), "keep_latencies": True}
+    many = Trace(arrival_s=arrival_s, sizes=sizes, starts=np.arange(0, runs * queries, queries))
+    latencies_ms = simulate(system, many, **options).latencies_ms
+    assert latencies_ms is not None
+    found = percentiles_ms(latencies_ms.reshape(runs, queries) * 1e-3, percentiles)
+    keeps_up = long.stable and arrivals.qps < long.bottleneck_qps
+    target = np.array(long.latency_ms) if keeps_up else np.median(found, axis=0)
+    typical = int(np.argmin(np.abs(np.log(found / target)).max(axis=1)))
+    trace = Trace(arrival_s=drawn[typical][0], sizes=drawn[typical][1])
+    own = simulate(system, trace, **options)
+    assert own.latencies_ms is not None
+    elapsed_s = own.counted / own.throughput_qps
+    threads = (station.threads for station in system.stations)
+    low, high = np.percentile(found, (2.5, 97.5), axis=0)
+    return Expected(
+        qps=float(arrivals.qps),
+        percentiles=percentiles,
+        model_ms=long.latency_ms if keeps_up else None,
+        chance_ms=tuple(zip(low.tolist(), high.tolist(), strict=True)),
+        own_ms=_floats(percentiles_ms(own.latencies_ms * 1e-3, percentiles)),
+        own_busy_s=sum(s.utilisation * n * elapsed_s for s, n in zip(own.stations, threads, strict=True)),
+        trace=trace,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadPoint:
+    """One load that was run, beside what was predicted for it. Tuples run over ``percentiles``; latencies from arrival.
+
+    A figure of fewer than ten queries beyond its percentile is NaN; of queries that did not end, infinite.
+    """
+
+    share: float
+    """Of the predicted max load."""
+    qps: float
+    """Load of the laws; the run's own arrivals came at ``offered_qps``."""
+    offered_qps: float
+    throughput_qps: float
+    """Queries that ended, per second."""
+    queries: int
+    unfinished: int
+    """Queries that had not ended when the run's time was over."""
+    seconds: float
+    percentiles: tuple[float, ...]
+    measured_ms: tuple[float, ...]
+    replay_ms: tuple[float, ...] | None
+    """The simulator with this run's own service times; None where the run did not end."""
+    model_ms: tuple[float, ...] | None
+    """The service model with fresh arrivals, a long simulation; None where it falls behind."""
+    own_ms: tuple[float, ...]
+    """The service model with the arrivals of this run."""
+    chance_ms: tuple[tuple[float, float], ...]
+    """95 % band: where the model's own runs of this length lie."""
+    service_ratio: float
+    """Seconds of service in this run over those of the service model with the same arrivals."""
+    utilisation: float
+    """Busy share of the busiest pool."""
+    dispatch_lag_us: tuple[float, float]
+    """How much later than scheduled the generator handed a query in, p50 and p99; part of the latency."""
+    lost_share: float
+    """Share of the run's time that the machine took away."""
+    certified: bool
+    """Whether the run's noise gate passed; a run whose gate did not shows nothing."""
+    cause: str
+    """Why not, in words."""
+
+    @property
+    def replay_error(self) -> tuple[float, ...] | None:
+        """Replayed over measured, less 1."""
+        return _errors(self.replay_ms, self.measured_ms)
+
+    @property
+    def model_error(self) -> tuple[float, ...] | None:
+        """The long simulation over measured, less 1."""
+        return _errors(self.model_ms, self.measured_ms)
+
+    @property
+    def own_error(self) -> tuple[float, ...] | None:
+        """The model on the run's arrivals over measured, less 1."""
+        return _errors(self.own_ms, self.measured_ms)
+
+    @property
+    def within_chance(self) -> tuple[bool, ...]:
+        """Whether the measured figure lies where the model's own runs of this length do."""
+        return tuple(low <= x <= high for x, (low, high) in zip(self.measured_ms, self.chance_ms, strict=True))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        errors = {name: getattr(self, name) for name in ("replay_error", "model_error", "own_error", "within_chance")}
+        return {**asdict(self), **errors}
+
+
+def compare(
+    run: LoadRun,
+    expected: Expected,
+    *,
+    share: float,
+    buffer: int | None = None,
+    lost_share_limit: float,
+) -> LoadPoint:
+    """Lay a run of ``expected.trace`` beside what was expected; ``share`` is its load over the predicted max load.
+
+    ``buffer``: waiting places of each pool after the first.
+    """
+    percentiles = expected.percentiles
+    replayed = None
+    if run.complete:
+        replayed = _floats(percentiles_ms(replay(run, buffer=buffer), percentiles))
+    busy_s = float(np.nansum(run.service_s()))
+    certified = run.lost_share <= lost_share_limit
+    lost = f"{run.lost_share:.2%} of the run's time was lost to others; allowed are {lost_share_limit:.0%}"
+    return LoadPoint(
+        share=share,
+        qps=expected.qps,
+        offered_qps=run.offered_qps,
+        throughput_qps=run.throughput_qps,
+        queries=len(run.arrival_s),
+        unfinished=int(run.unfinished),
+        seconds=run.duration_s,
+        percentiles=percentiles,
+        measured_ms=_floats(percentiles_ms(run.latency_s, percentiles)),
+        replay_ms=replayed,
+        model_ms=expected.model_ms,
+        own_ms=expected.own_ms,
+        chance_ms=expected.chance_ms,
+        service_ratio=busy_s / expected.own_busy_s if run.complete else math.nan,
+        utilisation=float(max(run.utilisation())),
+        dispatch_lag_us=(run.dispatch_lag_us(50.0), run.dispatch_lag_us(99.0)),
+        lost_share=float(run.lost_share),
+        certified=certified,
+        cause="" if certified else lost,
+    )
+
+
+def percentiles_ms(latency_s: Floats, percentiles: Sequence[float]) -> Floats:
+    """Order statistics of latencies [..., N] in seconds, a tenth dropped from the front; milliseconds [..., P].
+
+    The smallest x such that at least that share of the queries took x or less; queries that did not end (NaN) took
+    for ever. NaN where fewer than ten queries lie beyond a percentile.
+    """
+    kept = latency_s[..., int(WARMUP * latency_s.shape[-1]) :]
+    ordered = np.sort(np.where(np.isnan(kept), np.inf, kept), axis=-1) * 1e3
+    count = ordered.shape[-1]
+    found = np.full((*ordered.shape[:-1], len(percentiles)), np.nan)
+    for k, percentile in enumerate(percentiles):
+        if count * min(percentile, 100.0 - percentile) / 100.0 >= TAIL_QUERIES - 1e-6:
+            found[..., k] = ordered[..., math.ceil(percentile / 100.0 * count - 1e-9) - 1]
+    return found
+
+
+def _errors(simulated: tuple[float, ...] | None, measured: tuple[float, ...]) -> tuple[float, ...] | None:
+    if simulated is None:
+        return None
+    return tuple(s / m - 1.0 for s, m in zip(simulated, measured, strict=True))
+
+
+def _floats(values: Floats) -> tuple[float, ...]:
+    return tuple(map(float, values))
