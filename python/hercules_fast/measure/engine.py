@@ -23,7 +23,7 @@ from hercules_fast.models import Model
 from hercules_fast.sls import EmbeddingBagCollection, EmbeddingTable, TableDType
 from hercules_fast.traffic import Popularity
 
-__all__ = ["Engine", "Pooled", "Worker"]
+__all__ = ["Engine", "Pooled", "Worker", "largest_scale"]
 
 Floats = npt.NDArray[np.float32]
 Backend = Literal["auto", "onnxruntime", "numpy"]
@@ -51,6 +51,11 @@ class Pooled:
     def used(self) -> bool:
         """Whether a dense worker has read it."""
         return self._gather is None
+
+    def again(self) -> Pooled:
+        """The same vectors for one more reader, whose memory goes back to nobody."""
+        assert self._gather is not None
+        return Pooled(self.items, self.vectors, self._gather, deque())
 
     def give_back(self) -> None:
         """Let the sparse worker write over the vectors."""
@@ -348,7 +353,7 @@ def _scale(model: Model, rows_scale: float | None, max_bytes: int | None, dtype:
     available = available_memory_bytes()
     if rows_scale is None:
         limit = available // 4 if max_bytes is None else min(max_bytes, available)
-        return _largest_scale(model, limit, dtype)
+        return largest_scale(model, limit, dtype)
     needed = embedding_bytes(model.scaled(rows_scale, model.label), dtype)
     limit = available if max_bytes is None else min(max_bytes, available)
     if needed > limit:
@@ -357,7 +362,7 @@ def _scale(model: Model, rows_scale: float | None, max_bytes: int | None, dtype:
     return rows_scale
 
 
-def _largest_scale(model: Model, limit: int, dtype: TableDType) -> float:
+def largest_scale(model: Model, limit: int, dtype: TableDType) -> float:
     """1 if the tables fit ``limit`` bytes, else the largest scale that does."""
     if embedding_bytes(model, dtype) <= limit:
         return 1.0

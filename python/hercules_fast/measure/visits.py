@@ -8,7 +8,6 @@ What counts lies between the warm-up and the moment when the first thread runs o
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -322,7 +321,7 @@ class _Numbered:
     def __call__(self, query: int, items: int, payload: Any) -> object:
         rows = self.rows
         if isinstance(rows, Pooled):  # which is used up by the worker that reads it
-            rows = Pooled(items, rows.vectors, [], deque())
+            rows = rows.again()
         return self.worker(self.first + query, items, rows)
 
 
