@@ -259,14 +259,13 @@ class Engine:
         engine.embedding_bytes = embedding_bytes(engine.model, dtype)
         engine.max_items, engine.seed, engine.dtype = max_items, seed, dtype
         engine.backend, engine.fallback = _backend(backend)
-        available = available_memory_bytes()
         engine._tables = tables(engine.model, dtype, seed, threads)
         engine._pool = InputPool(
             engine.model,
             max_items=max_items,
             seed=seed,
             popularity=popularity,
-            pool_bytes=min(max(_LEAST_POOL_BYTES, 2 * read_system().last_level_cache_bytes), available // 16),
+            pool_bytes=_pool_bytes(),
         )
         engine.weights = dict(dense_weights(network, seed))
         engine._cap, engine._graph = None, b""
@@ -323,7 +322,7 @@ class Engine:
             "seed": self.seed,
             "backend": self.backend,
             "fallback": self.fallback,
-            "numpy": np.__version__,
+            "versions": _versions(self.backend),
             "blas": str(self._cap) if self._cap is not None else "",
             "isa": _core.capabilities()["isa_used"],
             "huge_page_share": huge / self.embedding_bytes if self.embedding_bytes else 0.0,
@@ -333,6 +332,21 @@ class Engine:
         if self.backend == "onnxruntime":
             return OnnxDense(self.network, self._graph, threads=operator_cores, cpus=cpus, max_items=self.max_items)
         return NumpyDense(self.network, self.weights, self.max_items)
+
+
+def _pool_bytes() -> int:
+    """Bytes of input pools to aim at: beyond the last-level cache, within a sixteenth of the memory."""
+    return min(max(_LEAST_POOL_BYTES, 2 * read_system().last_level_cache_bytes), available_memory_bytes() // 16)
+
+
+def _versions(backend: str) -> dict[str, str]:
+    versions = {"numpy": np.__version__}
+    if backend == "onnxruntime":
+        import onnx
+        import onnxruntime
+
+        versions |= {"onnxruntime": onnxruntime.__version__, "onnx": onnx.__version__}
+    return versions
 
 
 def _backend(asked: Backend) -> tuple[Literal["onnxruntime", "numpy"], str]:
