@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -123,3 +125,52 @@ def test_ctrl_c_saves_what_was_measured(machine, tmp_path, capsys) -> None:
     machine.interrupt_after = None
     assert main([*BASE, *files, "--overwrite"]) == 0
     assert machine.visits.count(("model", 1, 1, 16)) == 2 + 5
+
+
+def test_too_little_memory_is_one_line(machine, monkeypatch, capsys) -> None:
+    def build(*_: Any, **__: Any) -> None:
+        raise MemoryError("cannot allocate 7 bytes")
+
+    monkeypatch.setattr("hercules_fast.measure.Engine.build", build)
+    assert main([*BASE]) == 2
+    assert capsys.readouterr().err == "error: not enough memory: cannot allocate 7 bytes\n"
+
+
+SMALL = """
+import os, resource, sys
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+sys.modules.update(dict.fromkeys(("onnxruntime", "onnx", "pynvml", "rich", "matplotlib")))
+from hercules_fast.cli import main
+sys.exit(main(["measure", "--model", "dlrm-rmc1", "--seconds", "0.5", "--batches", "1,32", "--json"]))
+"""
+
+
+def test_one_cpu_a_gigabyte_and_no_optional_package() -> None:
+    ran = subprocess.run([sys.executable, "-c", SMALL], capture_output=True, text=True, timeout=120)
+    assert ran.returncode in (0, 4) and ran.stderr == ""
+    document = json.loads(ran.stdout)
+    assert [(p["threads"], p["batch"]) for p in document["points"]] == [(1, 1), (1, 32)]
+    assert document["engine"]["backend"] == "numpy" and document["engine"]["rows_scale"] <= 1.0
+
+
+def test_a_device_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert main([*BASE, "--device", "cuda"]) == 2
+    err = capsys.readouterr().err
+    assert "PyTorch is not installed (pip install 'hercules-fast[gpu]')" in err and "Traceback" not in err
+    assert main([*BASE, "--device", "cuda", "--backend", "numpy", "--stages", "both"]) == 2
+    assert "--backend, --stages: given with --device" in capsys.readouterr().err
+
+
+def test_on_a_device(capsys) -> None:
+    """PyTorch's own CPU device stands for a card."""
+    pytest.importorskip("torch", reason="PyTorch is not installed (extra gpu)")
+    watts = ("--idle-w", "40", "--tdp-w", "90", "--rows-scale", "0.0001", "--json")
+    assert main(["measure", "--model", "ncf", "--device", "cpu", "--batches", "1,8", "--seconds", "0.1", *watts]) in (
+        0,
+        4,
+    )
+    document = json.loads(capsys.readouterr().out)
+    assert {point["stage"] for point in document["points"]} == {"gpu"}
+    assert document["engine"]["backend"] == "torch"

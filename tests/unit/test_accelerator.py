@@ -4,6 +4,7 @@ and one clear line where PyTorch or the device is missing."""
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -23,9 +24,20 @@ def torch_or_skip() -> Any:
     return pytest.importorskip("torch", reason="PyTorch is not installed (extra gpu)")
 
 
+DOT = (
+    "--arch-sparse-feature-size=16 --arch-embedding-size=300-300-50 --arch-mlp-bot=13-32-16 --arch-mlp-top=32-1 "
+    "--num-indices-per-lookup=4 --num-indices-per-lookup-fixed=True"
+)
+SMALL = {
+    **{name: models.model(name).scaled(1e-4, "few rows") for name in models.model_names()},
+    "dot": models.model_from_dlrm_flags(DOT, name="dot"),
+    "dot, itself": models.model_from_dlrm_flags(f"{DOT} --arch-interaction-itself", name="dot"),
+}
+"""The catalogue's models and two with products, with few rows, so that they are quick to make."""
+
+
 def small(name: str) -> Model:
-    """The catalogue's model with few rows, so that it is quick to make."""
-    return models.model(name).scaled(1e-4, "few rows")
+    return SMALL[name]
 
 
 # --- where something is missing ---------------------------------------------------------------------------------------
@@ -71,14 +83,19 @@ def test_capacity_is_checked_before_anything_is_placed(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "torch", fake_torch(1))
     with pytest.raises(InputError, match=r"dlrm-rmc1: its tables need 4.10 GB at rows_scale 1; allowed on 'cuda' are"):
         Accelerator.build(models.model("dlrm-rmc1"), rows_scale=1.0)
-    with pytest.raises(InputError, match="max_items: is 0"):
-        Accelerator.build(models.model("dlrm-rmc1"), max_items=0)
+    for keys, words in (
+        ({"max_items": 0}, "max_items: is 0"),
+        ({"seed": -1}, "seed: is -1"),
+        ({"max_bytes": 0}, "is 0"),
+    ):
+        with pytest.raises(InputError, match=words):
+            Accelerator.build(models.model("dlrm-rmc1"), **keys)
 
 
 # --- on PyTorch's CPU device ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", models.model_names())
+@pytest.mark.parametrize("name", SMALL)
 def test_scores_are_the_engines(name: str) -> None:
     """Same seed, same rows and weights: on the engine's inputs PyTorch gives NumPy's scores."""
     torch = torch_or_skip()
@@ -119,44 +136,52 @@ def test_rows_are_scaled_to_what_fits() -> None:
 def test_the_table_goes_through_the_search() -> None:
     torch_or_skip()
     import hercules_fast as hf
-    from hercules_fast import hardware, traffic
+    from hercules_fast import traffic
 
     accelerator = Accelerator.build(small("dlrm-rmc1"), device="cpu", max_items=1024)
     seen: list[tuple[int, int]] = []
-    keys: dict[str, Any] = {"batches": (64, 1024), "instances": (1, 2), "seconds": 0.01, "idle_w": 50.0}
+    keys: dict[str, Any] = {"batches": (64, 1024), "instances": (1,), "seconds": 0.1, "noise_limit": 1.0}
     with pytest.raises(InputError, match="idle_w, tdp_w: not given, and 'cpu' has no energy counter"):
         measure_accelerator(accelerator, **keys)
-    table = measure_accelerator(accelerator, **keys, tdp_w=250.0, progress=lambda *step: seen.append(step))
-    assert seen[-1] == (6, 6)
-    assert table.origin == "measured"
+    found = measure_accelerator(
+        accelerator, **keys, workload="rmc1", idle_w=50.0, tdp_w=250.0, progress=lambda *step: seen.append(step)
+    )
+    assert seen
+    table = found.table
+    assert table is not None
+    assert (table.origin, found.clock, found.energy.origin) == ("measured", "wall", "user")
     assert [(s.name, s.unit) for s in table.stages] == [("gpu", "fused")]
-    assert [(v.kind, v.max_instances) for v in table.variants] == [("gpu", 2)]
+    assert [(v.kind, v.max_instances) for v in table.variants] == [("gpu", 1)]
     assert (np.diff(table.seconds[0, 0], axis=0) >= 0).all()
-    tables = {("T2", "rmc1"): replace(table, server="T2", workload="rmc1")}
+    assert (table.idle_w, table.tdp_w) == ({"gpu": 50.0}, {"gpu": 250.0})
+    assert {p.stage for p in found.points} == {"gpu"}
+    walls = {p.batch: p.wall_ms for p in found.points}
+    assert table.seconds[0, 0, -1, 0] * 1e3 == pytest.approx(walls[1024], rel=0.5)
     workload = replace(traffic.workload("rmc1"), slas=(hf.Sla(percentile=95.0, latency_ms=5000.0),))
-    found = hf.search(hardware.server("T2"), workload, tables=tables, seed=1)
-    assert found.row.qps > 0
-    assert found.row.config is not None
-    assert found.row.config.kind == "gpu"
+    row = found.search(workload, seed=1).row
+    assert row.qps > 0
+    assert row.config is not None
+    assert row.config.kind == "gpu"
 
 
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        ({"batches": (0,)}, "batches: is"),
+        ({"batches": (0,)}, "batches: has 0"),
         ({"batches": (9,)}, "allowed are whole numbers from 1 to 8"),
-        ({"instances": (1.5,)}, "instances: is"),
+        ({"instances": (1.5,)}, "threads: has 1.5"),
+        ({"tdp_w": None}, "idle_w, tdp_w: one is given"),
     ],
 )
-def test_grids_are_checked(keys: dict[str, Any], words: str) -> None:
+def test_grids_and_watts_are_checked(keys: dict[str, Any], words: str) -> None:
     torch_or_skip()
     accelerator = Accelerator.build(small("ncf"), device="cpu", max_items=8)
     with pytest.raises(InputError, match=words):
-        measure_accelerator(accelerator, idle_w=1.0, tdp_w=2.0, **keys)
+        measure_accelerator(accelerator, **{"idle_w": 1.0, "tdp_w": 2.0, **keys})
 
 
 class Meter:
-    """A card that draws 40 W at rest and 200 W in between."""
+    """A card whose joules are told by hand."""
 
     source = "NVML"
     parts = ("gpu-1",)
@@ -176,7 +201,25 @@ def test_power_is_the_counters(monkeypatch: pytest.MonkeyPatch) -> None:
     assert room._meter("cpu")[0] is None
 
     def work() -> None:
-        room._rest(0.02)
+        time.sleep(0.02)
         meter.joules += 2.0
 
     assert 50.0 < room._watts(meter, "gpu-1", work) <= 100.0  # type: ignore[arg-type]
+
+
+def test_power_is_measured_where_the_card_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a counter of the card, which a fake adds to at each reading."""
+    torch_or_skip()
+    meter = Meter()
+    monkeypatch.setattr(room, "_meter", lambda device: (meter, "gpu-1"))
+    monkeypatch.setattr(room, "REST_S", 0.01)
+    monkeypatch.setattr(room, "BUSY_S", 0.01)
+    monkeypatch.setattr(room, "_busy", lambda *_: (time.sleep(0.01), setattr(meter, "joules", meter.joules + 1.0)))
+    accelerator = Accelerator.build(small("ncf"), device="cpu", max_items=8)
+    found = measure_accelerator(accelerator, batches=(1, 8), instances=(1,), seconds=0.01)
+    assert found.energy.origin == "measured"
+    assert found.energy.source.startswith("NVML (gpu-1)")
+    assert found.energy.idle_w == 0.0
+    assert 0.0 < found.energy.tdp_w <= 100.0
+    assert found.table is not None
+    assert found.table.tdp_w["gpu"] == found.energy.tdp_w

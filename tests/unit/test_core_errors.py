@@ -263,6 +263,13 @@ def try_odd_arguments(table: np.ndarray, lookups: np.ndarray, rows: _core.TableR
                 *(np.ones((1, 2)), np.ones((2, 3), np.int64), True, 1),
             ],
         ),
+        (
+            _core.run_load,
+            [[([(0.0, 1e-9), slice], [[0], None], None), ([(0.0, 0.0)], None, 0)], TRACE, one, 1, 0, 0.1, max],
+        ),
+        (_core.LoadServer, [[([(0.0, 0.0)], None, None)], 10, 2, abs]),
+        (_core.LoadServer([([(0.0, 0.0)], None, None)], 10).submit, [1, 1]),
+        (_core.LoadServer([([(0.0, 0.0)], None, None)], 10).finish, [1.0]),
         (_core.read_seconds, [np.ones(640, np.uint8), 64, lookups, 2, 1, "L2", 1]),
         (_core.spin_gaps, [[0], 0.001, 5e-5]),
         (_core.clock_ghz, [0.001]),

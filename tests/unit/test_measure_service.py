@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 import hercules_fast as hf
 from hercules_fast.errors import ConfigError, DTypeError, InputError, InterruptedRun
 from hercules_fast.measure import ServiceMeasurement, measure_service
-from hercules_fast.measure.visits import ROUNDS
+from hercules_fast.measure.visits import ROUNDS, summed_visit
 from tests.small_measures import Machine, SmallEngine, SmallMeter, law
 
 
@@ -292,3 +294,55 @@ def test_a_row_from_a_noisy_machine_says_so(monkeypatch) -> None:
     result = found.search(replace(hf.traffic.workload("rmc1"), name="dlrm-rmc1"))
     assert result.row.reason.endswith("; measured on a noisy machine, not certified")
     assert found.efficiency(result).meta["measurement"]["cause"] == found.cause
+
+
+def run_of(services: list[tuple[int, float, float, bool]], duration_s: float = 4.5) -> Any:
+    """A run of one pool: (thread, start, end, preempted); CPU time is half a second less where it was preempted."""
+    thread, start, end, preempted = (np.array(column) for column in zip(*services, strict=True))
+    cpu = end - start - 0.5 * preempted
+    return SimpleNamespace(
+        thread=thread[None],
+        start_s=start[None],
+        end_s=end[None],
+        cpu_s=cpu[None],
+        preempted=preempted[None],
+        duration_s=duration_s,
+        steal_share=0.1,
+    )
+
+
+def test_what_counts_in_a_visit() -> None:
+    services = [
+        (0, 0.0, 1.0, False),  # the first of its thread
+        (1, 0.0, 1.5, True),  # the first of its thread
+        (0, 1.0, 2.0, False),
+        (1, 1.5, 3.0, True),
+        (0, 2.0, 3.2, False),
+        (1, 3.0, 4.5, False),  # thread 0 had no more to do
+        (0, 3.2, 4.0, False),
+        (1, 4.5, np.nan, False),  # unfinished
+    ]
+    place = ("model", 1, 2, 8)
+    visit = summed_visit(run_of(services), place, 0.0, None)
+    assert (visit.samples, visit.preempted) == (4, 1)
+    assert visit.median_s == pytest.approx(np.median([1.0, 1.5, 1.2, 0.8]))
+    for found, times in (
+        ((visit.wall_s, visit.wall_cv), [1.0, 1.5, 1.2, 0.8]),
+        ((visit.cpu_s, visit.cpu_cv), [1.0, 1.0, 1.2, 0.8]),
+        ((visit.calm_s, visit.calm_cv), [1.0, 1.2, 0.8]),
+    ):
+        assert found == pytest.approx((np.mean(times), np.std(times, ddof=1) / np.mean(times)))
+    assert visit.spread == pytest.approx(1.4826 * np.median([0.1, 0.4, 0.1, 0.3]) / 1.1)
+    assert (visit.lost_s, visit.busy_s) == pytest.approx((1.0, 8.5)), "the time lost is that of all services"
+    assert visit.stolen_s == pytest.approx(0.45)
+    assert summed_visit(run_of(services), place, 0.3, None).samples == 3, "nothing before 1.35 s"
+    assert summed_visit(run_of(services), ("model", 2, 2, 8), 0.0, None).busy_s == 0.0
+    assert summed_visit(run_of(services[:2]), place, 0.0, None) is None
+    assert summed_visit(run_of([s for s in services if s[0] == 0]), place, 0.0, None) is None
+
+
+def test_measuring_again_ends_with_the_time(machine) -> None:
+    machine.disturbed = lambda visit, place: 3.0 if place[3] == 16 else 1.0
+    found = measured(seconds=0.0)
+    assert all(point.rounds == 3 for point in found.points)
+    assert any("pooled: " in note for note in found.table.assumptions)

@@ -15,6 +15,7 @@ from hercules_fast.cli import (
     capabilities,
     check,
     compare,
+    host,
     measure,
     memory,
     plan,
@@ -29,8 +30,8 @@ from hercules_fast.cli.common import emit, guarded
 __all__ = ["main"]
 
 _VERBS = (
-    *(plan, profile, compare, provision, search, simulate, validate, calibrate, measure, memory),
-    *(check, capabilities),
+    *(plan, profile, compare, provision, search, simulate, validate),
+    *(calibrate, measure, memory, host, check, capabilities),
 )
 
 _EPILOG = """\

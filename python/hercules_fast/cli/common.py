@@ -162,6 +162,9 @@ def guarded(work: Callable[[], int]) -> int:
     except HerculesError as error:
         say(f"error: {error}")
         return ExitCode.BAD_INPUT
+    except MemoryError as error:  # asked for more than there is; not ours to repair
+        say(f"error: not enough memory{f': {error}' if str(error) else ''}")
+        return ExitCode.BAD_INPUT
     except Exception as error:
         return _internal(error)
 

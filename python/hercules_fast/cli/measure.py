@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,6 +61,9 @@ def add_parser(verbs: Verbs) -> None:
     grid.add_argument("--seconds", type=positive, default=30.0, metavar="S", help="how long to measure (30)")
     engine = parser.add_argument_group("the model on this machine")
     engine.add_argument("--backend", choices=BACKENDS, default="auto", help="of the dense layers (auto)")
+    engine.add_argument(
+        "--device", metavar="cuda[:N]", help="the whole model there, in PyTorch; --threads are its instances"
+    )
     engine.add_argument("--rows-scale", type=positive, metavar="SHARE", help="of every table's rows (what fits)")
     engine.add_argument("--max-bytes", type=positive_int, metavar="N", help="most of all tables (a quarter of memory)")
     engine.add_argument("--server", default="this-host", metavar="NAME", help="what this machine is called (this-host)")
@@ -80,7 +85,6 @@ def add_parser(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print and save; what was measured before Ctrl-C is saved too."""
-    from hercules_fast.measure import Engine, measure_service
     from hercules_fast.report import search_text
 
     files = _Files(args)
@@ -88,22 +92,11 @@ def run(args: argparse.Namespace) -> int:
     workload = None if args.search is None else _workload(model, args.sla)
     if args.search is None and args.sla is not None:
         raise InputError("--sla: given without --search")
-    engine = Engine.build(
-        model,
-        rows_scale=args.rows_scale,
-        max_bytes=args.max_bytes,
-        backend=args.backend,
-        max_items=max(args.batches) if args.batches else 1024,
-        seed=args.seed,
-    )
+    measure = _on_host(args, model) if args.device is None else _on_device(args, model)
     try:
         with Progress("measuring", quiet=args.quiet, color=not args.no_color) as progress:
-            found = measure_service(
-                engine,
+            found = measure(
                 batches=args.batches,
-                operator_cores=args.operator_cores,
-                threads=args.threads,
-                stages=STAGES[args.stages],
                 seconds=args.seconds,
                 server=args.server,
                 idle_w=args.idle_w,
@@ -127,6 +120,42 @@ def run(args: argparse.Namespace) -> int:
         for target in files.all():
             say(f"written to {target}")
     return _exit_code(found, result)
+
+
+def _on_host(args: argparse.Namespace, model: Model) -> Callable[..., ServiceMeasurement]:
+    from hercules_fast.measure import Engine, measure_service
+
+    engine = Engine.build(
+        model,
+        rows_scale=args.rows_scale,
+        max_bytes=args.max_bytes,
+        backend=args.backend,
+        max_items=max(args.batches) if args.batches else 1024,
+        seed=args.seed,
+    )
+    stages = STAGES[args.stages]
+    return partial(measure_service, engine, operator_cores=args.operator_cores, threads=args.threads, stages=stages)
+
+
+def _on_device(args: argparse.Namespace, model: Model) -> Callable[..., ServiceMeasurement]:
+    from hercules_fast.measure import Accelerator, measure_accelerator
+
+    host = {
+        "--backend": args.backend != "auto",
+        "--operator-cores": args.operator_cores,
+        "--stages": args.stages != "whole",
+    }
+    if given := [name for name, value in host.items() if value]:
+        raise InputError(f"{', '.join(given)}: given with --device, where it has no meaning")
+    accelerator = Accelerator.build(
+        model,
+        device=args.device,
+        rows_scale=args.rows_scale,
+        max_bytes=args.max_bytes,
+        max_items=max(args.batches) if args.batches else 8192,
+        seed=args.seed,
+    )
+    return partial(measure_accelerator, accelerator, instances=args.threads)
 
 
 def _exit_code(found: ServiceMeasurement, result: SearchResult | None) -> ExitCode:

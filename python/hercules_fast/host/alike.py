@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+from hercules_fast.errors import InputError
 from hercules_fast.hardware import Cpu, Gpu, Memory
 
-__all__ = ["FMA_LANES", "Known", "alike", "flop_per_cycle"]
+__all__ = ["FMA_LANES", "Known", "alike", "check_name", "flop_per_cycle"]
 
 Part = TypeVar("Part", Cpu, Gpu, Memory)
 
@@ -19,7 +20,7 @@ FMA_LANES = {"avx512": 16, "avx2": 8, "neon": 4, "portable": 4}
 class Known(NamedTuple):
     """A figure and where it comes from, in the words of a descriptor's sources."""
 
-    value: float | str
+    value: Any
     source: str
 
 
@@ -54,3 +55,13 @@ def flop_per_cycle(isa: str) -> Known:
     if isa == "portable":
         return Known(2.0 * lanes, f"derived: {lanes} lanes of SSE2, one addition and one multiplication a cycle")
     return Known(4.0 * lanes, f"derived: {lanes} lanes of {isa}, fused multiply-add; two units a core are assumed")
+
+
+def check_name(name: str) -> None:
+    """Refuse what cannot be the name of a server in a file.
+
+    Raises:
+        InputError: It is blank, has a comma, or cannot be printed.
+    """
+    if not (isinstance(name, str) and name.strip() and name.isprintable() and "," not in name):
+        raise InputError(f"name: is {name!r}; allowed is text that can be printed, without comma")

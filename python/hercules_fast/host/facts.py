@@ -47,7 +47,7 @@ class HostFacts:
         system = self.system
         clock = f"{system.frequency_ghz:.3g} GHz (by {system.frequency_told_by})" if system.frequency_ghz else "unknown"
         shape = (
-            f"{system.sockets} of {system.cores_per_socket} cores, {system.threads_per_core} threads each"
+            f"{system.sockets}; cores of each: {system.cores_per_socket}; threads of a core: {system.threads_per_core}"
             if system.sockets
             else "unknown"
         )

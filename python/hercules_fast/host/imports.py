@@ -9,14 +9,15 @@ import csv
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hercules_fast.errors import ConfigError, Fault, MissingFileError
-from hercules_fast.hardware import Cpu, Gpu, cpu, gpu, gpu_names
-from hercules_fast.host.alike import Known, alike, flop_per_cycle
+from hercules_fast.hardware import Cpu, Gpu, Server, cpu, gpu, gpu_names
+from hercules_fast.host.alike import Known, alike, check_name, flop_per_cycle
 
-__all__ = ["read_lscpu_json", "read_nvidia_smi_csv"]
+__all__ = ["read_lscpu_json", "read_nvidia_smi_csv", "server_of"]
 
 MAX_BYTES = 1 << 20
 
@@ -45,6 +46,8 @@ def read_lscpu_json(path: str | Path, *, name: str | None = None, like: str = "X
         UnknownNameError: ``like`` is not in the catalogue.
     """
     stand_in = cpu(like)
+    if name is not None:
+        check_name(name)
     source = Path(path)
     told = _lscpu_fields(source)
     faults: list[Fault] = []
@@ -61,8 +64,10 @@ def read_lscpu_json(path: str | Path, *, name: str | None = None, like: str = "X
     model = told.get("Model name", "")
     if not model and name is None:
         faults.append(Fault("Model name", "missing; without it, name= must give the CPU a name"))
-    if not model.isprintable():
-        faults.append(Fault("Model name", f"is {model[:40]!r}; allowed are printable characters"))
+    if name is None and ("," in model or not model.isprintable()):
+        faults.append(
+            Fault("Model name", f"is {model[:60]!r}; a name has no comma and can be printed; name= gives another")
+        )
     known = {"cores": Known(cores, "user: lscpu, Core(s) per socket"), **_clock(told, faults)}
     known["fp32_flop_per_cycle"] = flop_per_cycle(_isa(told))
     for level, key, unit, instances in (("L2", "l2_kb", 1000, cores * sockets), ("L3", "llc_mb", 10**6, sockets)):
@@ -135,6 +140,19 @@ def read_nvidia_smi_csv(path: str | Path, *, like: str = "V100") -> tuple[Gpu, .
     if faults:
         raise ConfigError(str(source), faults)
     return tuple(_card(name, figures, stand_in) for name, (_, figures) in cards.items())
+
+
+def server_of(cpu: Cpu, gpu: Gpu | None = None, *, like: Server, base_w: float | None = None) -> Server:
+    """A server with this CPU and card, called as the CPU; memory and the rest are those of ``like``, and say so."""
+    assumed = f"assumed: as {like.name} has it"
+    return replace(
+        like,
+        name=cpu.name,
+        cpu=cpu,
+        gpu=gpu,
+        base_w=like.base_w if base_w is None else base_w,
+        sources={"base_w": assumed if base_w is None else "user: given", "memory_reserve": assumed},
+    )
 
 
 # --- lscpu ---------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import Any
 
 from hercules_fast.host.groups import text_of
 
-__all__ = ["EnergyMeter", "PowerSource", "energy_meter", "power_sources"]
+__all__ = ["EnergyMeter", "PowerSource", "energy_meter", "package_limit_w", "power_sources"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +89,20 @@ def energy_meter(root: Path = Path("/")) -> EnergyMeter | None:
         return None
     counters = {part: counter for _, parts in found for part, counter in parts.items()}
     return EnergyMeter(" and ".join(name for name, _ in found), counters)
+
+
+def package_limit_w(root: Path = Path("/")) -> float | None:
+    """Long-term power limit of all packages, which is their TDP unless someone changed it; None where RAPL is silent.
+
+    Args:
+        root: Where ``/sys`` lies.
+    """
+    limits = []
+    for part, zone in _zones(root / "sys/class/powercap"):
+        text = text_of(zone / "constraint_0_max_power_uw") or text_of(zone / "constraint_0_power_limit_uw")
+        if part.startswith("package") and text.isdigit() and int(text) > 0:
+            limits.append(int(text) * 1e-6)
+    return sum(limits) if limits else None
 
 
 def power_sources(root: Path = Path("/")) -> tuple[PowerSource, ...]:

@@ -3,8 +3,9 @@
 from hercules_fast.measure.accelerator import Accelerator, measure_accelerator
 from hercules_fast.measure.blas import cap_blas_threads
 from hercules_fast.measure.comparison import LoadPoint
-from hercules_fast.measure.engine import Engine, Pooled
-from hercules_fast.measure.load import LoadRun, Pool, Server, Spin, Worker, run_load
+from hercules_fast.measure.descriptor import server_descriptor
+from hercules_fast.measure.engine import Engine, Pooled, Worker
+from hercules_fast.measure.load import LoadRun, Pool, Server, Spin, run_load
 from hercules_fast.measure.network import Network, wire
 from hercules_fast.measure.replaying import replay
 from hercules_fast.measure.service import Energy, ServiceMeasurement, measure_service
@@ -34,6 +35,7 @@ __all__ = [
     "measure_service",
     "replay",
     "run_load",
+    "server_descriptor",
     "validate",
     "wire",
 ]

@@ -8,23 +8,27 @@ pinned buffers, sends them, runs, brings the scores back and waits for them: wha
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from hercules_fast.errors import InputError
-from hercules_fast.host.power import EnergyMeter, energy_meter
+from hercules_fast.errors import InputError, InterruptedRun
+from hercules_fast.host import EnergyMeter, energy_meter, usable_cores
 from hercules_fast.host.system import available_memory_bytes
+from hercules_fast.measure.engine import largest_scale
 from hercules_fast.measure.inputs import InputPool, QueryInputs
-from hercules_fast.measure.load import LoadRun, Pool, run_load
 from hercules_fast.measure.network import Network, Operation, wire
+from hercules_fast.measure.service import ServiceMeasurement, measure_service
+from hercules_fast.measure.visits import Progress, measured, time_services
 from hercules_fast.measure.weights import BLOCK, TABLES, dense_weights, embedding_bytes, table_values, uniform
 from hercules_fast.models import Model
-from hercules_fast.queueing import Trace
-from hercules_fast.tables import ServiceTable, TableGroupSpec, TableStage, TableVariant
+from hercules_fast.tables import ServiceTable, TableGroupSpec, TableStage, TableVariant, measured_table
 from hercules_fast.traffic import Popularity
 
 if TYPE_CHECKING:
@@ -32,19 +36,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Accelerator", "TorchModel", "measure_accelerator"]
 
-Floats = npt.NDArray[np.float64]
-Progress = Callable[[int, int], object]
-
 BATCHES = (1, 16, 64, 256, 512, 1024, 1536, 2048, 3072, 4096, 6144, 8192)
 INSTANCES = (1, 2, 4)
 SHARE = 0.8
 """Share of the free memory that tables, weights and buffers may take."""
-WARM_UP = 5
-"""First services of each instance that do not count: kernels are loaded, memory is taken."""
-LEAST = 20
-"""Least services of an instance that count."""
 REST_S = 1.0
-"""How long the card rests to learn what it draws then."""
+"""How long the card rests to learn what it draws then, and how long it works for the other figure."""
+BUSY_S = 2.0
+LIMIT_S = 120.0
 
 
 def load_torch(device: str) -> Any:
@@ -244,13 +243,17 @@ class Accelerator:
             ConfigError: stages of the model do not fit each other.
         """
         torch_ = load_torch(device)
-        if isinstance(max_items, bool) or not isinstance(max_items, int) or not 1 <= max_items <= 1 << 20:
+        if type(max_items) is not int or not 1 <= max_items <= 1 << 20:
             raise InputError(f"max_items: is {max_items!r}; allowed is a whole number from 1 to {1 << 20}")
+        if type(seed) is not int or not 0 <= seed < 1 << 64:
+            raise InputError(f"seed: is {seed!r}; allowed is a whole number from 0 to 2**64 - 1")
+        if max_bytes is not None and (type(max_bytes) is not int or max_bytes < 1):
+            raise InputError(f"max_bytes: is {max_bytes!r}; allowed is a whole number >= 1")
         network = wire(model)
         free = int(SHARE * _free_bytes(torch_, device)) - network.weight_bytes
         limit = free if max_bytes is None else min(free, max_bytes)
         if rows_scale is None:
-            rows_scale = _largest_scale(model, limit)
+            rows_scale = largest_scale(model, limit, "float32")
         if rows_scale != 1:
             model = model.scaled(rows_scale, f"{model.label}, rows x{rows_scale:g}")
         needed = embedding_bytes(model, "float32")
@@ -340,122 +343,148 @@ def measure_accelerator(
     accelerator: Accelerator,
     *,
     batches: Sequence[int] | None = None,
-    instances: Sequence[int] = INSTANCES,
-    seconds: float = 0.2,
+    instances: Sequence[int] | None = None,
+    seconds: float = 30.0,
     server: str = "this-host",
     workload: str | None = None,
     idle_w: float | None = None,
     tdp_w: float | None = None,
     base_w: float = 0.0,
+    noise_limit: float = 0.01,
+    journal: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
-) -> ServiceTable:
-    """Measure the whole model on the device: a service table of kind ``gpu``, with one stage that serves fused queries.
+) -> ServiceMeasurement:
+    """Measure the whole model on the device: a service table of kind ``gpu``, whose one stage serves fused queries.
 
-    For each number of ``instances`` and each batch, every instance always has a batch to run, for about ``seconds``;
-    a service is the wall time from the host's copy of the inputs to the scores' arrival there. The table holds medians,
-    made to rise with the batch and with the instances. Power: what the card draws at rest, and with most instances at
-    the largest batch, by its energy counter; given figures count before it.
+    It is measured as :func:`~hercules_fast.measure.measure_service` does, with an instance for each thread: a
+    service is the time from the host's copy of the inputs to the arrival of the scores there. The table always holds
+    wall time, since the host's thread mostly waits; on a noisy machine it is not certified.
 
     Args:
         accelerator: what is measured.
-        batches: items, ascending; None: a grid up to the accelerator's ``max_items``. 1 is measured in any case.
-        instances: numbers of instances that run at the same time; 1 is measured in any case.
-        seconds: per point.
-        server, workload: names in the table; the workload's is the model's unless given.
-        idle_w, tdp_w: power of the card at rest and in use, where it has no counter; base_w: always drawn.
-        progress: called with (points done, points).
+        batches: items; default: a grid up to the accelerator's ``max_items``. A search needs the largest to hold the
+            largest query.
+        instances: that run at the same time, each fed by a CPU of its own; default: 1, 2, 4 as far as the CPUs go.
+        idle_w, tdp_w: watts of the card at rest and in use, both or neither. Default: by its energy counter, in use by
+            most instances with the largest batch.
+        base_w: watts that are always drawn beside, say those of the host.
+        seconds, server, workload, noise_limit, journal, progress: as for
+            :func:`~hercules_fast.measure.measure_service`.
 
     Raises:
-        InputError: an argument is outside what is allowed; or the card has no energy counter, and a power is missing.
+        InputError: an argument is outside what is allowed, or the card has no energy counter and no watts are given.
+        ConfigError, OutputError: the journal cannot be used.
+        InterruptedRun: Ctrl-C; ``partial`` is a :class:`ServiceMeasurement` of what was visited.
     """
-    top = accelerator.max_items
-    items = _grid("batches", [b for b in BATCHES if b <= top] if batches is None else batches, top)
-    busy = _grid("instances", instances, 64)
+    if instances is None:
+        instances = [n for n in INSTANCES if n <= usable_cores().count]
+    if batches is None:
+        batches = [b for b in BATCHES if b <= accelerator.max_items]
     meter, part = _meter(accelerator.device)
-    if meter is None and (idle_w is None or tdp_w is None):
-        raise InputError(
-            f"idle_w, tdp_w: not given, and {accelerator.device!r} has no energy counter; give both in watts"
+    origin: Literal["measured", "user"] = "user"
+    source = "as given"
+    if idle_w is None and tdp_w is None:
+        if meter is None:
+            raise InputError(
+                f"idle_w, tdp_w: not given, and {accelerator.device!r} has no energy counter; give both in watts"
+            )
+        largest = max(batches, default=1), max(instances, default=1)
+        idle_w = _watts(meter, part, lambda: time.sleep(REST_S))
+        tdp_w = max(idle_w, _watts(meter, part, lambda: _busy(accelerator, *largest)))
+        origin, source = "measured", f"{meter.source} ({part}), at rest and with most instances at the largest batch"
+
+    def on_card(found: ServiceMeasurement) -> ServiceMeasurement:
+        points = tuple(replace(point, stage="gpu") for point in found.points)
+        table = None if found.table is None else _card_table(accelerator, found)
+        return replace(
+            found, table=table, points=points, clock="wall", energy=replace(found.energy, origin=origin, source=source)
         )
-    if idle_w is None and meter is not None:
-        idle_w = _watts(meter, part, lambda: _rest(REST_S))
-    milliseconds = np.empty((items.size, busy.size))
-    spread = np.empty_like(milliseconds)
-    total = milliseconds.size
-    for done, (i, n) in enumerate(np.ndindex(items.size, busy.size), start=1):
-        run = _closed_loop(accelerator, int(items[i]), int(busy[n]), seconds)
-        counted = _counted(run, int(busy[n]))
-        milliseconds[i, n] = np.median(counted)
-        spread[i, n] = 1.4826 * np.median(np.abs(counted - milliseconds[i, n])) / milliseconds[i, n]
-        if progress is not None:
-            progress(done, total)
-    if tdp_w is None and meter is not None:
-        most = int(items[-1]), int(busy[-1])
-        tdp_w = _watts(meter, part, lambda: _closed_loop(accelerator, *most, max(seconds, REST_S)))
-    assert idle_w is not None and tdp_w is not None
-    rising = np.maximum.accumulate(np.maximum.accumulate(milliseconds, axis=0), axis=1)
-    raised = int((rising != milliseconds).sum())
-    return ServiceTable(
-        server=server,
-        workload=workload or accelerator.model.name,
-        origin="measured",
-        assumptions=(
+
+    try:
+        found = measure_service(
+            _AsEngine(accelerator),
+            batches=batches,
+            operator_cores=(1,),
+            threads=instances,
+            seconds=seconds,
+            server=server,
+            workload=workload,
+            idle_w=idle_w,
+            tdp_w=tdp_w,
+            base_w=base_w,
+            noise_limit=noise_limit,
+            journal=journal,
+            progress=progress,
+        )
+    except InterruptedRun as stop:
+        if stop.partial is not None:
+            stop.partial = on_card(stop.partial)
+        raise
+    return on_card(found)
+
+
+@dataclass(frozen=True, slots=True)
+class _AsEngine:
+    """An accelerator as what is measured takes it: a whole model on one core, which feeds it."""
+
+    accelerator: Accelerator
+
+    @property
+    def model(self) -> Model:
+        return self.accelerator.model
+
+    @property
+    def max_items(self) -> int:
+        return self.accelerator.max_items
+
+    def worker(self, operator_cores: int, *, stage: str, cpus: Sequence[int] | None) -> Any:
+        return self.accelerator.worker()
+
+    def describe(self) -> dict[str, Any]:
+        return self.accelerator.describe()
+
+
+def _card_table(accelerator: Accelerator, found: ServiceMeasurement) -> ServiceTable:
+    """The measured wall times as those of an accelerator's stage."""
+    table = found.table
+    assert table is not None
+    whole = measured_table(
+        measured(found.points, "wall"),
+        server=table.server,
+        workload=table.workload,
+        idle_w=found.energy.idle_w,
+        tdp_w=found.energy.tdp_w,
+        base_w=found.energy.base_w,
+        large_dips="pool",
+        notes=(
             f"measured on {accelerator.describe()['device']} with PyTorch {accelerator.torch.__version__}, eager: wall "
-            "time from the host's copy of the inputs to the arrival of the scores, median",
-            f"{raised} of {total} points that were faster than a smaller batch or fewer instances take their time",
-            "power of the card: " + (f"by {meter.source}" if meter else "as given"),
+            "time from the host's copy of the inputs to the arrival of the scores",
+            *([] if found.certified else [f"not certified: {found.cause}"]),
         ),
-        items=items,
-        busy=busy,
-        variants=(
-            TableVariant(
-                name="gpu",
-                kind="gpu",
-                operator_cores=(0,),
-                max_instances=int(busy[-1]),
-                memory_bytes={"gpu": float(accelerator.embedding_bytes + accelerator.compute.network.weight_bytes)},
-            ),
-        ),
+    )
+    instances = int(whole.busy[-1])
+    memory = {"gpu": float(accelerator.embedding_bytes + accelerator.compute.network.weight_bytes)}
+    variant = TableVariant(
+        name="gpu", kind="gpu", operator_cores=(0,), max_instances=instances, memory_bytes=memory, hot_share=1.0
+    )
+    return replace(
+        whole,
+        variants=(variant,),
         stages=(TableStage(name="gpu", group="gpu", unit="fused", busy_of="gpu"),),
-        groups=(TableGroupSpec(name="gpu", component="gpu", capacity=int(busy[-1]), interference="at_start"),),
-        seconds=rising[None, None],
-        energy_j=np.zeros((1, 1, items.size)),
-        noise_cv=np.array([float(np.median(spread))]),
-        idle_w={"gpu": idle_w},
-        tdp_w={"gpu": max(idle_w, tdp_w)},
-        base_w=base_w,
+        groups=(TableGroupSpec(name="gpu", component="gpu", capacity=instances, interference="at_start"),),
+        idle_w={"gpu": whole.idle_w["cpu"]},
+        tdp_w={"gpu": whole.tdp_w["cpu"]},
     )
 
 
-def _closed_loop(accelerator: Accelerator, items: int, instances: int, seconds: float) -> LoadRun:
-    """Every instance busy for about ``seconds``, and for ``WARM_UP`` and ``LEAST`` services at least."""
+def _busy(accelerator: Accelerator, items: int, instances: int) -> None:
+    """Keep ``instances`` of the card busy for about ``BUSY_S`` seconds."""
     workers = [accelerator.worker() for _ in range(instances)]
-    for worker in workers:
-        worker(0, items, None)
-    one = run_load([Pool("gpu", (workers[0],))], _together(3, items), drain_s=600.0)
-    each = max(WARM_UP + LEAST, int(seconds / max(1e-6, float(np.min(one.service_s())))))
-    return run_load([Pool("gpu", tuple(workers))], _together(each * instances, items), drain_s=max(600.0, 10 * seconds))
-
-
-def _together(queries: int, items: int) -> Trace:
-    return Trace(arrival_s=np.zeros(queries), sizes=np.full(queries, items, np.int64))
-
-
-def _counted(run: LoadRun, instances: int) -> Floats:
-    """Milliseconds of the services that began after every instance's warm-up, and ended before any ran out of work."""
-    seconds, thread = run.service_s()[0], run.thread[0]
-    own = [np.flatnonzero(thread == t) for t in range(instances)]
-    begin = max(run.start_s[0][served[WARM_UP]] for served in own if served.size > WARM_UP)
-    end = min(run.end_s[0][served[-1]] for served in own if served.size > WARM_UP)
-    counts = (run.start_s[0] >= begin) & (run.end_s[0] <= end)
-    milliseconds: Floats = 1e3 * seconds[counts if counts.any() else slice(None)]
-    return milliseconds
-
-
-def _grid(name: str, values: Sequence[int], most: int) -> npt.NDArray[np.int64]:
-    found = sorted({1, *values})
-    if any(isinstance(v, bool) or not isinstance(v, int | np.integer) or not 1 <= v <= most for v in found):
-        raise InputError(f"{name}: is {list(values)!r}; allowed are whole numbers from 1 to {most}")
-    return np.array(found, dtype=np.int64)
+    began = time.monotonic()
+    workers[0](0, items, None)
+    each = int(min(10_000, max(3, BUSY_S / (time.monotonic() - began))))
+    cpus = tuple((cpu,) for cpu in usable_cores().cpus[:instances])
+    time_services(workers, cpus, items, each, LIMIT_S)
 
 
 def _meter(device: str) -> tuple[EnergyMeter | None, str]:
@@ -466,24 +495,10 @@ def _meter(device: str) -> tuple[EnergyMeter | None, str]:
 
 
 def _watts(meter: EnergyMeter, part: str, work: Callable[[], object]) -> float:
-    from time import monotonic
-
-    began, start_j = monotonic(), meter.read_j()[part]
+    began, start_j = time.monotonic(), meter.read_j()[part]
     work()
-    return max(0.0, meter.read_j()[part] - start_j) / (monotonic() - began)
-
-
-def _rest(seconds: float) -> None:
-    from time import sleep
-
-    sleep(seconds)
+    return max(0.0, meter.read_j()[part] - start_j) / (time.monotonic() - began)
 
 
 def _free_bytes(torch_: Any, device: str) -> int:
     return int(torch_.cuda.mem_get_info(device)[0]) if device != "cpu" else available_memory_bytes()
-
-
-def _largest_scale(model: Model, limit: int) -> float:
-    """1, or the largest scale whose tables take ``limit`` bytes; a table keeps one row at least."""
-    needed = embedding_bytes(model, "float32")
-    return 1.0 if needed <= limit else max(limit / needed * 0.999, 1e-12)

@@ -143,7 +143,7 @@ class LoadPoint:
 
     @property
     def within_chance(self) -> tuple[bool, ...]:
-        """Whether the measured figure lies where the model's own runs of this length do; one not known is not outside."""
+        """Whether the measured figure lies where the model's own runs of this length do; true of an unknown one."""
         pairs = zip(self.measured_ms, self.chance_ms, strict=True)
         return tuple(not (x < low or x > high) for x, (low, high) in pairs)
 

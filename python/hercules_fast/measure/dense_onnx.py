@@ -36,7 +36,7 @@ IR_VERSION = 8
 def require() -> None:
     """Raise ``InputError`` with a remedy where ONNX Runtime or ONNX is missing."""
     try:
-        import onnx
+        import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
     except ImportError as error:
         raise InputError(
@@ -72,18 +72,33 @@ class OnnxDense:
             # Numbered from 1, a set for each thread beside the caller's.
             places = [str(cpus[i % len(cpus)] + 1) for i in range(1, threads)]
             options.add_session_config_entry("session.intra_op_thread_affinities", ";".join(places))
-        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        self._session = session
+        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         self._names = network.inputs
         self._width = network.output_dim
         self._out = np.zeros(max_items * self._width, np.float32)
-        self._widths = [network.tensors[name].width for name in network.inputs]
-        self._binding = session.io_binding()
+        self._bound: dict[int, tuple[Any, list[Floats | None], Floats]] = {}
 
     def run(self, inputs: Sequence[Floats], items: int) -> Floats:
-        """Scores ``[items, output_dim]`` of ``inputs`` in the order of ``network.inputs``; valid until the next run."""
-        scores: Floats = self._session.run(None, dict(zip(self._names, inputs, strict=True)))[0]
+        """Scores ``[items, output_dim]`` of ``inputs`` in the order of ``network.inputs``; valid until the next run.
+
+        Arrays that are the same objects as in the run before of so many items are not bound again.
+        """
+        ready = self._bound.get(items)
+        if ready is None:
+            ready = self._bound[items] = self._bind(items)
+        binding, bound, scores = ready
+        for i, array in enumerate(inputs):
+            if bound[i] is not array:
+                binding.bind_cpu_input(self._names[i], array)
+                bound[i] = array
+        self._session.run_with_iobinding(binding)
         return scores
+
+    def _bind(self, items: int) -> tuple[Any, list[Floats | None], Floats]:
+        scores = self._out[: items * self._width].reshape(items, self._width)
+        binding = self._session.io_binding()
+        binding.bind_output("scores", "cpu", 0, np.float32, scores.shape, scores.ctypes.data)
+        return binding, [None] * len(self._names), scores
 
 
 def onnx_graph(network: Network, weights: Mapping[str, Floats]) -> bytes:

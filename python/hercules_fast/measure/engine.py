@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -18,15 +18,16 @@ from hercules_fast.measure.dense_numpy import NumpyDense
 from hercules_fast.measure.dense_onnx import OnnxDense, onnx_graph, require
 from hercules_fast.measure.inputs import InputPool, QueryInputs, start_hash
 from hercules_fast.measure.network import Network, wire
-from hercules_fast.measure.weights import dense_weights, embedding_bytes, tables
+from hercules_fast.measure.weights import dense_weights, embedding_bytes, row_formats, tables
 from hercules_fast.models import Model
 from hercules_fast.sls import EmbeddingBagCollection, EmbeddingTable, TableDType
 from hercules_fast.traffic import Popularity
 
-__all__ = ["Engine", "Pooled", "Worker"]
+__all__ = ["Engine", "Pooled", "Worker", "largest_scale"]
 
 Floats = npt.NDArray[np.float32]
 Backend = Literal["auto", "onnxruntime", "numpy"]
+Dense = NumpyDense | OnnxDense
 StageOf = Literal["model", "sparse", "dense"]
 
 _LEAST_POOL_BYTES = 64 << 20
@@ -38,24 +39,31 @@ class Pooled:
     Its memory goes back to the sparse worker when a dense worker has read it: it is used once.
     """
 
-    __slots__ = ("_buffers", "_home", "items", "vectors")
+    __slots__ = ("_gather", "_home", "items", "vectors")
 
-    def __init__(self, items: int, vectors: tuple[Floats, ...], buffers: list[Floats], home: deque[list[Floats]]):
+    def __init__(self, items: int, vectors: tuple[Floats, ...], gather: _Gather | None, home: deque[_Gather]):
         self.items = items
-        self.vectors = vectors
-        self._buffers: list[Floats] | None = buffers
+        self.vectors: tuple[Floats, ...] | None = vectors
+        self._gather = gather
         self._home = home
 
     @property
     def used(self) -> bool:
         """Whether a dense worker has read it."""
-        return self._buffers is None
+        return self.vectors is None
+
+    def again(self) -> Pooled:
+        """The same vectors for one more reader, before this one is used; their memory goes back with this one only."""
+        if self.vectors is None:
+            raise InputError("payload: is used; allowed is one that no dense worker has read")
+        return Pooled(self.items, self.vectors, None, self._home)
 
     def give_back(self) -> None:
         """Let the sparse worker write over the vectors."""
-        if self._buffers is not None:
-            self._home.append(self._buffers)
-            self._buffers, self.vectors = None, ()
+        self.vectors = None
+        if self._gather is not None:
+            self._home.append(self._gather)
+            self._gather = None
 
 
 class Worker:
@@ -64,56 +72,19 @@ class Worker:
     ``worker(query, items)`` runs a query of ``items`` items; made by :meth:`Engine.worker`.
     """
 
-    __slots__ = ("_call", "engine", "operator_cores", "stage")
+    __slots__ = ("_run", "engine", "operator_cores", "stage")
 
     def __init__(self, engine: Engine, operator_cores: int, stage: StageOf, cpus: tuple[int, ...] | None):
         self.engine = engine
         self.operator_cores = operator_cores
         self.stage = stage
-        sparse = _Sparse(engine, operator_cores) if stage != "dense" else None
-        dense = engine._dense(operator_cores, cpus) if stage != "sparse" else None
-        seed, pool, limit = engine.seed, engine._pool, engine.max_items
-
-        def check(items: int) -> None:
-            if not 1 <= items <= limit:
-                raise InputError(f"items: is {items!r}; allowed is 1 to max_items = {limit}")
-
-        if sparse is not None and dense is not None:
-            buffers = sparse.buffers()
-
-            def model(query: int, items: int, payload: object = None) -> Floats:
-                check(items)
-                place = start_hash(seed, query)
-                inputs = sparse.run(place, items, buffers)
-                features = pool.features(place, items)
-                return dense.run(inputs if features is None else (features, *inputs), items)
-
-            self._call: Any = model
-        elif sparse is not None:
-            home: deque[list[Floats]] = deque()
-
-            def gather(query: int, items: int, payload: object = None) -> Pooled:
-                check(items)
-                try:
-                    free = home.pop()
-                except IndexError:
-                    free = sparse.buffers()
-                return Pooled(items, sparse.run(start_hash(seed, query), items, free), free, home)
-
-            self._call = gather
-        elif dense is not None:
-
-            def rank(query: int, items: int, payload: object = None) -> Floats:
-                check(items)
-                if not isinstance(payload, Pooled) or payload.used or payload.items != items:
-                    raise InputError(f"payload: is {payload!r}; allowed is what a sparse worker gave for {items} items")
-                features = pool.features(start_hash(seed, query), items)
-                inputs = payload.vectors
-                scores = dense.run(inputs if features is None else (features, *inputs), items)
-                payload.give_back()
-                return scores
-
-            self._call = rank
+        self._run: Callable[[int, int, object], Floats | Pooled]
+        if stage == "model":
+            self._run = _model(engine, _Gather(engine, operator_cores), engine._dense(operator_cores, cpus))
+        elif stage == "sparse":
+            self._run = _sparse(engine, operator_cores)
+        else:
+            self._run = _rank(engine, engine._dense(operator_cores, cpus))
 
     def __call__(self, query: int, items: int, payload: object = None) -> Any:
         """Run query number ``query`` of ``items`` items.
@@ -129,30 +100,84 @@ class Worker:
         Raises:
             InputError: ``items`` or ``payload`` is not as said above.
         """
-        return self._call(query, items, payload)
+        if not 1 <= items <= self.engine.max_items:
+            raise InputError(f"items: is {items!r}; allowed is 1 to max_items = {self.engine.max_items}")
+        return self._run(query, items, payload)
 
 
-class _Sparse:
-    """The gathers of one worker."""
+def _model(engine: Engine, gather: _Gather, dense: Dense) -> Callable[[int, int, object], Floats]:
+    seed, features = engine.seed, engine._pool.features
+
+    def run(query: int, items: int, _: object) -> Floats:
+        place = start_hash(seed, query)
+        vectors = gather.run(place, items)
+        given = features(place, items)
+        return dense.run(vectors if given is None else (given, *vectors), items)
+
+    return run
+
+
+def _sparse(engine: Engine, threads: int) -> Callable[[int, int, object], Pooled]:
+    seed = engine.seed
+    home: deque[_Gather] = deque()
+
+    def run(query: int, items: int, _: object) -> Pooled:
+        try:
+            gather = home.pop()
+        except IndexError:
+            gather = _Gather(engine, threads)
+        return Pooled(items, gather.run(start_hash(seed, query), items), gather, home)
+
+    return run
+
+
+def _rank(engine: Engine, dense: Dense) -> Callable[[int, int, object], Floats]:
+    seed, features = engine.seed, engine._pool.features
+
+    def run(query: int, items: int, payload: object) -> Floats:
+        if not isinstance(payload, Pooled) or payload.items != items or payload.vectors is None:
+            raise InputError(f"payload: is {payload!r}; allowed is what a sparse worker gave for {items} items, once")
+        given = features(start_hash(seed, query), items)
+        scores = dense.run(payload.vectors if given is None else (given, *payload.vectors), items)
+        payload.give_back()
+        return scores
+
+    return run
+
+
+class _Gather:
+    """Pools the rows of a query into buffers of its own."""
 
     def __init__(self, engine: Engine, threads: int) -> None:
-        self._tables = [collection._rows for collection in engine._tables]
-        self._widths = [sum(collection.dims) for collection in engine._tables]
+        self._tables = [(collection._rows, sum(collection.dims)) for collection in engine._tables]
+        self._buffers = [np.empty(engine.max_items * width, np.float32) for _, width in self._tables]
         self._pool = engine._pool
-        self._max_items = engine.max_items
         self._threads = threads
+        self._ready: dict[int, tuple[list[tuple[Any, ...]], tuple[Floats, ...]]] = {}
 
-    def buffers(self) -> list[Floats]:
-        return [np.empty(self._max_items * width, np.float32) for width in self._widths]
+    def run(self, place: int, items: int) -> tuple[Floats, ...]:
+        """Pooled vectors per table group, valid until the next run; the same arrays for the same ``items``."""
+        ready = self._ready.get(items)
+        if ready is None:
+            ready = self._ready[items] = self._prepare(items)
+        calls, pooled = ready
+        threads = self._threads
+        for bags, rows, span, n, offsets, out in calls:
+            start = place * span >> 64
+            _embedding_bags(bags, rows[start : start + n], offsets, "sum", None, False, out, threads, False)
+        return pooled
 
-    def run(self, place: int, items: int, buffers: list[Floats]) -> tuple[Floats, ...]:
-        pooled = []
-        lookups = self._pool.lookups(place, items)
-        for rows, (indices, offsets), width, buffer in zip(self._tables, lookups, self._widths, buffers, strict=True):
-            out = buffer[: items * width].reshape(items, width)
-            _core.embedding_bag_collection(rows, indices, offsets, "sum", None, False, out, self._threads, False)
-            pooled.append(out)
-        return tuple(pooled)
+    def _prepare(self, items: int) -> tuple[list[tuple[Any, ...]], tuple[Floats, ...]]:
+        pooled = tuple(
+            buffer[: items * width].reshape(items, width)
+            for buffer, (_, width) in zip(self._buffers, self._tables, strict=True)
+        )
+        slices = self._pool.slices(items)
+        calls = [(rows, *part, out) for (rows, _), part, out in zip(self._tables, slices, pooled, strict=True)]
+        return calls, pooled
+
+
+_embedding_bags = _core.embedding_bag_collection
 
 
 class Engine:
@@ -174,7 +199,8 @@ class Engine:
     embedding_bytes: int
     max_items: int
     seed: int
-    dtype: TableDType
+    dtypes: tuple[TableDType, ...]
+    """Format of the rows of each table group."""
     weights: dict[str, Floats]
     """The dense network's weights by name; shapes as in ``network.weights``."""
     _tables: tuple[EmbeddingBagCollection, ...]
@@ -193,7 +219,7 @@ class Engine:
         max_items: int = 1024,
         seed: int = 0,
         popularity: Popularity | None = None,
-        dtype: TableDType = "float32",
+        dtype: TableDType | None = None,
         threads: int | None = None,
     ) -> Engine:
         """Build ``model`` with random weights.
@@ -208,7 +234,8 @@ class Engine:
             max_items: Items of the largest query.
             seed: Of weights, tables and inputs: same seed, same bytes.
             popularity: How often each row is looked up; None: every row alike.
-            dtype: Format of the tables' rows.
+            dtype: Format of the tables' rows. Default: by the ``dtype_bytes`` of each group, float32 for 4, float16 for
+                2, int8 for 1.
             threads: Threads that encode the tables.
 
         Raises:
@@ -234,16 +261,15 @@ class Engine:
             engine.model = model.scaled(engine.rows_scale, f"{model.label}, {engine.rows_scale:.4g} of its rows")
         engine.network = network
         engine.embedding_bytes = embedding_bytes(engine.model, dtype)
-        engine.max_items, engine.seed, engine.dtype = max_items, seed, dtype
+        engine.max_items, engine.seed, engine.dtypes = max_items, seed, row_formats(model, dtype)
         engine.backend, engine.fallback = _backend(backend)
-        available = available_memory_bytes()
         engine._tables = tables(engine.model, dtype, seed, threads)
         engine._pool = InputPool(
             engine.model,
             max_items=max_items,
             seed=seed,
             popularity=popularity,
-            pool_bytes=min(max(_LEAST_POOL_BYTES, 2 * read_system().last_level_cache_bytes), available // 16),
+            pool_bytes=_pool_bytes(),
         )
         engine.weights = dict(dense_weights(network, seed))
         engine._cap, engine._graph = None, b""
@@ -293,23 +319,38 @@ class Engine:
             "label": self.model.label,
             "rows_scale": self.rows_scale,
             "embedding_bytes": self.embedding_bytes,
-            "dtype": self.dtype,
+            "dtypes": sorted(set(self.dtypes)),
             "dense_weight_bytes": self.network.weight_bytes,
             "input_pool_bytes": self._pool.nbytes,
             "max_items": self.max_items,
             "seed": self.seed,
             "backend": self.backend,
             "fallback": self.fallback,
-            "numpy": np.__version__,
+            "versions": _versions(self.backend),
             "blas": str(self._cap) if self._cap is not None else "",
             "isa": _core.capabilities()["isa_used"],
             "huge_page_share": huge / self.embedding_bytes if self.embedding_bytes else 0.0,
         }
 
-    def _dense(self, operator_cores: int, cpus: tuple[int, ...] | None) -> NumpyDense | OnnxDense:
+    def _dense(self, operator_cores: int, cpus: tuple[int, ...] | None) -> Dense:
         if self.backend == "onnxruntime":
             return OnnxDense(self.network, self._graph, threads=operator_cores, cpus=cpus, max_items=self.max_items)
         return NumpyDense(self.network, self.weights, self.max_items)
+
+
+def _pool_bytes() -> int:
+    """Bytes of input pools to aim at: beyond the last-level cache, within a sixteenth of the memory."""
+    return min(max(_LEAST_POOL_BYTES, 2 * read_system().last_level_cache_bytes), available_memory_bytes() // 16)
+
+
+def _versions(backend: str) -> dict[str, str]:
+    versions = {"numpy": np.__version__}
+    if backend == "onnxruntime":
+        import onnx
+        import onnxruntime
+
+        versions |= {"onnxruntime": onnxruntime.__version__, "onnx": onnx.__version__}
+    return versions
 
 
 def _backend(asked: Backend) -> tuple[Literal["onnxruntime", "numpy"], str]:
@@ -325,21 +366,29 @@ def _backend(asked: Backend) -> tuple[Literal["onnxruntime", "numpy"], str]:
     return "onnxruntime", ""
 
 
-def _scale(model: Model, rows_scale: float | None, max_bytes: int | None, dtype: TableDType) -> float:
+def _scale(model: Model, rows_scale: float | None, max_bytes: int | None, dtype: TableDType | None) -> float:
     """The scale of rows to build with; sizes are checked here, before anything is allocated."""
     available = available_memory_bytes()
     if rows_scale is None:
         limit = available // 4 if max_bytes is None else min(max_bytes, available)
-        return _largest_scale(model, limit, dtype)
-    needed = embedding_bytes(model.scaled(rows_scale, model.label), dtype)
-    limit = available if max_bytes is None else min(max_bytes, available)
-    if needed > limit:
-        whose = "max_bytes" if limit == max_bytes else "the memory that is available"
-        raise InputError(f"rows_scale: {rows_scale:g} takes {needed} bytes of tables; allowed is {limit}, {whose}")
+        return largest_scale(model, limit, dtype)
+    scaled = model.scaled(rows_scale, model.label)
+    needed = embedding_bytes(scaled, dtype)
+    if max_bytes is not None and needed > max_bytes:
+        raise InputError(
+            f"rows_scale: {rows_scale:g} takes {needed} bytes of tables; allowed is {max_bytes}, max_bytes"
+        )
+    # A table is made as float32 beside what is there already.
+    beside = max((4 * group.rows * group.dim for group in scaled.tables), default=0)
+    if needed + beside > available:
+        raise InputError(
+            f"rows_scale: {rows_scale:g} takes {needed} bytes of tables and {beside} to make one;"
+            f" allowed is {available}, the memory that is available"
+        )
     return rows_scale
 
 
-def _largest_scale(model: Model, limit: int, dtype: TableDType) -> float:
+def largest_scale(model: Model, limit: int, dtype: TableDType | None) -> float:
     """1 if the tables fit ``limit`` bytes, else the largest scale that does."""
     if embedding_bytes(model, dtype) <= limit:
         return 1.0

@@ -97,17 +97,16 @@ class InputPool:
         start = place * span >> 64
         return pool[start : start + items]
 
-    def lookups(self, place: int, items: int) -> list[tuple[Ints, Ints]]:
-        """(indices, offsets) of each table group."""
+    def slices(self, items: int) -> list[tuple[Ints, int, int, Ints]]:
+        """Per table group (pool, span, lookups, offsets): a query of ``items`` items takes ``lookups`` rows of the pool
+        from ``place * span >> 64`` on, ``place`` being its :func:`start_hash`."""
         return [
-            (rows[(start := place * span >> 64) : start + items * lookups], ends[: count * items + 1])
-            for rows, span, lookups, ends, count in self._rows
+            (rows, span, items * lookups, ends[: count * items + 1]) for rows, span, lookups, ends, count in self._rows
         ]
 
     def of(self, query: int, items: int) -> QueryInputs:
         """All inputs of a query."""
         place = start_hash(self.seed, query)
-        pairs = self.lookups(place, items)
-        return QueryInputs(
-            items, self.features(place, items), tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs)
-        )
+        slices = self.slices(items)
+        indices = tuple(rows[(start := place * span >> 64) : start + n] for rows, span, n, _ in slices)
+        return QueryInputs(items, self.features(place, items), indices, tuple(ends for *_, ends in slices))

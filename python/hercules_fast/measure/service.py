@@ -16,6 +16,7 @@ from hercules_fast import _core
 from hercules_fast.errors import ConfigError, DTypeError, InputError, InterruptedRun
 from hercules_fast.hardware import server as catalogue_server
 from hercules_fast.host import Noise, energy_meter, usable_cores
+from hercules_fast.measure.engine import Engine
 from hercules_fast.measure.visits import ROUNDS, Clock, EngineLike, Progress, ServicePoint, Visits, measured
 from hercules_fast.models import Model
 from hercules_fast.profiling import SearchResult, search
@@ -35,6 +36,8 @@ __all__ = ["Energy", "ServiceMeasurement", "measure_service"]
 SCHEMA = "hercules_fast.service_journal/1"
 FLEETING = frozenset({"huge_page_share", "input_pool_bytes"})
 """What an engine says of itself that may differ when it is built again; a journal goes on all the same."""
+MOST_TIMES = 1.5
+"""Times ``seconds`` till which places are measured again."""
 LIKE = "T2"
 """Server of the catalogue whose watts are assumed, core by core, where there is no meter."""
 STAGES = (("model",), ("sparse", "dense"), ("model", "sparse", "dense"))
@@ -129,12 +132,20 @@ class ServiceMeasurement:
     def explain(self) -> str:
         """What was measured, how sure it is, and where the power comes from, in words."""
         clock = "wall" if self.clock == "wall" else "CPU"
-        names = ("cores", 6), ("threads", 8), ("batch", 7), ("wall ms", 11), ("CPU ms", 11), ("spread", 8), ("drift", 8)
-        head = "stage  " + "".join(f"{name:>{width}}" for name, width in names) + "       n"
+        columns = (
+            ("cores", 6),
+            ("threads", 8),
+            ("batch", 7),
+            ("wall ms", 11),
+            ("median", 11),
+            ("CPU ms", 11),
+            ("spread", 8),
+        )
+        head = "stage  " + "".join(f"{name:>{width}}" for name, width in (*columns, ("drift", 8), ("n", 8)))
         lines = [*self._facts(), f"the table holds {clock} times", "", head]
         lines += [
-            f"{p.stage:<7}{p.operator_cores:>6}{p.threads:>8}{p.batch:>7}{p.wall_ms:>11.4g}{p.cpu_ms:>11.4g}"
-            f"{p.spread:>8.1%}{p.drift:>8.1%}{p.samples:>8}"
+            f"{p.stage:<7}{p.operator_cores:>6}{p.threads:>8}{p.batch:>7}{p.wall_ms:>11.4g}{p.median_ms:>11.4g}"
+            f"{p.cpu_ms:>11.4g}{p.spread:>8.1%}{p.drift:>8.1%}{p.samples:>8}"
             for p in self.points
         ]
         return "\n".join(lines)
@@ -202,7 +213,8 @@ def measure_service(
             measured, and always 1 and as many as the most cores in use hold.
         stages: ``("model",)``, ``("sparse", "dense")`` for a pipeline of two pools, or all three.
         cpus: those to bind threads to; default: the first of those that this process may use, as many as it may use.
-        seconds: how long to measure. Every place gets its least, 3 services of each thread in 3 rounds, even so.
+        seconds: how long to measure; half as long once more for places that fall. Every place gets its least, 3
+            services of each thread in 3 rounds, even so.
         warmup: share of each visit, from its start, that does not count; the first service of each thread never does.
         seed: of an engine that is built here.
         server, workload: names for the table; ``workload`` defaults to the model's.
@@ -219,7 +231,6 @@ def measure_service(
         ConfigError, OutputError: the journal cannot be used, see :class:`hercules_fast.tables.RecordFile`.
         InterruptedRun: Ctrl-C; ``partial`` is a :class:`ServiceMeasurement` of what was visited, None without any.
     """
-    started = time.monotonic()
     usable = _cpus(cpus)
     _check_numbers(seconds, warmup, noise_limit, idle_w, tdp_w, base_w)
     if tuple(stages) not in STAGES:
@@ -240,6 +251,7 @@ def measure_service(
     same = {name: value for name, value in described.items() if name not in FLEETING}
     header = {"model": own.model.name, "engine": same, "cpus": list(usable), "version": version}
     interrupted = True
+    started = time.monotonic()
     with nullcontext() if journal is None else RecordFile(journal, SCHEMA, header) as log:
         run = Visits(own, places, usable, warmup, log, progress)
         try:
@@ -247,7 +259,7 @@ def measure_service(
             if idle_w is None:
                 run.meter(energy_meter())
             run.visit_all(started + seconds)
-            run.smooth(noise_limit)
+            run.smooth(noise_limit, started + MOST_TIMES * seconds)
             run.probe("after")
             interrupted = False
         except KeyboardInterrupt as stop:
@@ -265,8 +277,6 @@ def measure_service(
 
 def _engine(given: EngineLike | Model, seed: int) -> EngineLike:
     if isinstance(given, Model):
-        from hercules_fast.measure.engine import Engine
-
         return Engine.build(given, seed=seed)
     if not all(hasattr(given, name) for name in ("worker", "model", "max_items", "describe")):
         raise DTypeError(f"engine: is of type {type(given).__name__}; allowed is an Engine or a Model")

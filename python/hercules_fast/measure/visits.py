@@ -14,15 +14,27 @@ from itertools import chain
 from typing import Any, Literal, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
-from hercules_fast.errors import ConfigError, Fault, InputError
+from hercules_fast.errors import ConfigError, ExecutorError, Fault, InputError
 from hercules_fast.host import EnergyMeter, Noise, noise_probe
+from hercules_fast.measure.engine import Pooled
 from hercules_fast.measure.load import LoadRun, Pool, Spin, Worker, run_load
 from hercules_fast.models import Model
 from hercules_fast.queueing import Trace
 from hercules_fast.tables import MeasuredPoint, Place, RecordFile, dips
 
-__all__ = ["ROUNDS", "Clock", "EngineLike", "Progress", "ServicePoint", "Visits", "measured", "time_services"]
+__all__ = [
+    "ROUNDS",
+    "Clock",
+    "EngineLike",
+    "Progress",
+    "ServicePoint",
+    "Visits",
+    "measured",
+    "summed_visit",
+    "time_services",
+]
 
 ROUNDS = 5
 LEAST_ROUNDS = 3
@@ -31,6 +43,7 @@ LEAST_EACH = 3
 MOST_EACH = 10_000
 LEAST_VISIT_S = 0.01
 """Threads start some 100 us apart; a visit is long against that."""
+ATTEMPTS = 5
 LIMIT_S = 60.0
 """Longest that one batch may take."""
 EXTRA_ROUNDS = 3
@@ -74,15 +87,21 @@ class ServicePoint:
     batch: int
     """Items."""
     wall_ms: float
-    """Median over the rounds of the median wall time of a batch in one thread."""
+    """Mean wall time of a batch in one thread. This and the next seven: of each round, and the median over rounds."""
+    wall_cv: float
+    """Coefficient of variation of single services: standard deviation / mean."""
     cpu_ms: float
-    """The same of the thread's CPU time, without that of its helpers."""
+    """Mean CPU time of the thread, without that of its helpers."""
+    cpu_cv: float
     calm_ms: float
-    """The same of the wall time of services during which the thread kept its core; of all, where none did."""
+    """Mean wall time of services during which the thread kept its core; of all, where none did."""
+    calm_cv: float
+    median_ms: float
+    """Median wall time."""
     spread: float
-    """Robust coefficient of variation of single services: 1.4826 MAD / median in a round, median over the rounds."""
+    """Robust coefficient of variation of the wall time: 1.4826 MAD / median."""
     drift: float
-    """Half the distance of the slowest and the fastest round's medians, as a share of ``wall_ms``."""
+    """Half the distance between the slowest and the fastest round's medians, as a share of ``median_ms``."""
     samples: int
     """Services that count, all rounds together."""
     rounds: int
@@ -95,8 +114,12 @@ class Visit:
     """One visit to a place, summed up; seconds."""
 
     wall_s: float
+    wall_cv: float
     cpu_s: float
+    cpu_cv: float
     calm_s: float
+    calm_cv: float
+    median_s: float
     spread: float
     samples: int
     preempted: int
@@ -205,17 +228,14 @@ class Visits:
                 self.done += 1
                 self._tell()
 
-    def smooth(self, noise_limit: float) -> None:
-        """Visit again the places where times fall, a bounded number of times."""
+    def smooth(self, noise_limit: float, deadline: float) -> None:
+        """Visit again the places where times fall, a bounded number of times, till ``deadline``."""
         for _ in range(EXTRA_ROUNDS):
-            clock = self.clock(noise_limit)
-            falling = {place for pair in dips(measured(self.points(), clock)) for place in pair}
+            falling = {place for pair in dips(measured(self.points(), self.clock(noise_limit))) for place in pair}
             for place in self.places:
-                if place in falling:
+                if place in falling and time.monotonic() < deadline:
                     visits = self.visits[place]
                     self._visit(place, visits[0].wall_s, float(np.median([v.seconds for v in visits])))
-            if not falling:
-                return
 
     def clock(self, noise_limit: float) -> Clock:
         """Which time tells more, as far as it is known."""
@@ -250,8 +270,11 @@ class Visits:
 
     def _pilot(self, place: Place) -> float:
         """Seconds of a batch, about; and the place's first warm-up."""
-        run, _ = self._load(place, LEAST_EACH, LIMIT_S)
-        ended = run.service_s()[0][~np.isnan(run.end_s[0])]
+        try:
+            run, _ = self._load(place, LEAST_EACH, LIMIT_S)
+            ended = run.service_s()[0][~np.isnan(run.end_s[0])]
+        except ExecutorError:  # a worker that did not come back
+            ended = np.empty(0)
         if not ended.size:
             stage, cores, threads, batch = place
             raise InputError(
@@ -261,12 +284,12 @@ class Visits:
         return float(np.median(ended))
 
     def _visit(self, place: Place, batch_s: float, visit_s: float) -> None:
-        """Measure ``place`` for about ``visit_s`` seconds; twice as long where no service counts."""
+        """Measure ``place`` for about ``visit_s`` seconds; 4 times as long, and again, while no service counts."""
         each = int(max(visit_s, LEAST_VISIT_S) / max(batch_s, 1e-9))
-        for _ in range(3):
+        for _ in range(ATTEMPTS):
             each = min(max(each, LEAST_EACH), MOST_EACH)
             run, energy_j = self._load(place, each, LIMIT_S + 20.0 * each * batch_s)
-            visit = _summed(run, place, self._warmup, energy_j)
+            visit = summed_visit(run, place, self._warmup, energy_j)
             if visit is not None:
                 break
             each *= 4
@@ -307,7 +330,8 @@ class _Numbered:
     rows: object
 
     def __call__(self, query: int, items: int, payload: Any) -> object:
-        return self.worker(self.first + query, items, self.rows)
+        rows = self.rows.again() if isinstance(self.rows, Pooled) else self.rows
+        return self.worker(self.first + query, items, rows)
 
 
 def time_services(
@@ -319,7 +343,7 @@ def time_services(
     return run_load([Pool(name="service", workers=tuple(workers), cpus=cpus)], line, drain_s=limit_s)
 
 
-def _summed(run: LoadRun, place: Place, warmup: float, energy_j: float | None) -> Visit | None:
+def summed_visit(run: LoadRun, place: Place, warmup: float, energy_j: float | None) -> Visit | None:
     """A visit's figures; None where no service counts."""
     start, end, cpu, thread = run.start_s[0], run.end_s[0], run.cpu_s[0], run.thread[0]
     ended = ~np.isnan(end)
@@ -335,16 +359,23 @@ def _summed(run: LoadRun, place: Place, warmup: float, energy_j: float | None) -
     if not counts.any():
         return None
     wall = (end - start)[counts]
-    calm = wall[~run.preempted[0][counts]]
-    middle = float(np.median(wall))
+    kept = wall[~run.preempted[0][counts]]
+    (wall_s, wall_cv), (cpu_s, cpu_cv), (calm_s, calm_cv) = map(
+        _mean_cv, (wall, cpu[counts], kept if kept.size else wall)
+    )
+    median_s = float(np.median(wall))
     one_core = place[1] == 1
     all_wall = (end - start)[ended]
     lost = np.where(run.preempted[0], end - start - cpu, 0.0)[ended]
     return Visit(
-        wall_s=middle,
-        cpu_s=float(np.median(cpu[counts])),
-        calm_s=float(np.median(calm)) if calm.size else middle,
-        spread=ROBUST * float(np.median(np.abs(wall - middle))) / middle,
+        wall_s=wall_s,
+        wall_cv=wall_cv,
+        cpu_s=cpu_s,
+        cpu_cv=cpu_cv,
+        calm_s=calm_s,
+        calm_cv=calm_cv,
+        median_s=median_s,
+        spread=ROBUST * float(np.median(np.abs(wall - median_s))) / median_s,
         samples=int(wall.size),
         preempted=int(run.preempted[0][counts].sum()),
         lost_s=float(np.maximum(lost, 0.0).sum()) if one_core else 0.0,
@@ -355,21 +386,34 @@ def _summed(run: LoadRun, place: Place, warmup: float, energy_j: float | None) -
     )
 
 
+def _mean_cv(seconds: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Mean and coefficient of variation; of one service the latter is taken to be 0."""
+    mean = float(seconds.mean())
+    return mean, float(seconds.std(ddof=1)) / mean if seconds.size > 1 and mean > 0 else 0.0
+
+
 def _point(place: Place, visits: Sequence[Visit]) -> ServicePoint:
     stage, cores, threads, batch = place
-    wall = np.array([v.wall_s for v in visits])
-    middle = float(np.median(wall))
     samples = sum(v.samples for v in visits)
+    medians = [v.median_s for v in visits]
+
+    def over_rounds(name: str) -> float:
+        return float(np.median([getattr(v, name) for v in visits]))
+
     return ServicePoint(
         stage=stage,
         operator_cores=cores,
         threads=threads,
         batch=batch,
-        wall_ms=1e3 * middle,
-        cpu_ms=1e3 * float(np.median([v.cpu_s for v in visits])),
-        calm_ms=1e3 * float(np.median([v.calm_s for v in visits])),
-        spread=float(np.median([v.spread for v in visits])),
-        drift=float(wall.max() - wall.min()) / 2 / middle,
+        wall_ms=1e3 * over_rounds("wall_s"),
+        wall_cv=over_rounds("wall_cv"),
+        cpu_ms=1e3 * over_rounds("cpu_s"),
+        cpu_cv=over_rounds("cpu_cv"),
+        calm_ms=1e3 * over_rounds("calm_s"),
+        calm_cv=over_rounds("calm_cv"),
+        median_ms=1e3 * over_rounds("median_s"),
+        spread=over_rounds("spread"),
+        drift=(max(medians) - min(medians)) / 2 / over_rounds("median_s"),
         samples=samples,
         rounds=len(visits),
         preempted_share=sum(v.preempted for v in visits) / samples,
@@ -377,18 +421,18 @@ def _point(place: Place, visits: Sequence[Visit]) -> ServicePoint:
 
 
 def measured(points: Sequence[ServicePoint], clock: Clock) -> list[MeasuredPoint]:
-    """The points as the table takes them."""
-    return [
-        MeasuredPoint(
-            stage=p.stage,
-            operator_cores=p.operator_cores,
-            threads=p.threads,
-            batch=p.batch,
-            ms=p.wall_ms if clock == "wall" else p.cpu_ms if p.operator_cores == 1 else p.calm_ms,
-            cv=p.spread,
-        )
-        for p in points
-    ]
+    """The points as the table takes them: means, as the simulator's noise has mean 1."""
+    found = []
+    for p in points:
+        if clock == "wall":
+            ms, cv = p.wall_ms, p.wall_cv
+        elif p.operator_cores == 1:
+            ms, cv = p.cpu_ms, p.cpu_cv
+        else:
+            ms, cv = p.calm_ms, p.calm_cv
+        stage, cores = p.stage, p.operator_cores
+        found.append(MeasuredPoint(stage=stage, operator_cores=cores, threads=p.threads, batch=p.batch, ms=ms, cv=cv))
+    return found
 
 
 def _is_cpu(part: str) -> bool:
