@@ -110,7 +110,7 @@ def test_ctrl_c_saves_what_was_run(monkeypatch, tmp_path, capsys) -> None:
     ("arguments", "message"),
     [
         (["--model", "dlrm-rmc9"], "unknown model"),
-        (["--model", "nowhere.toml"], "no such file"),
+        (["--model", "nowhere.toml"], "No such file"),
         (["--sla", "95"], "sla: is '95'"),
         (["--sla", "p95:0.001ms"], "sla: is p95 <= 0.001 ms"),
         (["--loads", "0.5,x"], "--loads"),

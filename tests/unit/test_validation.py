@@ -82,6 +82,7 @@ def test_a_run_of_the_model_itself_agrees_with_it_everywhere() -> None:
     assert point.replay_error == pytest.approx((0, 0, 0), abs=1e-9)
     assert point.own_error == pytest.approx((0, 0, 0), abs=1e-9)
     assert point.service_ratio == pytest.approx(1.0, rel=1e-6)
+    assert point.handover_us == pytest.approx((0, 0), abs=1e-3)
     assert point.within_chance == (True, True, True)
 
 
@@ -119,6 +120,7 @@ POINT = LoadPoint(
     service_ratio=1.0,
     utilisation=0.5,
     dispatch_lag_us=(5.0, 20.0),
+    handover_us=(8.0, 30.0),
     lost_share=0.0,
     certified=True,
     cause="",
@@ -285,7 +287,7 @@ def test_a_model_that_is_right_passes_at_every_level(monkeypatch: pytest.MonkeyP
     assert [level.verdict for level in whole.levels] == ["passed"] * 3, whole.explain()
     assert [p.share for p in whole.points] == [0.5, 0.7, 0.85, 1.0, 1.1]
     assert whole.points[-1].seconds == pytest.approx(whole.points[0].seconds / 2, rel=0.2)
-    assert [r["generator_cpu"] for r in host.runs] == [1] * 5
+    assert [(r["generator_cpu"], r["polls"]) for r in host.runs] == [(1, True)] * 5
     assert host.runs[0]["pools"][0].cpus == ((0,),) and host.measured["cpus"] == (0,)
     assert host.measured["batches"] == [1, 4, 16, 64, 128, 256] and host.built["max_items"] == 256
     assert host.built["max_bytes"] <= 1 << 30 and host.built["popularity"].name == "zipf"
@@ -320,7 +322,7 @@ def test_the_search_chooses_where_nothing_is_given(monkeypatch: pytest.MonkeyPat
 def test_a_pipeline_takes_every_core_and_the_generator_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
     host = SmallHost()
     whole = run(monkeypatch, host, config="sparse 1x1, dense 1x1, batch 128, buffer 2")
-    assert [r["generator_cpu"] for r in host.runs] == [None] * 5
+    assert [(r["generator_cpu"], r["polls"]) for r in host.runs] == [(None, False)] * 5
     sparse, dense = host.runs[0]["pools"]
     assert (sparse.name, sparse.cpus, sparse.buffer) == ("sparse", ((0,),), None)
     assert (dense.name, dense.cpus, dense.buffer) == ("dense", ((1,),), 2)

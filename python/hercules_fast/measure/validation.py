@@ -87,8 +87,8 @@ def validate(
     own service times, (b) the runs at ``loads`` against the service model with fresh arrivals, (c) the measured max
     load against the predicted one. See ``docs/this-host.md``.
 
-    Where a machine has two cores or more, the generator spins on the last one and the model has the others; with one
-    core, or where ``config`` takes them all, the generator sleeps between arrivals.
+    Where a machine has two cores or more, the generator spins on the last one and the model has the others, whose idle
+    threads poll; with one core, or where ``config`` takes them all, all sleep where there is nothing to do.
 
     Args:
         model: name of the catalogue, a model, or a workload with its own sizes, arrivals and SLAs. A model alone gets
@@ -365,7 +365,14 @@ class _Session:
 
     def _load(self, share: float, pools: tuple[Pool, ...], expected: Expected, batch: int) -> LoadRun:
         try:
-            run = run_load(pools, expected.trace, batch=batch, generator_cpu=self.cpus.generator, drain_s=DRAIN_S)
+            run = run_load(
+                pools,
+                expected.trace,
+                batch=batch,
+                generator_cpu=self.cpus.generator,
+                drain_s=DRAIN_S,
+                polls=self.cpus.generator is not None,
+            )
         except InterruptedRun as stop:
             if isinstance(stop.partial, LoadRun):
                 self._save_run(f"load-{share:.2f}-interrupted", stop.partial)
