@@ -146,6 +146,7 @@ def nothing_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in ("tables", "InputPool", "dense_weights"):
         monkeypatch.setattr(engine_module, name, refuse)
+    monkeypatch.setattr(engine_module, "available_memory_bytes", lambda: 1 << 30)
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -157,6 +158,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "seed": ({"seed": -1}, "seed: is -1"),
     "seed too": ({"seed": 1.5}, "seed: is 1.5"),
     "items": ({"max_items": 0}, "max_items: is 0"),
+    "inputs beyond memory": ({"max_items": 1 << 20}, r"max_items: 1048576 takes \d+ bytes of inputs"),
     "bytes": ({"max_bytes": -5}, "max_bytes: is -5"),
     "backend": ({"backend": "tvm"}, "backend: is 'tvm'"),
     "dtype": ({"dtype": "int3"}, "dtype: is 'int3'"),

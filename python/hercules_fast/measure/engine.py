@@ -16,7 +16,7 @@ from hercules_fast.host.system import available_memory_bytes, read_system
 from hercules_fast.measure import blas
 from hercules_fast.measure.dense_numpy import NumpyDense
 from hercules_fast.measure.dense_onnx import OnnxDense, onnx_graph, require
-from hercules_fast.measure.inputs import InputPool, QueryInputs, start_hash
+from hercules_fast.measure.inputs import InputPool, QueryInputs, item_bytes, start_hash
 from hercules_fast.measure.network import Network, wire
 from hercules_fast.measure.weights import dense_weights, embedding_bytes, row_formats, tables
 from hercules_fast.models import Model
@@ -254,6 +254,12 @@ class Engine:
             raise InputError(f"max_bytes: is {max_bytes!r}; allowed is a whole number from 1 to {most}")
         if backend not in ("auto", "onnxruntime", "numpy"):
             raise InputError(f"backend: is {backend!r}; allowed are 'auto', 'onnxruntime', 'numpy'")
+        pools, available = 2 * max_items * item_bytes(model), available_memory_bytes()
+        if pools > available // 2:
+            raise InputError(
+                f"max_items: {max_items} takes {pools} bytes of inputs; allowed is {available // 2},"
+                " half of the memory that is available"
+            )
         engine = object.__new__(cls)
         engine.rows_scale = _scale(model, rows_scale, max_bytes, dtype)
         engine.model = model
