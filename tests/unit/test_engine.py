@@ -177,6 +177,20 @@ def test_a_faulty_model_is_refused_before_anything_is_allocated(nothing_allocate
         Engine.build(with_stage("dlrm-rmc1", 2, dims=(300, 1)))
 
 
+def test_layers_beyond_memory_are_refused(nothing_allocated: None) -> None:
+    wide = with_stage("dlrm-rmc1", 2, dims=(288, 10_000_000, 1))
+    with pytest.raises(InputError, match=r"stages: take \d+ bytes of weights; allowed is 134217728"):
+        Engine.build(wide)
+
+
+def test_a_graph_too_large_for_onnxruntime_is_numpys() -> None:
+    pytest.importorskip("onnxruntime")
+    backend, why = engine_module._backend("auto", 3 << 30)
+    assert (backend, "2 GiB" in why) == ("numpy", True)
+    with pytest.raises(InputError, match="2 GiB"):
+        engine_module._backend("onnxruntime", 3 << 30)
+
+
 def test_the_largest_scale_that_fits_is_taken() -> None:
     limit = 3_000_000
     engine = Engine.build(model("dlrm-rmc1"), max_bytes=limit, max_items=4, backend="numpy")
@@ -286,6 +300,10 @@ def test_queries_start_at_places_of_their_own_and_stay_inside() -> None:
         assert not given.indices[0].flags.writeable
         assert given.dense is not None
         assert given.dense.shape == (32, 128)
+    worker = engine.worker()
+    assert np.array_equal(worker(np.int64(3), np.int32(4)).copy(), worker(3, 4))
+    with pytest.raises(TypeError):
+        worker(3, 2.5)
     few, many = engine.inputs(3, 2), engine.inputs(3, 32)
     assert few.dense is not None
     assert many.dense is not None
