@@ -24,7 +24,7 @@ from hercules_fast.models import Model
 from hercules_fast.sls import EmbeddingBagCollection, EmbeddingTable, TableDType
 from hercules_fast.traffic import Popularity
 
-__all__ = ["Engine", "Pooled", "Worker"]
+__all__ = ["Engine", "Pooled", "Worker", "largest_scale"]
 
 Floats = npt.NDArray[np.float32]
 Backend = Literal["auto", "onnxruntime", "numpy"]
@@ -396,7 +396,7 @@ def _scale(model: Model, rows_scale: float | None, max_bytes: int | None, dtype:
     available = available_memory_bytes()
     if rows_scale is None:
         limit = available // 4 if max_bytes is None else min(max_bytes, available)
-        return _largest_scale(model, limit, dtype)
+        return largest_scale(model, limit, dtype)
     scaled = model.scaled(rows_scale, model.label)
     needed = embedding_bytes(scaled, dtype)
     if max_bytes is not None and needed > max_bytes:
@@ -413,7 +413,7 @@ def _scale(model: Model, rows_scale: float | None, max_bytes: int | None, dtype:
     return rows_scale
 
 
-def _largest_scale(model: Model, limit: int, dtype: TableDType | None) -> float:
+def largest_scale(model: Model, limit: int, dtype: TableDType | None) -> float:
     """1 if the tables fit ``limit`` bytes, else the largest scale that does."""
     if embedding_bytes(model, dtype) <= limit:
         return 1.0
