@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -90,6 +91,7 @@ def test_an_overload_ends_at_the_drain_limit_and_counts_what_is_left() -> None:
     assert (np.isnan(run.latency_s) == np.isnan(run.end_s[0])).all()
     assert not np.isnan(run.dispatch_lag_s).any(), "an open loop: everybody was put in line"
     assert run.throughput_qps < 500.0
+    assert json.loads(json.dumps(run.to_dict(), allow_nan=False))["latency_ms"]["p99"] is None
 
 
 def test_what_a_worker_raises_ends_the_run() -> None:

@@ -208,20 +208,20 @@ class LoadRun:
         return max(services, self.steal_share or 0.0, self.generator_lost_share or 0.0)
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures of the run as plain data, without the arrays."""
-        p50, p95, p99 = self.latency_ms((50.0, 95.0, 99.0))
+        """The figures of the run as plain data for JSON, without the arrays; None where a figure is not finite."""
+        p50, p95, p99 = map(_finite, self.latency_ms((50.0, 95.0, 99.0)))
         return {
             "queries": len(self.arrival_s),
             "parts": len(self.part_query),
             "batch": self.batch,
             "pools": [{"name": n, "threads": m} for n, m in zip(self.pools, self.threads, strict=True)],
-            "offered_qps": self.offered_qps,
-            "throughput_qps": self.throughput_qps,
+            "offered_qps": _finite(self.offered_qps),
+            "throughput_qps": _finite(self.throughput_qps),
             "duration_s": self.duration_s,
             "complete": self.complete,
             "unfinished": self.unfinished,
             "latency_ms": {"p50": p50, "p95": p95, "p99": p99},
-            "dispatch_lag_us": {"p50": self.dispatch_lag_us(50.0), "p99": self.dispatch_lag_us(99.0)},
+            "dispatch_lag_us": {f"p{p:g}": _finite(self.dispatch_lag_us(p)) for p in (50.0, 99.0)},
             "utilisation": list(self.utilisation()),
             "lost_share": self.lost_share,
             "steal_share": self.steal_share,
@@ -568,6 +568,10 @@ class _Steal:
             return None
         stolen, passed = after[0] - self._before[0], after[1] - self._before[1]
         return max(0, stolen - len(self._cpus)) / max(passed, 1)
+
+
+def _finite(figure: float) -> float | None:
+    return figure if math.isfinite(figure) else None
 
 
 def _order_statistics(values: _Floats, percentiles: Sequence[float]) -> list[float]:
