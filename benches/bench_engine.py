@@ -6,7 +6,8 @@
 A point's name says what it is: ``dlrm-rmc1-b64-t1`` is RMC1, 64 items per query, one thread. Weights, rows and inputs
 are the same for all; tables are scaled to ``TABLE_BYTES``, so that rows come from memory; no query comes twice until
 the rows of all others would have filled the last-level cache several times. Contenders take turns and medians are
-compared: of the thread's CPU time for one thread, which others on the machine do not lengthen, of wall time for two.
+compared: of the thread's CPU time for one thread, which others on the machine lengthen least, of wall time for two, in
+the quietest of three attempts.
 Answers are compared before the clock runs. Of PyTorch and of ONNX Runtime the best form counts, see ``engine_rivals``:
 indices, offsets and bindings are prepared for them beforehand, while ours looks its inputs up inside the clock.
 
@@ -18,14 +19,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from statistics import geometric_mean
 
 import engine_rivals
 import numpy as np
 import pytest
 from engine_rivals import Rows, Sets
-from sls_timing import BUSY, interleaved_medians, quietest
+from sls_timing import BUSY, Others, interleaved_medians, quietest
 
 from hercules_fast import models
 from hercules_fast.host.system import available_memory_bytes
@@ -157,7 +158,10 @@ def test_engine(benchmark, results: list[Result], point: Point) -> None:
             check(name, call(i), right)
     if not benchmark.disabled:
         calls = {name: clocked(call, point.threads) for name, call in contenders.items()}
-        results.append(Result(point, *quietest(lambda: interleaved_medians(calls, count, ROUNDS))))
+        measure = partial(interleaved_medians, calls, count, ROUNDS)
+        others = Others()
+        seconds, busy = quietest(measure) if point.threads > 1 else (measure(), others.cpus())
+        results.append(Result(point, seconds, busy))
         print(f"\n{results[-1]}", end="")
     queries = iter(range(1 << 30))
     benchmark.pedantic(lambda: worker(next(queries) % count, point.items), rounds=5, warmup_rounds=1)

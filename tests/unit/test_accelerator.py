@@ -24,9 +24,20 @@ def torch_or_skip() -> Any:
     return pytest.importorskip("torch", reason="PyTorch is not installed (extra gpu)")
 
 
+DOT = (
+    "--arch-sparse-feature-size=16 --arch-embedding-size=300-300-50 --arch-mlp-bot=13-32-16 --arch-mlp-top=32-1 "
+    "--num-indices-per-lookup=4 --num-indices-per-lookup-fixed=True"
+)
+SMALL = {
+    **{name: models.model(name).scaled(1e-4, "few rows") for name in models.model_names()},
+    "dot": models.model_from_dlrm_flags(DOT, name="dot"),
+    "dot, itself": models.model_from_dlrm_flags(f"{DOT} --arch-interaction-itself", name="dot"),
+}
+"""The catalogue's models and two with products, with few rows, so that they are quick to make."""
+
+
 def small(name: str) -> Model:
-    """The catalogue's model with few rows, so that it is quick to make."""
-    return models.model(name).scaled(1e-4, "few rows")
+    return SMALL[name]
 
 
 # --- where something is missing ---------------------------------------------------------------------------------------
@@ -72,14 +83,19 @@ def test_capacity_is_checked_before_anything_is_placed(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "torch", fake_torch(1))
     with pytest.raises(InputError, match=r"dlrm-rmc1: its tables need 4.10 GB at rows_scale 1; allowed on 'cuda' are"):
         Accelerator.build(models.model("dlrm-rmc1"), rows_scale=1.0)
-    with pytest.raises(InputError, match="max_items: is 0"):
-        Accelerator.build(models.model("dlrm-rmc1"), max_items=0)
+    for keys, words in (
+        ({"max_items": 0}, "max_items: is 0"),
+        ({"seed": -1}, "seed: is -1"),
+        ({"max_bytes": 0}, "is 0"),
+    ):
+        with pytest.raises(InputError, match=words):
+            Accelerator.build(models.model("dlrm-rmc1"), **keys)
 
 
 # --- on PyTorch's CPU device ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", models.model_names())
+@pytest.mark.parametrize("name", SMALL)
 def test_scores_are_the_engines(name: str) -> None:
     """Same seed, same rows and weights: on the engine's inputs PyTorch gives NumPy's scores."""
     torch = torch_or_skip()

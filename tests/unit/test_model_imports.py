@@ -346,6 +346,20 @@ def test_live_configurations(tmp_path: Path) -> None:
     assert "configs" in faults_of(model_from_embedding_bag_configs, 7)
 
 
+def test_imported_models_can_be_wired(tmp_path: Path) -> None:
+    """What they say is enough to run them: :mod:`hercules_fast.measure.network` joins the same widths."""
+    from hercules_fast.measure import wire
+
+    path = written(tmp_path, TABLES)
+    for flags in (CRITEO, f"{CRITEO} --arch-interaction-itself", f"{CRITEO} --arch-interaction-op=cat"):
+        assert wire(model_from_dlrm_flags(flags, name="criteo")).output_dim == 1
+    assert wire(load_torchrec_tables(path, bottom_mlp=(13, 16), top_mlp=(48, 2))).output_dim == 2
+    assert wire(load_torchrec_tables(path, bottom_mlp=(13, 16), interaction_op="dot")).output_dim == 19
+    assert wire(load_torchrec_tables(path)).output_dim == 32
+    for name, config in PUBLISHED.items():
+        assert wire(load_any_model(written(tmp_path, config))).output_dim == wire(models.model(name)).output_dim
+
+
 # --- files ------------------------------------------------------------------------------------------------------------
 
 

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from hercules_fast.errors import InputError, InterruptedRun
 from hercules_fast.host import EnergyMeter, energy_meter, usable_cores
 from hercules_fast.host.system import available_memory_bytes
+from hercules_fast.measure.engine import largest_scale
 from hercules_fast.measure.inputs import InputPool, QueryInputs
 from hercules_fast.measure.network import Network, Operation, wire
 from hercules_fast.measure.service import ServiceMeasurement, measure_service
@@ -242,13 +243,17 @@ class Accelerator:
             ConfigError: stages of the model do not fit each other.
         """
         torch_ = load_torch(device)
-        if isinstance(max_items, bool) or not isinstance(max_items, int) or not 1 <= max_items <= 1 << 20:
+        if type(max_items) is not int or not 1 <= max_items <= 1 << 20:
             raise InputError(f"max_items: is {max_items!r}; allowed is a whole number from 1 to {1 << 20}")
+        if type(seed) is not int or not 0 <= seed < 1 << 64:
+            raise InputError(f"seed: is {seed!r}; allowed is a whole number from 0 to 2**64 - 1")
+        if max_bytes is not None and (type(max_bytes) is not int or max_bytes < 1):
+            raise InputError(f"max_bytes: is {max_bytes!r}; allowed is a whole number >= 1")
         network = wire(model)
         free = int(SHARE * _free_bytes(torch_, device)) - network.weight_bytes
         limit = free if max_bytes is None else min(free, max_bytes)
         if rows_scale is None:
-            rows_scale = _largest_scale(model, limit)
+            rows_scale = largest_scale(model, limit, "float32")
         if rows_scale != 1:
             model = model.scaled(rows_scale, f"{model.label}, rows x{rows_scale:g}")
         needed = embedding_bytes(model, "float32")
@@ -497,9 +502,3 @@ def _watts(meter: EnergyMeter, part: str, work: Callable[[], object]) -> float:
 
 def _free_bytes(torch_: Any, device: str) -> int:
     return int(torch_.cuda.mem_get_info(device)[0]) if device != "cpu" else available_memory_bytes()
-
-
-def _largest_scale(model: Model, limit: int) -> float:
-    """1, or the largest scale whose tables take ``limit`` bytes; a table keeps one row at least."""
-    needed = embedding_bytes(model, "float32")
-    return 1.0 if needed <= limit else max(limit / needed * 0.999, 1e-12)

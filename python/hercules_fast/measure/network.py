@@ -190,7 +190,8 @@ class _Wiring:
             self.results.append(out)
             self.before = out
         if not stages:
-            self.before = self.operate("concat", self.take(self.loose), "scores", 1, sum(t.width for t in self.loose))
+            pooled = self.take(self.loose)
+            self.before = self.operate("concat", pooled, "scores", 1, sum(tensor.width for tensor in pooled))
         assert self.before is not None, "files have tables or stages"
         for tensor in self.loose:
             if tensor is not self.before:
