@@ -272,6 +272,16 @@ _SHAPES: Mapping[str, tuple[str, type]] = {
     "preempted": ("pools, P", np.bool_),
 }
 _ARRAYS = tuple(_SHAPES)
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "batch": (int, type(None)),
+    "pools": (list,),
+    "threads": (list,),
+    "duration_s": (float,),
+    "complete": (bool,),
+    "steal_share": (float, type(None)),
+    "generator_lost_share": (float, type(None)),
+    "notes": (list,),
+}
 
 
 def _faults(header: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> list[Fault]:
@@ -279,9 +289,12 @@ def _faults(header: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -
     names = {f.name for f in fields(LoadRun)} - set(_ARRAYS)
     if set(header) != names:
         return [Fault("header", f"has {sorted(header)}; allowed are {sorted(names)}")]
+    wrong = [name for name, kinds in _KINDS.items() if not isinstance(header[name], kinds)]
+    if wrong:
+        return [Fault(name, f"is {header[name]!r}; allowed is what a load run writes") for name in wrong]
     n, parts, pools = arrays["arrival_s"].shape, arrays["part_query"].shape, header["pools"]
-    if not isinstance(pools, list) or len(n) != 1 or len(parts) != 1 or not n[0]:
-        return [Fault("", "is not a load run: its arrays have no shape of queries and parts")]
+    if len(n) != 1 or len(parts) != 1 or not n[0] or len(header["threads"]) != len(pools):
+        return [Fault("", "is not a load run: its arrays have no shape of queries, parts and pools")]
     shapes = {"N": n, "P": parts, "pools, P": (len(pools), *parts)}
     return [
         Fault(name, f"is {arrays[name].dtype} {arrays[name].shape}; allowed is {np.dtype(dtype)} {shapes[shape]}")
