@@ -12,7 +12,7 @@ import pytest
 
 from hercules_fast.errors import InterruptedRun
 from hercules_fast.host import Cores, Noise
-from hercules_fast.measure import LoadRun, Pool, ServiceMeasurement, validation
+from hercules_fast.measure import LoadRun, Pool, ServiceMeasurement, ServicePoint, comparison, validation
 from hercules_fast.measure.service import Energy
 from hercules_fast.queueing import Law, LinearService, Station, System, Trace
 from hercules_fast.tables import MeasuredPoint, measured_table
@@ -83,6 +83,8 @@ class SmallHost:
     service_cause: str = ""
     interrupt_run: int | None = None
     """Ctrl-C comes during this run, from 0."""
+    now_s: float = 0.0
+    """Time passes in runs, and a second around each and in measuring."""
     runs: list[dict[str, Any]] = field(default_factory=list)
     built: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)
@@ -95,6 +97,8 @@ class SmallHost:
         monkeypatch.setattr(validation, "Engine", SimpleNamespace(build=self._build))
         monkeypatch.setattr(validation, "measure_service", self._measure)
         monkeypatch.setattr(validation, "run_load", self._run)
+        monkeypatch.setattr(validation, "time", SimpleNamespace(monotonic=lambda: self.now_s))
+        monkeypatch.setattr(comparison, "SIMULATED_QUERIES", 100_000)
         self._probes = list(self.noise)
         return self
 
@@ -114,16 +118,18 @@ class SmallHost:
         self.measured = options
         cores = len(options["cpus"])
         points = [
-            MeasuredPoint(stage=s, operator_cores=1, threads=t, batch=b, ms=1e3 * (base + each * b), cv=0.0)
+            (s, t, b, 1e3 * (base + each * b))
             for s in options.get("stages", ("model",))
             for t in sorted({1, cores})
             for b in options["batches"]
             for base, each in [LINES[s]]
         ]
         names = {"server": options["server"], "workload": options["workload"]}
+        told = [MeasuredPoint(stage=s, operator_cores=1, threads=t, batch=b, ms=ms, cv=0.0) for s, t, b, ms in points]
+        self.now_s += 1.0
         return ServiceMeasurement(
-            table=measured_table(points, **names, idle_w=1.0, tdp_w=2.0, base_w=0.0),
-            points=(),
+            table=measured_table(told, **names, idle_w=1.0, tdp_w=2.0, base_w=0.0),
+            points=tuple(_point(*point) for point in points),
             clock="wall",
             noise_before=QUIET,
             noise_after=QUIET,
@@ -156,6 +162,24 @@ class SmallHost:
         preempted = self.preempted[min(number, len(self.preempted) - 1)]
         system = System.chain(*stations, batch=options["batch"])
         run = synthetic_run(system, trace, batch=options["batch"], seed=number, preempted=preempted, lag_s=2e-5)
+        self.now_s += run.duration_s + 1.0
         if number == self.interrupt_run:
             raise InterruptedRun("interrupted", run)
         return run
+
+
+def _point(stage: str, threads: int, batch: int, ms: float) -> ServicePoint:
+    return ServicePoint(
+        stage=stage,
+        operator_cores=1,
+        threads=threads,
+        batch=batch,
+        wall_ms=ms,
+        cpu_ms=ms,
+        calm_ms=ms,
+        spread=0.0,
+        drift=0.0,
+        samples=9,
+        rounds=3,
+        preempted_share=0.0,
+    )

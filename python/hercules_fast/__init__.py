@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from hercules_fast._core import build_info, capabilities
     from hercules_fast.errors import HerculesError
     from hercules_fast.fleets import Fleet, fleet, load_fleet
-    from hercules_fast.measure import ServiceMeasurement, measure_service
+    from hercules_fast.measure import ServiceMeasurement, Validation, measure_service, validate
     from hercules_fast.planning import PlanRun, plan
     from hercules_fast.profiling import (
         Calibration,
@@ -79,6 +79,7 @@ _HOMES = {
     "TableService": "queueing",
     "Terms": "serving",
     "Trace": "queueing",
+    "Validation": "measure",
     "Workload": "traffic",
     "build_info": "_core",
     "calibrate": "profiling",
@@ -100,6 +101,7 @@ _HOMES = {
     "simulate": "queueing",
     "sparse_lengths_sum": "sls",
     "sweep": "queueing",
+    "validate": "measure",
 }
 _ROOMS = frozenset(
     {
@@ -139,6 +141,7 @@ __all__ = [
     "TableService",
     "Terms",
     "Trace",
+    "Validation",
     "Workload",
     "build_info",
     "calibrate",
@@ -160,6 +163,7 @@ __all__ = [
     "simulate",
     "sparse_lengths_sum",
     "sweep",
+    "validate",
 ]
 
 

@@ -404,6 +404,7 @@ def run_load(
     generator_cpu: int | None = None,
     drain_s: float = 5.0,
     progress: Callable[[int, int], object] | None = None,
+    polls: bool = False,
 ) -> _LoadEnded: ...
 
 @final

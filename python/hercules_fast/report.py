@@ -253,13 +253,13 @@ def validation_text(found: Validation) -> str:
             (
                 *(f"{p.share:.2f}x", _qps(p.qps), _qps(p.offered_qps), _qps(p.throughput_qps), f"{p.queries:,}"),
                 *(_percent(p.utilisation), _ratio(p.service_ratio)),
-                *(f"{p.dispatch_lag_us[0]:.0f}", f"{p.dispatch_lag_us[1]:.0f}"),
+                *(_pair_us(p.dispatch_lag_us), _pair_us(p.handover_us)),
                 *(f"{100 * p.lost_share:.2f}%", "certified" if p.certified else "NOT CERTIFIED"),
             )
             for p in found.points
         ]
         header = (
-            *("load", "q/s", "offered", "served", "queries", "busy", "service", "lag p50 us", "p99 us"),
+            *("load", "q/s", "offered", "served", "queries", "busy", "service", "lag us", "hand-over us"),
             *("lost", ""),
         )
         blocks.append("\n".join(["Runs", text_table(header, lag, align=">" * (len(header) - 1) + "<")]))
@@ -272,7 +272,8 @@ def validation_text(found: Validation) -> str:
 
 _VALIDATION_WORDS = (
     "served: queries that ended, per second; service: seconds of service over those of the model; lag: the "
-    "generator's, part of every latency; lost: share of the time that the machine took away",
+    "generator's, p50 and p99; hand-over: what a query took beyond its replay, p50 and p99; lost: share of the time "
+    "that the machine took away",
     "replay: the simulator with the run's own service times; model: a long simulation with fresh arrivals; own "
     "arrivals: the model with those of the run; by chance: where 95 % of the model's own runs of this length lie "
     "(* the measured figure does not); beside each its distance from the measured figure",
@@ -300,6 +301,10 @@ def _latency_rows(point: LoadPoint) -> Iterator[tuple[str, ...]]:
 
 def _ms(value: float) -> str:
     return "-" if math.isnan(value) else "never" if math.isinf(value) else f"{value:#.4g}".rstrip(".")
+
+
+def _pair_us(pair: tuple[float, float]) -> str:
+    return "-" if math.isnan(pair[0]) else f"{pair[0]:.0f}/{pair[1]:.0f}"
 
 
 def _ratio(value: float) -> str:

@@ -119,6 +119,8 @@ class LoadPoint:
     """Busy share of the busiest pool."""
     dispatch_lag_us: tuple[float, float]
     """How much later than scheduled the generator handed a query in, p50 and p99; part of the latency."""
+    handover_us: tuple[float, float]
+    """What a query took beyond its replay, p50 and p99: generator's lag, waking threads, passing results on."""
     lost_share: float
     """Share of the run's time that the machine took away."""
     certified: bool
@@ -166,9 +168,12 @@ def compare(
     ``buffer``: waiting places of each pool after the first.
     """
     percentiles = expected.percentiles
-    replayed = None
+    replayed, handover_us = None, (math.nan, math.nan)
     if run.complete:
-        replayed = _floats(percentiles_ms(replay(run, buffer=buffer), percentiles))
+        alone_s = replay(run, buffer=buffer)
+        replayed = _floats(percentiles_ms(alone_s, percentiles))
+        p50, p99 = np.percentile(run.latency_s - alone_s, (50, 99)) * 1e6
+        handover_us = (float(p50), float(p99))
     busy_s = float(np.nansum(run.service_s()))
     certified = run.lost_share <= lost_share_limit
     lost = f"{run.lost_share:.2%} of the run's time was lost to others; allowed are {lost_share_limit:.0%}"
@@ -189,6 +194,7 @@ def compare(
         service_ratio=busy_s / expected.own_busy_s if run.complete else math.nan,
         utilisation=float(max(run.utilisation())),
         dispatch_lag_us=(run.dispatch_lag_us(50.0), run.dispatch_lag_us(99.0)),
+        handover_us=handover_us,
         lost_share=float(run.lost_share),
         certified=certified,
         cause="" if certified else lost,

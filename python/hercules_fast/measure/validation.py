@@ -57,6 +57,8 @@ AROUND_RUN_S = 1.5
 DRAIN_S = 5.0
 PRECISION = 0.01
 """Relative half-width of the predicted max load's 95 % interval."""
+MOST_SIMULATED = 1 << 21
+"""Queries of one probe of it: an SLA that is met up to saturation would take a thousand million otherwise."""
 MOST_QUERIES = 100_000
 """In one run; percentiles of as many are known well."""
 
@@ -85,8 +87,8 @@ def validate(
     own service times, (b) the runs at ``loads`` against the service model with fresh arrivals, (c) the measured max
     load against the predicted one. See ``docs/this-host.md``.
 
-    Where a machine has two cores or more, the generator spins on the last one and the model has the others; with one
-    core, or where ``config`` takes them all, the generator sleeps between arrivals.
+    Where a machine has two cores or more, the generator spins on the last one and the model has the others, whose idle
+    threads poll; with one core, or where ``config`` takes them all, all sleep where there is nothing to do.
 
     Args:
         model: name of the catalogue, a model, or a workload with its own sizes, arrivals and SLAs. A model alone gets
@@ -305,7 +307,12 @@ class _Session:
             config = self.wanted.of(table)
             arrivals = Queries(qps=1.0, arrivals=work.arrivals, sizes=work.sizes)
             found = max_load(
-                System.from_table(table, config), arrivals, sla=work.slas, precision=PRECISION, seed=self.seed
+                System.from_table(table, config),
+                arrivals,
+                sla=work.slas,
+                precision=PRECISION,
+                seed=self.seed,
+                max_queries=MOST_SIMULATED,
             )
             if found.qps <= 0.0:
                 reached = ", ".join(
@@ -358,7 +365,14 @@ class _Session:
 
     def _load(self, share: float, pools: tuple[Pool, ...], expected: Expected, batch: int) -> LoadRun:
         try:
-            run = run_load(pools, expected.trace, batch=batch, generator_cpu=self.cpus.generator, drain_s=DRAIN_S)
+            run = run_load(
+                pools,
+                expected.trace,
+                batch=batch,
+                generator_cpu=self.cpus.generator,
+                drain_s=DRAIN_S,
+                polls=self.cpus.generator is not None,
+            )
         except InterruptedRun as stop:
             if isinstance(stop.partial, LoadRun):
                 self._save_run(f"load-{share:.2f}-interrupted", stop.partial)

@@ -81,6 +81,7 @@ fn pools(
     parts: &List<PoolParts<'_>>,
     done: Option<Arc<Py<PyAny>>>,
     over: &Arc<AtomicBool>,
+    polls: bool,
 ) -> PyResult<Vec<load::Pool<Worker>>> {
     check_entries("pools", parts.len(), load::MAX_POOLS)?;
     let last = parts.len().saturating_sub(1);
@@ -102,7 +103,7 @@ fn pools(
         let cpus = cpus.as_ref().map_or_else(Vec::new, |cpus| {
             cpus.iter().map(|one| one.as_ref().map_or_else(Vec::new, |one| one.to_vec())).collect()
         });
-        Ok(load::Pool { workers, cpus, buffer: *buffer })
+        Ok(load::Pool { workers, cpus, buffer: *buffer, polls })
     };
     parts.iter().enumerate().map(pool).collect()
 }
@@ -157,7 +158,7 @@ fn ended(py: Python<'_>, outcome: Outcome<PyErr>, interrupted: bool) -> PyResult
 
 /// Play arrivals on pools; see `hercules_fast.measure.run_load`.
 #[pyfunction]
-#[pyo3(signature = (pools, arrival_s, sizes, batch=None, generator_cpu=None, drain_s=5.0, progress=None))]
+#[pyo3(signature = (pools, arrival_s, sizes, batch=None, generator_cpu=None, drain_s=5.0, progress=None, polls=false))]
 #[allow(clippy::too_many_arguments)]
 pub fn run_load<'py>(
     py: Python<'py>,
@@ -168,12 +169,13 @@ pub fn run_load<'py>(
     generator_cpu: Option<usize>,
     drain_s: f64,
     progress: Option<Py<PyAny>>,
+    polls: bool,
 ) -> PyResult<Ended<'py>> {
     check_entries("arrival_s", arrival_s.len(), MAX_SERVICES)?;
     check_entries("sizes", sizes.len(), MAX_SERVICES)?;
     let (arrivals, sizes) = (arrival_s.as_array().to_vec(), sizes.as_array().to_vec());
     let over = Arc::new(AtomicBool::new(false));
-    let pools = self::pools(&pools, None, &over)?;
+    let pools = self::pools(&pools, None, &over, polls)?;
     let queries = arrivals.len();
     let done = watched(py, progress.as_ref(), queries, |control| {
         let schedule = Schedule::new(&arrivals, &sizes, batch)?;
@@ -204,7 +206,7 @@ impl LoadServer {
     ) -> PyResult<Self> {
         check_entries("capacity", capacity, MAX_SERVICES)?;
         let over = Arc::new(AtomicBool::new(false));
-        let pools = self::pools(&pools, done.map(Arc::new), &over)?;
+        let pools = self::pools(&pools, done.map(Arc::new), &over, false)?;
         let server = py.detach(|| load::Server::start(pools, batch, capacity)).map_err(CoreError)?;
         Ok(Self { server: std::sync::RwLock::new(Some(server)), over })
     }

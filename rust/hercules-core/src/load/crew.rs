@@ -183,7 +183,8 @@ impl<S: Service> Crew<S> {
             let threads = pool.workers.len();
             let mut standing = reserved(parts)?;
             standing.extend(jobs.take().into_iter().flatten().map(|job| (job, None)));
-            lines.push(Line::new(standing, pool.buffer.map_or(usize::MAX, |buffer| buffer + threads), threads));
+            let room = pool.buffer.map_or(usize::MAX, |buffer| buffer + threads);
+            lines.push(Line::new(standing, room, threads, pool.polls));
             let mut of_pool = reserved(parts)?;
             of_pool.resize_with(parts, Cell::new);
             cells.push(of_pool);

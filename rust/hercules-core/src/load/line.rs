@@ -31,14 +31,17 @@ pub struct Line<P> {
     freed: Condvar,
     /// Jobs that may be taken: a prefix of those that stand here.
     entered: AtomicUsize,
+    /// Jobs that were; changed only under the lock.
+    taken: AtomicUsize,
     /// Jobs that may be in the pool at once: its waiting places and its threads.
     room: usize,
+    /// Whether threads look at an empty line without end, instead of sleeping.
+    polls: bool,
     seats: Box<[Seat]>,
 }
 
 struct State<P> {
     jobs: Vec<(Job, Option<P>)>,
-    taken: usize,
     /// Jobs whose result has left the pool; not counted where room has no limit.
     left: usize,
 }
@@ -53,12 +56,14 @@ struct Seat {
 
 impl<P> Line<P> {
     /// A line with `jobs` that have not entered yet; the vector never grows beyond its capacity.
-    pub fn new(jobs: Vec<(Job, Option<P>)>, room: usize, threads: usize) -> Self {
+    pub fn new(jobs: Vec<(Job, Option<P>)>, room: usize, threads: usize, polls: bool) -> Self {
         Self {
-            state: Mutex::new(State { jobs, taken: 0, left: 0 }),
+            state: Mutex::new(State { jobs, left: 0 }),
             freed: Condvar::new(),
             entered: AtomicUsize::new(0),
+            taken: AtomicUsize::new(0),
             room,
+            polls,
             seats: (0..threads).map(|_| Seat::default()).collect(),
         }
     }
@@ -115,6 +120,12 @@ impl<P> Line<P> {
             if let Some(taken) = self.try_take() {
                 return Some(taken);
             }
+            if self.polls {
+                while !self.has_job() && !stopped.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+                continue;
+            }
             // Whoever admits a job after this look sees that the thread is idle, and wakes it.
             idle.store(true, Ordering::SeqCst);
             if let Some(taken) = self.try_take() {
@@ -130,13 +141,16 @@ impl<P> Line<P> {
         }
     }
 
+    fn has_job(&self) -> bool {
+        self.taken.load(Ordering::Relaxed) < self.entered.load(Ordering::SeqCst)
+    }
+
     fn try_take(&self) -> Option<Taken<P>> {
         let mut state = self.state();
-        if state.taken >= self.entered.load(Ordering::SeqCst) {
+        if !self.has_job() {
             return None;
         }
-        let place = state.taken;
-        state.taken += 1;
+        let place = self.taken.fetch_add(1, Ordering::Relaxed);
         let (job, payload) = &mut state.jobs[place];
         Some(Taken { job: *job, payload: payload.take(), start_ns: now_ns() })
     }

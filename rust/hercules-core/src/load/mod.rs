@@ -109,6 +109,8 @@ pub struct Pool<S> {
     pub workers: Vec<S>,
     pub cpus: Vec<Vec<usize>>,
     pub buffer: Option<usize>,
+    /// Whether idle threads look at their line without end, instead of sleeping until they are woken.
+    pub polls: bool,
 }
 
 /// When which queries enter, in nanoseconds from the start.

@@ -45,11 +45,24 @@ impl Service for Nap {
 }
 
 fn pool(nap: &Nap, threads: usize, buffer: Option<usize>) -> Pool<Nap> {
-    Pool { workers: vec![nap.clone(); threads], cpus: Vec::new(), buffer }
+    Pool { workers: vec![nap.clone(); threads], cpus: Vec::new(), buffer, polls: false }
 }
 
 fn all_at_once(queries: usize) -> Schedule {
     Schedule::new(&vec![0.0; queries], &vec![1; queries], None).unwrap()
+}
+
+#[test]
+fn threads_that_poll_serve_the_same_and_go_home() {
+    let nap = Nap::of(1000);
+    let polling = |threads| Pool { polls: true, ..pool(&nap, threads, None) };
+    let arrivals: Vec<f64> = (0..60).map(|i| f64::from(i) * 5e-4).collect();
+    let schedule = Schedule::new(&arrivals, &[2; 60], Some(1)).unwrap();
+    let outcome = run(vec![polling(2), polling(1)], schedule, None, 30.0, &Control::new()).unwrap();
+    assert!(outcome.stuck.is_empty());
+    assert_eq!(nap.finished.load(Ordering::Relaxed), 60);
+    assert!(outcome.report.pools.iter().all(|pool| pool.start_ns.iter().all(|&ns| ns > 0)));
+    assert!(outcome.report.pools[0].start_ns.is_sorted(), "first come, first served");
 }
 
 #[test]

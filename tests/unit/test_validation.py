@@ -1,0 +1,469 @@
+"""Predictions laid beside runs: levels, verdicts and gates on machines that are made up, and on this one."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import hercules_fast as hf
+from hercules_fast.errors import InputError, InterruptedRun, OutputError
+from hercules_fast.measure import LoadPoint, LoadRun, Prediction, Validation, validate, validation
+from hercules_fast.measure.comparison import compare, expect, percentiles_ms
+from hercules_fast.measure.layout import Cpus, as_wanted, parse_config
+from hercules_fast.queueing import LinearService, Queries, System, simulate
+from hercules_fast.tables import SchedulingConfig
+from hercules_fast.traffic import sizes
+from tests.small_validations import NOISY, QUIET, SmallHost, synthetic_run
+
+CONFIG = "model 1x1, batch 256"
+SERVICE = LinearService(base_s=2e-4, per_item_s=1e-5)
+
+
+# --- one load ---------------------------------------------------------------------------------------------------------
+
+
+def test_percentiles_are_order_statistics_after_the_warm_up() -> None:
+    latency_s = np.arange(1.0, 2001.0)
+    assert percentiles_ms(latency_s, (50, 95, 99)).tolist() == [1100e3, 1910e3, 1982e3]
+    latency_s[-100:] = np.nan
+    assert percentiles_ms(latency_s, (50, 99)).tolist() == [1100e3, math.inf]
+    few = percentiles_ms(np.ones(1000), (50, 95, 99))
+    assert few[:2].tolist() == [1000, 1000] and math.isnan(few[2]), "900 queries have nine beyond p99"
+
+
+def test_what_is_expected_of_a_load() -> None:
+    system = System.pool(SERVICE, batch=256)
+    source = Queries(qps=250.0, sizes=sizes("kairos"))
+    found = expect(system, source, 2500, percentiles=(50, 95, 99), seed=4)
+    long = simulate(system, source, seed=4)
+    assert found.model_ms == long.latency_ms
+    own = simulate(system, found.trace, warmup=0, keep_latencies=True, percentiles=(50,))
+    assert own.latencies_ms is not None
+    assert found.own_ms == tuple(percentiles_ms(own.latencies_ms / 1e3, (50, 95, 99)))
+    assert found.trace.sizes is not None
+    busy_s = sum(SERVICE.base_s * -(-int(n) // 256) + SERVICE.per_item_s * int(n) for n in found.trace.sizes)
+    assert found.own_busy_s == pytest.approx(busy_s, rel=1e-6)
+    fresh = [
+        percentiles_ms(run.latencies_ms / 1e3, (95,))[0]
+        for seed in range(100, 180)
+        if (run := simulate(system, source, queries=2500, warmup=0, seed=seed, keep_latencies=True, percentiles=(50,)))
+        and run.latencies_ms is not None
+    ]
+    low, high = found.chance_ms[1]
+    inside = np.mean([low <= ms <= high for ms in fresh])
+    assert 0.85 <= inside <= 1.0, "a band of 95 %"
+    assert abs(found.own_ms[1] / found.model_ms[1] - 1) < 0.05, "the arrivals are typical ones"
+
+
+def test_the_same_seed_expects_the_same() -> None:
+    system, source = System.pool(SERVICE), Queries(qps=200.0, sizes=sizes("kairos"))
+    one, two, other = (expect(system, source, 1200, percentiles=(50, 95), seed=seed) for seed in (4, 4, 5))
+    assert np.array_equal(one.trace.arrival_s, two.trace.arrival_s) and one.chance_ms == two.chance_ms
+    assert not np.array_equal(one.trace.arrival_s, other.trace.arrival_s)
+
+
+def test_a_load_beyond_the_bottleneck_has_no_long_simulation() -> None:
+    found = expect(System.pool(SERVICE), Queries(qps=900.0, sizes=sizes("kairos")), 1500, percentiles=(50, 95))
+    assert found.model_ms is None and all(0 < low < high for low, high in found.chance_ms)
+
+
+def test_a_run_of_the_model_itself_agrees_with_it_everywhere() -> None:
+    system = System.pool(SERVICE, batch=256)
+    expected = expect(system, Queries(qps=250.0, sizes=sizes("kairos")), 2000, percentiles=(50, 95, 99))
+    run = synthetic_run(system, expected.trace, batch=256)
+    point = compare(run, expected, share=0.7, lost_share_limit=0.01)
+    assert point.certified and point.cause == "" and point.unfinished == 0
+    assert point.replay_error == pytest.approx((0, 0, 0), abs=1e-9)
+    assert point.own_error == pytest.approx((0, 0, 0), abs=1e-9)
+    assert point.service_ratio == pytest.approx(1.0, rel=1e-6)
+    assert point.handover_us == pytest.approx((0, 0), abs=1e-3)
+    assert point.within_chance == (True, True, True)
+
+
+def test_a_run_that_lost_time_is_not_certified_and_an_unfinished_one_not_replayed() -> None:
+    system = System.pool(SERVICE, batch=256)
+    expected = expect(system, Queries(qps=250.0, sizes=sizes("kairos")), 2000, percentiles=(50, 95, 99))
+    run = synthetic_run(system, expected.trace, batch=256, preempted=0.1)
+    latency_s, end_s = run.latency_s.copy(), run.end_s.copy()
+    latency_s[-400:], end_s[:, -700:] = np.nan, np.nan
+    run = replace(run, latency_s=latency_s, end_s=end_s, complete=False)
+    point = compare(run, expected, share=0.7, lost_share_limit=0.01)
+    assert not point.certified and "lost to others; allowed are 1%" in point.cause
+    assert point.replay_ms is None and point.replay_error is None and point.unfinished == 400
+    assert point.measured_ms[1:] == (math.inf, math.inf) and not point.within_chance[1]
+    assert math.isnan(point.service_ratio)
+
+
+# --- verdicts ---------------------------------------------------------------------------------------------------------
+
+SLA = hf.Sla(percentile=95, latency_ms=20)
+POINT = LoadPoint(
+    share=0.5,
+    qps=100.0,
+    offered_qps=100.0,
+    throughput_qps=100.0,
+    queries=2000,
+    unfinished=0,
+    seconds=10.0,
+    percentiles=(50.0, 95.0, 99.0),
+    measured_ms=(2.0, 8.0, 10.0),
+    replay_ms=(2.0, 8.0, 10.0),
+    model_ms=(2.0, 8.0, 10.0),
+    own_ms=(2.0, 8.0, 10.0),
+    chance_ms=((1.9, 2.1), (7.0, 9.0), (8.0, 12.0)),
+    service_ratio=1.0,
+    utilisation=0.5,
+    dispatch_lag_us=(5.0, 20.0),
+    handover_us=(8.0, 30.0),
+    lost_share=0.0,
+    certified=True,
+    cause="",
+)
+
+
+def point(share: float, p95: float = 8.0, **changes: Any) -> LoadPoint:
+    """A run at ``share`` of 200 q/s with this p95, everything else in agreement."""
+    scale = p95 / 8.0
+    figures = {name: tuple(scale * x for x in (2.0, 8.0, 10.0)) for name in ("measured_ms", "replay_ms", "model_ms")}
+    return replace(POINT, **{"share": share, "qps": 200.0 * share} | figures | changes)
+
+
+def found(*points: LoadPoint, **changes: Any) -> Validation:
+    config = SchedulingConfig(kind="cpu", variant=0, stages=("model",), threads=(1,), operator_cores=(1,), batch=256)
+    prediction = Prediction(
+        config=config, qps=200.0, interval_qps=(199.0, 201.0), limit="sla", searched=True, evaluations=9
+    )
+    whole = Validation(
+        model="made-up",
+        slas=(SLA,),
+        loads=(0.5, 0.7, 0.85),
+        prediction=prediction,
+        points=points,
+        noise_before=QUIET,
+        noise_after=QUIET,
+        service_certified=True,
+        service_cause="",
+        complete=True,
+        notes=(),
+        provenance={},
+    )
+    return replace(whole, **changes)
+
+
+RISING = (point(0.5), point(0.7, 10.0), point(0.85, 13.0), point(1.0, 20.0), point(1.1, 80.0))
+
+
+def test_everything_in_agreement() -> None:
+    whole = found(*RISING)
+    assert whole.certified and whole.causes == ()
+    assert [level.verdict for level in whole.levels] == ["passed"] * 3
+    assert whole.measured_qps == pytest.approx(200.0)
+    assert "1.00x: meets the SLA, p95 20 of 20 ms" in whole.explain()
+    assert "1.10x: misses the SLA, p95 80 of 20 ms" in whole.explain()
+
+
+@pytest.mark.parametrize(("error", "passes"), [(0.0499, True), (-0.0499, True), (0.051, False), (-0.051, False)])
+def test_level_a_allows_five_per_cent_at_every_percentile(error: float, passes: bool) -> None:
+    for k in range(3):
+        replayed = [2.0, 8.0, 10.0]
+        replayed[k] *= 1 + error
+        whole = found(replace(RISING[0], replay_ms=tuple(replayed)), *RISING[1:])
+        assert whole.passed("a") is passes and whole.passed("b") and whole.passed("c")
+
+
+@pytest.mark.parametrize(
+    ("k", "error", "passes"),
+    [(0, 0.5, True), (1, 0.099, True), (1, -0.101, False), (2, 0.149, True), (2, -0.151, False)],
+)
+def test_level_b_allows_ten_and_fifteen_per_cent(k: int, error: float, passes: bool) -> None:
+    modelled = [2.0, 8.0, 10.0]
+    modelled[k] *= 1 + error
+    whole = found(replace(RISING[0], model_ms=tuple(modelled)), *RISING[1:])
+    assert whole.passed("b") is passes and whole.passed("a")
+    at_max = found(*RISING[:3], replace(RISING[3], model_ms=(9.0, 90.0, 90.0)), RISING[4])
+    assert at_max.passed("b"), "the runs at and beyond the predicted max load are judged by level c"
+
+
+def test_level_b_says_whether_chance_explains_a_deviation() -> None:
+    assert "measured 8 ms is within the 7 to 9 ms" in found(*RISING).explain()
+    assert "measured 6 ms is outside the 7 to 9 ms" in found(point(0.5, 6.0), *RISING[1:]).explain()
+
+
+@pytest.mark.parametrize("rho", [0.86, 0.93, 0.999])
+def test_between_runs_the_crossing_is_exact_for_an_m_m_1_queue(rho: float) -> None:
+    """The q-quantile of the sojourn time of M/M/1 is -ln(1 - q) / (mu - lambda) (any text on queueing theory)."""
+    mu, limit_s = 250.0, 0.020
+    true_qps = mu + math.log(0.05) / limit_s
+    predicted = true_qps / rho
+
+    def at(share: float) -> LoadPoint:
+        qps = share * predicted
+        p95 = 1e3 * -math.log(0.05) / (mu - qps) if qps < mu else math.inf
+        return point(share, p95, qps=qps)
+
+    whole = found(*(at(share) for share in (0.5, 0.7, 0.85, 1.0, 1.1)))
+    assert whole.prediction is not None
+    whole = replace(whole, prediction=replace(whole.prediction, qps=predicted))
+    assert whole.measured_qps == pytest.approx(true_qps)
+    assert whole.passed("c") is (rho >= 0.9)
+
+
+def test_runs_that_never_end_count_as_infinitely_slow() -> None:
+    whole = found(*RISING[:4], point(1.1, math.inf))
+    assert whole.measured_qps == pytest.approx(200.0) and whole.passed("c")
+
+
+def test_the_sla_is_crossed_beyond_or_below_all_runs() -> None:
+    beyond = found(*(replace(p, measured_ms=(2.0, 8.0, 10.0)) for p in RISING))
+    assert beyond.measured_qps == math.inf and beyond.passed("c") is False
+    assert "above 220.0 q/s, the highest load with a certified run" in beyond.explain()
+    below = found(*(replace(p, measured_ms=(2.0, 28.0, 30.0)) for p in RISING))
+    assert below.measured_qps == 0.0 and below.passed("c") is False
+
+
+def test_an_uncertified_run_shows_nothing() -> None:
+    noisy = {"certified": False, "cause": "7% lost", "lost_share": 0.07}
+    wrong = replace(RISING[1], replay_ms=(9.0, 9.0, 9.0), model_ms=(9.0, 9.0, 9.0), **noisy)
+    whole = found(RISING[0], wrong, *RISING[2:])
+    assert not whole.certified and whole.causes == ("run at 0.70x: 7% lost",)
+    assert whole.passed("a") and whole.passed("b") and whole.passed("c"), "the certified runs agree"
+    assert "left out, not certified: 0.70x" in whole.explain()
+    crossing = found(*RISING[:3], replace(RISING[3], **noisy), RISING[4])
+    assert crossing.passed("c") is None and math.isnan(crossing.measured_qps)
+    assert "the run at 1.00x, where the SLA may be crossed, is not certified" in crossing.explain()
+    nothing = found(*(replace(p, **noisy) for p in RISING))
+    assert [nothing.passed(level) for level in "abc"] == [None, None, None]
+
+
+def test_without_the_runs_beyond_it_the_max_load_is_not_shown() -> None:
+    assert found(*RISING[:3]).passed("c") is None
+    assert found(RISING[3]).passed("c") is None and found(point(1.0, 25.0)).passed("c") is None
+
+
+def test_each_gate_takes_the_certificate_away() -> None:
+    assert found(*RISING, noise_before=NOISY).causes[0].startswith("before the runs: CPU 0 lost 40.00%")
+    assert found(*RISING, noise_after=NOISY).causes[0].startswith("after the runs: CPU 0")
+    assert found(*RISING, noise_after=None).causes == ("the machine's noise after the runs is not known",)
+    times = found(*RISING, service_certified=False, service_cause="a competitor")
+    assert times.causes == ("service times: a competitor",)
+    assert [times.passed(level) for level in "abc"] == [True, None, None]
+    assert found().causes == ("no load was run",)
+
+
+def test_too_few_queries_are_no_verdict() -> None:
+    few = [replace(p, queries=50, measured_ms=(math.nan,) * 3) for p in RISING]
+    whole = found(*few)
+    assert [whole.passed(level) for level in "abc"] == [None, None, None]
+    assert "50 queries are too few" in whole.explain()
+
+
+def test_a_validation_is_strict_json() -> None:
+    whole = found(*RISING[:4], point(1.1, math.inf, model_ms=None, replay_ms=None, unfinished=300))
+    document = json.loads(whole.to_json())
+    assert document["schema"] == "hercules_fast.validation/1" and document["certified"] is True
+    assert [level["passed"] for level in document["levels"]] == [True, True, True]
+    assert document["points"][4]["measured_ms"] == [None] * 3 and document["points"][4]["model_error"] is None
+    assert document["prediction"]["config"]["batch"] == 256
+
+
+# --- the steps, on a machine that is made up --------------------------------------------------------------------------
+
+
+def run(monkeypatch: pytest.MonkeyPatch, host: SmallHost, **options: Any) -> Validation:
+    host.install(monkeypatch)
+    return validate(**{"config": CONFIG, "seconds": 9.0} | options)
+
+
+def test_a_model_that_is_right_passes_at_every_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = SmallHost()
+    whole = run(monkeypatch, host)
+    assert whole.certified and whole.complete, whole.explain()
+    assert [level.verdict for level in whole.levels] == ["passed"] * 3, whole.explain()
+    assert [p.share for p in whole.points] == [0.5, 0.7, 0.85, 1.0, 1.1]
+    assert whole.points[-1].seconds == pytest.approx(whole.points[0].seconds / 2, rel=0.2)
+    assert [(r["generator_cpu"], r["polls"]) for r in host.runs] == [(1, True)] * 5
+    assert host.runs[0]["pools"][0].cpus == ((0,),) and host.measured["cpus"] == (0,)
+    assert host.measured["batches"] == [1, 4, 16, 64, 128, 256] and host.built["max_items"] == 256
+    assert host.built["max_bytes"] <= 1 << 30 and host.built["popularity"].name == "zipf"
+
+
+def test_a_model_that_is_wrong_by_a_fifth_fails_b_and_c_and_passes_a(monkeypatch: pytest.MonkeyPatch) -> None:
+    for slower in (1.2, 1 / 1.2):
+        whole = run(monkeypatch, SmallHost(slower=slower))
+        assert whole.certified
+        assert [whole.passed(level) for level in "abc"] == [True, False, False], whole.explain()
+        assert [p.service_ratio for p in whole.points] == pytest.approx([slower] * 5, rel=1e-6)
+
+
+def test_runs_that_lose_time_are_not_certified(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run(monkeypatch, SmallHost(preempted=(0.0, 0.1, 0.0)))
+    assert not whole.certified and [p.certified for p in whole.points] == [True, False, True, True, True]
+    assert whole.causes[0].startswith("run at 0.70x: ") and "lost to others" in whole.causes[0]
+    assert run(monkeypatch, SmallHost(noise=(NOISY, QUIET))).causes[0].startswith("before the runs")
+    assert run(monkeypatch, SmallHost(noise=(QUIET, NOISY))).causes[0].startswith("after the runs")
+    times = run(monkeypatch, SmallHost(service_cause="a competitor"))
+    assert times.passed("a") and times.passed("b") is None and times.passed("c") is None and not times.certified
+
+
+def test_the_search_chooses_where_nothing_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = SmallHost()
+    whole = run(monkeypatch, host, config=None)
+    assert whole.prediction is not None and whole.prediction.searched and whole.prediction.evaluations > 1
+    assert host.measured["batches"] == validation.BATCHES and host.built["max_items"] == 1024
+    assert whole.passed("a") and whole.passed("c"), whole.explain()
+
+
+def test_a_pipeline_takes_every_core_and_the_generator_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = SmallHost()
+    whole = run(monkeypatch, host, config="sparse 1x1, dense 1x1, batch 128, buffer 2")
+    assert [(r["generator_cpu"], r["polls"]) for r in host.runs] == [(None, False)] * 5
+    sparse, dense = host.runs[0]["pools"]
+    assert (sparse.name, sparse.cpus, sparse.buffer) == ("sparse", ((0,),), None)
+    assert (dense.name, dense.cpus, dense.buffer) == ("dense", ((1,),), 2)
+    assert host.measured["stages"] == ("sparse", "dense")
+    assert [whole.passed(level) for level in "abc"] == [True, True, True], whole.explain()
+
+
+def test_one_core_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = SmallHost(cores=1)
+    assert run(monkeypatch, host).certified
+    assert host.runs[0]["generator_cpu"] is None and host.runs[0]["pools"][0].cpus == ((0,),)
+
+
+def test_a_workload_with_its_own_slas(monkeypatch: pytest.MonkeyPatch) -> None:
+    sla = hf.Sla(percentile=90, latency_ms=15)
+    whole = run(monkeypatch, SmallHost(), sla=sla)
+    assert whole.slas == (sla,) and whole.points[0].percentiles == (50.0, 90.0, 95.0, 99.0)
+    assert whole.passed("c"), whole.explain()
+
+
+def test_the_budget_sizes_the_runs_and_leaves_out_what_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run(monkeypatch, SmallHost(), seconds=None, time_budget_s=30.0)
+    lengths = [p.queries / p.offered_qps for p in whole.points]
+    assert 18.0 < sum(lengths) < 25.0 and whole.complete, "what is left after measuring, simulating and probing"
+    assert lengths[:4] == pytest.approx([lengths[0]] * 4, rel=0.25) and lengths[4] < 0.7 * lengths[0]
+    short = run(monkeypatch, SmallHost(), seconds=None, time_budget_s=2.0)
+    assert short.points == () and not short.complete and not short.certified
+    assert short.notes[0] == "no run at 0.50x: the time budget was over"
+
+
+def test_files_are_written_as_they_come_and_kept_on_ctrl_c(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    place = tmp_path / "out"
+    with pytest.raises(InterruptedRun) as stop:
+        run(monkeypatch, SmallHost(interrupt_run=2), out=place)
+    partial = stop.value.partial
+    assert isinstance(partial, Validation) and not partial.complete and not partial.certified
+    assert [p.share for p in partial.points] == [0.5, 0.7]
+    names = sorted(str(path.relative_to(place)) for path in place.rglob("*") if path.is_file())
+    runs = ["runs/load-0.50.npz", "runs/load-0.70.npz", "runs/load-0.85-interrupted.npz"]
+    assert names == [*runs, "service.csv", "validation.json"]
+    document = json.loads((place / "validation.json").read_text())
+    assert document["complete"] is False and len(document["points"]) == 2
+    assert LoadRun.load(place / runs[0]).throughput_qps == partial.points[0].throughput_qps
+    assert (
+        hf.ServiceTable.from_csv(place / "service.csv", server="x", workload="y", idle_w=1, tdp_w=2).origin
+        == "measured"
+    )
+    with pytest.raises(OutputError, match="not empty"):
+        run(monkeypatch, SmallHost(), out=place)
+
+
+def test_ctrl_c_before_anything_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = SmallHost().install(monkeypatch)
+
+    def stop(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    for step in ("noise_probe", "measure_service"):
+        with monkeypatch.context() as patch:
+            patch.setattr(validation, step, stop)
+            with pytest.raises(InterruptedRun) as interrupted:
+                validate(config=CONFIG)
+        assert interrupted.value.partial.prediction is None and interrupted.value.partial.points == ()
+    assert host.runs == []
+
+
+def test_provenance_says_what_was_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run(monkeypatch, SmallHost(), seed=3)
+    told = whole.provenance
+    assert told["inputs"]["seed"] == 3 and told["inputs"]["config"] == CONFIG
+    assert told["versions"]["hercules-fast"] == hf.build_info()["version"]
+    assert told["model_cpus"] == [0] and told["generator_cpu"] == 1
+    assert set(told["seconds"]) >= {"engine", "service times", "prediction", "run at 1.10x", "noise after"}
+    import platform
+
+    assert platform.node() not in json.dumps(whole.to_dict()) or len(platform.node()) < 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": "dlrm-rmc9"}, "unknown model"),
+        ({"model": 3}, "model: is 3"),
+        ({"loads": ()}, r"loads: is \(\)"),
+        ({"loads": (0.5, 1.0)}, r"loads\[1\]: is 1.0"),
+        ({"loads": "0.5"}, "loads: is '0.5'"),
+        ({"seconds": 0}, "seconds: is 0"),
+        ({"time_budget_s": math.nan}, "time_budget_s: is nan"),
+        ({"seed": -1}, "seed: is -1"),
+        ({"sla": ()}, r"sla: is \(\)"),
+        ({"sla": "p95"}, "sla: is 'p95'"),
+        ({"cpus": (5,)}, r"cpus: is \(5,\)"),
+        ({"cpus": ()}, r"cpus: is \(\)"),
+        ({"config": "model 3x1, batch 8"}, "config: takes 3 cores; allowed are the 2"),
+        ({"config": "model 1x1"}, "config: is 'model 1x1'; allowed is text such as"),
+        ({"config": 7}, "config: is 7"),
+        ({"sla": hf.Sla(percentile=95, latency_ms=0.01)}, "sla: is p95 <= 0.01 ms; a query alone takes p95"),
+        ({"config": None, "sla": hf.Sla(percentile=95, latency_ms=0.01)}, "sla: is p95 <= 0.01 ms; no configuration"),
+    ],
+)
+def test_bad_input_names_the_field(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str) -> None:
+    with pytest.raises((InputError, TypeError), match=message):
+        run(monkeypatch, SmallHost(), **options)
+
+
+# --- layouts ----------------------------------------------------------------------------------------------------------
+
+
+def test_configurations_are_read_as_they_are_printed() -> None:
+    for text in ("cpu: model 2x1, batch 64", "cpu-sd: sparse 2x1, dense 1x2, batch 128, buffer 0"):
+        wanted = parse_config(text)
+        stages, threads, cores = zip(*wanted.pools, strict=True)
+        config = SchedulingConfig(
+            kind=text.split(":")[0],
+            variant=0,
+            stages=stages,
+            threads=threads,
+            operator_cores=cores,
+            batch=wanted.batch,
+            buffer=wanted.buffer,
+        )
+        assert config.describe() == text and as_wanted(config) == wanted
+    assert parse_config(" Model  2, batch 8 ").pools == (("model", 2, 1),)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "model 1x1", "model 0x1, batch 8", "dense 1x1, batch 8", "model 1x1, batch 8, buffer 2", "gpu x1, batch 8"],
+)
+def test_other_texts_are_refused(text: str) -> None:
+    with pytest.raises(InputError, match="config: is"):
+        parse_config(text)
+
+
+def test_who_runs_where() -> None:
+    assert Cpus.share((0, 1, 2, 3), 4, None) == Cpus((0, 1, 2), 3)
+    assert Cpus.share((0, 1, 2, 3), 2, None) == Cpus((0,), 1), "a quota of two cores"
+    assert Cpus.share((4, 7), 2, 1) == Cpus((4,), 7)
+    assert Cpus.share((4, 7), 2, 2) == Cpus((4, 7), None)
+    assert Cpus.share((4,), 1, None) == Cpus((4,), None)
+    wanted = parse_config("sparse 2x1, dense 1x2, batch 8")
+    assert Cpus((0, 1, 2, 3), None).deal(wanted) == [[(0,), (1,)], [(2, 3)]]
+    with pytest.raises(InputError, match="takes 2 cores; allowed are the 1"):
+        Cpus.share((4,), 1, 2)
