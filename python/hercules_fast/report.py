@@ -294,7 +294,7 @@ def _latency_rows(point: LoadPoint) -> Iterator[tuple[str, ...]]:
             else:
                 cells += [_ms(figures[k]), f"{errors[k]:+.1%}" if math.isfinite(errors[k]) else ""]
         low, high = point.chance_ms[k]
-        chance = f"{_ms(low)}-{_ms(high)}{'' if point.within_chance[k] else ' *'}"
+        chance = "-" if math.isnan(low) else f"{_ms(low)}-{_ms(high)}{'' if point.within_chance[k] else ' *'}"
         yield (f"{point.share:.2f}x" if k == 0 else "", f"p{percentile:g}", _ms(point.measured_ms[k]), *cells, chance)
 
 

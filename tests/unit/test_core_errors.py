@@ -265,9 +265,9 @@ def try_odd_arguments(table: np.ndarray, lookups: np.ndarray, rows: _core.TableR
         ),
         (
             _core.run_load,
-            [[([(0.0, 1e-9), len], [[0], None], None), ([(0.0, 0.0)], None, 0)], TRACE, one, 1, 0, 0.1, len],
+            [[([(0.0, 1e-9), slice], [[0], None], None), ([(0.0, 0.0)], None, 0)], TRACE, one, 1, 0, 0.1, max],
         ),
-        (_core.LoadServer, [[([(0.0, 0.0)], None, None)], 10, 2, len]),
+        (_core.LoadServer, [[([(0.0, 0.0)], None, None)], 10, 2, abs]),
         (_core.LoadServer([([(0.0, 0.0)], None, None)], 10).submit, [1, 1]),
         (_core.LoadServer([([(0.0, 0.0)], None, None)], 10).finish, [1.0]),
         (_core.read_seconds, [np.ones(640, np.uint8), 64, lookups, 2, 1, "L2", 1]),

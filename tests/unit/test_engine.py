@@ -188,6 +188,19 @@ def test_the_largest_scale_that_fits_is_taken() -> None:
     assert (whole.rows_scale, whole.model) == (1.0, model("ncf"))
 
 
+def test_rows_have_the_bytes_that_the_model_says() -> None:
+    described = model("ncf")
+    mixed = replace(described, tables=(replace(described.tables[0], dtype_bytes=2), described.tables[1]))
+    engine = Engine.build(mixed, rows_scale=1e-2, max_items=4, backend="numpy")
+    assert engine.dtypes == ("float16", "float32")
+    assert engine.embedding_bytes == engine.model.embedding_bytes
+    assert engine.describe()["dtypes"] == ["float16", "float32"]
+    odd = replace(described, tables=(described.tables[0], replace(described.tables[1], dtype_bytes=8)))
+    with pytest.raises(InputError, match=r"tables\[1\].dtype_bytes: is 8"):
+        Engine.build(odd)
+    assert Engine.build(odd, rows_scale=1e-2, max_items=4, dtype="int8").dtypes == ("int8", "int8")
+
+
 @pytest.mark.parametrize("options", [{"operator_cores": 0}, {"operator_cores": 1.5}, {"stage": "both"}])
 def test_workers_refuse_what_they_cannot_be(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(options))):
@@ -206,10 +219,13 @@ def test_calls_refuse_other_sizes_and_payloads() -> None:
         with pytest.raises(InputError, match="payload"):
             dense(0, 4, payload)
     payload = sparse(0, 4)
-    dense(0, 4, payload)
+    first = dense(0, 4, payload.again()).copy()
+    assert np.array_equal(dense(0, 4, payload), first)
     assert payload.used
     with pytest.raises(InputError, match="once"):
         dense(0, 4, payload)
+    with pytest.raises(InputError, match="is used"):
+        payload.again()
 
 
 def test_payloads_in_flight_do_not_share_memory() -> None:

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 import hercules_fast as hf
+from hercules_fast.measure import Pool, Spin, run_load
 
 
 def parallel_call() -> np.ndarray:
-    """Calls large enough to be shared between threads: bags over one table and over many, both engines of the queue."""
+    """Calls that use threads: bags over one table and over many, both engines of the queue, and load on this host."""
     weight = np.ones((1000, 64), np.float32)
     indices = np.arange(40_000) % 1000
     one = hf.embedding_bag(weight, indices, np.arange(0, 40_000, 10), mode="sum", threads=2)
@@ -24,7 +25,8 @@ def parallel_call() -> np.ndarray:
     queries = hf.Queries(qps=50.0)
     pools = [hf.System.pool(hf.LawService(mean_s=0.01)), hf.System.pool(hf.LawService(mean_s=0.01), capacity=9)]
     latencies = [hf.simulate(pool, queries, queries=900_000, threads=2).latency_ms for pool in pools]
-    return np.concatenate([one.reshape(-1), many.reshape(-1), *latencies])
+    run = run_load([Pool("all", (Spin(),) * 2)], hf.Queries(qps=20_000.0), queries=500)
+    return np.concatenate([one.reshape(-1), many.reshape(-1), *latencies, np.isnan(run.latency_s)])
 
 
 def wait(pid: int, seconds: float) -> int:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import hercules_fast as hf
 from hercules_fast import hardware
@@ -231,3 +233,47 @@ def test_every_part_of_the_catalogue_is_written_as_it_is_read(tmp_path: Path, na
     for part, load in loaders:
         (tmp_path / "part.toml").write_text(hf.hardware.toml_text(part))
         assert load(tmp_path / "part.toml") == part
+
+
+FIELDS = [
+    "Core(s) per socket:",
+    "Socket(s):",
+    "Model name:",
+    "CPU MHz:",
+    "CPU max MHz:",
+    "L2 cache:",
+    "L3 cache:",
+    "Flags:",
+]
+DATA = st.one_of(st.none(), st.integers(), st.floats(), st.text(max_size=9), st.sampled_from(["2", "1 MiB", "9" * 400]))
+
+
+@given(st.dictionaries(st.sampled_from(FIELDS), DATA))
+def test_any_fields_give_a_cpu_that_a_file_can_hold_or_faults(
+    tmp_path_factory: pytest.TempPathFactory, told: dict[str, Any]
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    document = {"lscpu": [{"field": field, "data": data} for field, data in told.items()]}
+    try:
+        cpu = read_lscpu_json(write(folder / "x.json", document))
+    except ConfigError as error:
+        assert error.faults
+    else:
+        (folder / "cpu.toml").write_text(toml_text(cpu))
+        assert hardware.load_cpu(folder / "cpu.toml") == cpu
+
+
+@given(st.text(alphabet="0123456789.,-\"'\nabcMiBW[] N/A\0\x7fé", max_size=80))
+def test_any_text_gives_cards_that_a_file_can_hold_or_faults(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    (folder / "x.csv").write_text(f"name, memory.total [MiB], power.limit [W]\n{text}\n")
+    try:
+        cards = read_nvidia_smi_csv(folder / "x.csv")
+    except ConfigError as error:
+        assert error.faults
+    else:
+        for card in cards:
+            (folder / "gpu.toml").write_text(toml_text(card))
+            assert hardware.load_gpu(folder / "gpu.toml") == card

@@ -325,8 +325,13 @@ def test_what_counts_in_a_visit() -> None:
     place = ("model", 1, 2, 8)
     visit = summed_visit(run_of(services), place, 0.0, None)
     assert (visit.samples, visit.preempted) == (4, 1)
-    assert visit.wall_s == pytest.approx(np.median([1.0, 1.5, 1.2, 0.8]))
-    assert visit.cpu_s == pytest.approx(1.0) and visit.calm_s == pytest.approx(1.0)
+    assert visit.median_s == pytest.approx(np.median([1.0, 1.5, 1.2, 0.8]))
+    for found, times in (
+        ((visit.wall_s, visit.wall_cv), [1.0, 1.5, 1.2, 0.8]),
+        ((visit.cpu_s, visit.cpu_cv), [1.0, 1.0, 1.2, 0.8]),
+        ((visit.calm_s, visit.calm_cv), [1.0, 1.2, 0.8]),
+    ):
+        assert found == pytest.approx((np.mean(times), np.std(times, ddof=1) / np.mean(times)))
     assert visit.spread == pytest.approx(1.4826 * np.median([0.1, 0.4, 0.1, 0.3]) / 1.1)
     assert (visit.lost_s, visit.busy_s) == pytest.approx((1.0, 8.5)), "the time lost is that of all services"
     assert visit.stolen_s == pytest.approx(0.45)

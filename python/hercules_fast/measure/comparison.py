@@ -143,8 +143,9 @@ class LoadPoint:
 
     @property
     def within_chance(self) -> tuple[bool, ...]:
-        """Whether the measured figure lies where the model's own runs of this length do."""
-        return tuple(low <= x <= high for x, (low, high) in zip(self.measured_ms, self.chance_ms, strict=True))
+        """Whether the measured figure lies where the model's own runs of this length do; true of an unknown one."""
+        pairs = zip(self.measured_ms, self.chance_ms, strict=True)
+        return tuple(not (x < low or x > high) for x, (low, high) in pairs)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""

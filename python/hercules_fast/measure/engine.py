@@ -18,7 +18,7 @@ from hercules_fast.measure.dense_numpy import NumpyDense
 from hercules_fast.measure.dense_onnx import OnnxDense, onnx_graph, require
 from hercules_fast.measure.inputs import InputPool, QueryInputs, start_hash
 from hercules_fast.measure.network import Network, wire
-from hercules_fast.measure.weights import dense_weights, embedding_bytes, tables
+from hercules_fast.measure.weights import dense_weights, embedding_bytes, row_formats, tables
 from hercules_fast.models import Model
 from hercules_fast.sls import EmbeddingBagCollection, EmbeddingTable, TableDType
 from hercules_fast.traffic import Popularity
@@ -41,27 +41,29 @@ class Pooled:
 
     __slots__ = ("_gather", "_home", "items", "vectors")
 
-    def __init__(self, items: int, vectors: tuple[Floats, ...], gather: _Gather, home: deque[_Gather]):
+    def __init__(self, items: int, vectors: tuple[Floats, ...], gather: _Gather | None, home: deque[_Gather]):
         self.items = items
-        self.vectors = vectors
-        self._gather: _Gather | None = gather
+        self.vectors: tuple[Floats, ...] | None = vectors
+        self._gather = gather
         self._home = home
 
     @property
     def used(self) -> bool:
         """Whether a dense worker has read it."""
-        return self._gather is None
+        return self.vectors is None
 
     def again(self) -> Pooled:
-        """The same vectors for one more reader, whose memory goes back to nobody."""
-        assert self._gather is not None
-        return Pooled(self.items, self.vectors, self._gather, deque())
+        """The same vectors for one more reader, before this one is used; their memory goes back with this one only."""
+        if self.vectors is None:
+            raise InputError("payload: is used; allowed is one that no dense worker has read")
+        return Pooled(self.items, self.vectors, None, self._home)
 
     def give_back(self) -> None:
         """Let the sparse worker write over the vectors."""
+        self.vectors = None
         if self._gather is not None:
             self._home.append(self._gather)
-            self._gather, self.vectors = None, ()
+            self._gather = None
 
 
 class Worker:
@@ -133,7 +135,7 @@ def _rank(engine: Engine, dense: Dense) -> Callable[[int, int, object], Floats]:
     seed, features = engine.seed, engine._pool.features
 
     def run(query: int, items: int, payload: object) -> Floats:
-        if not isinstance(payload, Pooled) or payload.used or payload.items != items:
+        if not isinstance(payload, Pooled) or payload.items != items or payload.vectors is None:
             raise InputError(f"payload: is {payload!r}; allowed is what a sparse worker gave for {items} items, once")
         given = features(start_hash(seed, query), items)
         scores = dense.run(payload.vectors if given is None else (given, *payload.vectors), items)
@@ -197,7 +199,8 @@ class Engine:
     embedding_bytes: int
     max_items: int
     seed: int
-    dtype: TableDType
+    dtypes: tuple[TableDType, ...]
+    """Format of the rows of each table group."""
     weights: dict[str, Floats]
     """The dense network's weights by name; shapes as in ``network.weights``."""
     _tables: tuple[EmbeddingBagCollection, ...]
@@ -216,7 +219,7 @@ class Engine:
         max_items: int = 1024,
         seed: int = 0,
         popularity: Popularity | None = None,
-        dtype: TableDType = "float32",
+        dtype: TableDType | None = None,
         threads: int | None = None,
     ) -> Engine:
         """Build ``model`` with random weights.
@@ -231,7 +234,8 @@ class Engine:
             max_items: Items of the largest query.
             seed: Of weights, tables and inputs: same seed, same bytes.
             popularity: How often each row is looked up; None: every row alike.
-            dtype: Format of the tables' rows.
+            dtype: Format of the tables' rows. Default: by the ``dtype_bytes`` of each group, float32 for 4, float16 for
+                2, int8 for 1.
             threads: Threads that encode the tables.
 
         Raises:
@@ -257,7 +261,7 @@ class Engine:
             engine.model = model.scaled(engine.rows_scale, f"{model.label}, {engine.rows_scale:.4g} of its rows")
         engine.network = network
         engine.embedding_bytes = embedding_bytes(engine.model, dtype)
-        engine.max_items, engine.seed, engine.dtype = max_items, seed, dtype
+        engine.max_items, engine.seed, engine.dtypes = max_items, seed, row_formats(model, dtype)
         engine.backend, engine.fallback = _backend(backend)
         engine._tables = tables(engine.model, dtype, seed, threads)
         engine._pool = InputPool(
@@ -315,7 +319,7 @@ class Engine:
             "label": self.model.label,
             "rows_scale": self.rows_scale,
             "embedding_bytes": self.embedding_bytes,
-            "dtype": self.dtype,
+            "dtypes": sorted(set(self.dtypes)),
             "dense_weight_bytes": self.network.weight_bytes,
             "input_pool_bytes": self._pool.nbytes,
             "max_items": self.max_items,
@@ -362,21 +366,29 @@ def _backend(asked: Backend) -> tuple[Literal["onnxruntime", "numpy"], str]:
     return "onnxruntime", ""
 
 
-def _scale(model: Model, rows_scale: float | None, max_bytes: int | None, dtype: TableDType) -> float:
+def _scale(model: Model, rows_scale: float | None, max_bytes: int | None, dtype: TableDType | None) -> float:
     """The scale of rows to build with; sizes are checked here, before anything is allocated."""
     available = available_memory_bytes()
     if rows_scale is None:
         limit = available // 4 if max_bytes is None else min(max_bytes, available)
         return largest_scale(model, limit, dtype)
-    needed = embedding_bytes(model.scaled(rows_scale, model.label), dtype)
-    limit = available if max_bytes is None else min(max_bytes, available)
-    if needed > limit:
-        whose = "max_bytes" if limit == max_bytes else "the memory that is available"
-        raise InputError(f"rows_scale: {rows_scale:g} takes {needed} bytes of tables; allowed is {limit}, {whose}")
+    scaled = model.scaled(rows_scale, model.label)
+    needed = embedding_bytes(scaled, dtype)
+    if max_bytes is not None and needed > max_bytes:
+        raise InputError(
+            f"rows_scale: {rows_scale:g} takes {needed} bytes of tables; allowed is {max_bytes}, max_bytes"
+        )
+    # A table is made as float32 beside what is there already.
+    beside = max((4 * group.rows * group.dim for group in scaled.tables), default=0)
+    if needed + beside > available:
+        raise InputError(
+            f"rows_scale: {rows_scale:g} takes {needed} bytes of tables and {beside} to make one;"
+            f" allowed is {available}, the memory that is available"
+        )
     return rows_scale
 
 
-def largest_scale(model: Model, limit: int, dtype: TableDType) -> float:
+def largest_scale(model: Model, limit: int, dtype: TableDType | None) -> float:
     """1 if the tables fit ``limit`` bytes, else the largest scale that does."""
     if embedding_bytes(model, dtype) <= limit:
         return 1.0

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from hercules_fast import _core
+from hercules_fast import _core, host
 from hercules_fast.descriptors import Bound
 from hercules_fast.errors import ConfigError, ExecutorError, Fault, InputError, InterruptedRun
 from hercules_fast.queueing import Queries, Source, Trace
@@ -26,7 +26,9 @@ __all__ = ["LoadRun", "Pool", "Server", "Spin", "Worker", "run_load"]
 SCHEMA = "hercules_fast.load_run/1"
 MAX_BYTES = 1 << 36
 MAX_PARTS = 1 << 27
-"""Most parts, of all queries and pools together, that one run records: some 4 GiB."""
+"""Most services that one run records: parts of all queries, in all pools."""
+SERVICE_BYTES = 200
+"""Memory that the record of a service takes at the most, copies and all (measured)."""
 SECONDS = Bound(0.0, 1e6)
 MAX_CPU = 1023
 
@@ -134,7 +136,7 @@ class LoadRun:
     complete: bool
     """Whether the whole schedule was played and every query ended."""
     steal_share: float | None
-    """Share of this machine's CPU time that its host gave to others; None where the system does not tell."""
+    """Share of the CPUs' time that the hypervisor gave to others; None where the system does not tell."""
     generator_lost_share: float | None
     """Share of the generator's time lost in gaps above 50 us; None where it had no CPU for itself and slept."""
     notes: tuple[str, ...] = ()
@@ -197,7 +199,7 @@ class LoadRun:
         """Share of time that this run lost to others, the largest of what was seen.
 
         Of the services during which the core was taken away, wall time without CPU time, over the wall time of all
-        services; what the machine's host took; and what the generator saw, where it spun.
+        services; what the hypervisor took; and what the generator saw, where it spun.
         """
         wall_s = self.service_s()
         lost_s = np.where(self.preempted, wall_s - self.cpu_s, 0.0)
@@ -327,13 +329,11 @@ def run_load(
     pools = tuple(pools)
     _check(pools, source, queries, duration_s, batch, seed, generator_cpu, drain_s)
     arrival_s, sizes = _schedule(source, queries, duration_s, seed)
-    parts = int((-(-sizes // (batch or sizes))).sum()) * len(pools)
-    if parts > MAX_PARTS:
-        raise InputError(f"queries: make {parts} services; allowed are {MAX_PARTS} in one run")
+    _check_memory("queries", int((-(-sizes // (batch or sizes))).sum()) * len(pools))
     told = [_told(pool) for pool in pools]
-    before = _machine_time()
+    steal = _Steal(pools, generator_cpu)
     ended = _core.run_load(told, arrival_s, sizes, batch, generator_cpu, float(drain_s), progress)
-    return _recorded(pools, batch, before, ended, arrival_s=arrival_s, sizes=sizes)
+    return _recorded(pools, batch, steal, ended, arrival_s=arrival_s, sizes=sizes)
 
 
 class Server:
@@ -367,10 +367,11 @@ class Server:
         checks = Checks("server")
         _check_stations(checks, self._pools, batch, drain_s)
         checks.need(done is None or callable(done), "done", done, "a function of a query's number, or None")
-        checks.whole("capacity", capacity, 1, MAX_PARTS // max(len(self._pools), 1))
+        checks.whole("capacity", capacity, 1)
         checks.done()
+        _check_memory("capacity", capacity * len(self._pools))
         self._batch, self._drain_s = batch, float(drain_s)
-        self._before = _machine_time()
+        self._steal = _Steal(self._pools)
         self._core = _core.LoadServer([_told(pool) for pool in self._pools], capacity, batch, done)
         self._closed = False
         self._run: LoadRun | None = None
@@ -415,7 +416,7 @@ class Server:
             sizes = np.bincount(found["part_query"], found["part_items"], queries).astype(np.int64)
             arrival_s = found["arrival_s"]
             ended = (found, stuck, interrupted)
-            self._run = _recorded(self._pools, self._batch, self._before, ended, arrival_s=arrival_s, sizes=sizes)
+            self._run = _recorded(self._pools, self._batch, self._steal, ended, arrival_s=arrival_s, sizes=sizes)
 
     def __enter__(self) -> Server:
         return self
@@ -433,7 +434,7 @@ def _told(pool: Pool) -> tuple[Any, ...]:
 def _recorded(
     pools: Sequence[Pool],
     batch: int | None,
-    before: tuple[int, int] | None,
+    steal: _Steal,
     ended: tuple[dict[str, Any], list[tuple[int, int]], bool],
     *,
     arrival_s: _Floats,
@@ -441,6 +442,7 @@ def _recorded(
 ) -> LoadRun:
     """What the core found, as a run; raised where it is no whole one."""
     found, stuck, interrupted = ended
+    left = [f"thread {thread} of pool {pools[pool].name!r} did not return and is left behind" for pool, thread in stuck]
     run = LoadRun(
         **found
         | {
@@ -450,15 +452,14 @@ def _recorded(
             "pools": tuple(pool.name for pool in pools),
             "threads": tuple(len(pool.workers) for pool in pools),
             "complete": not (interrupted or np.isnan(found["latency_s"]).any()),
-            "steal_share": _steal_share(before, _machine_time()),
-            "notes": tuple(found["notes"]),
+            "steal_share": steal.share(),
+            "notes": (*found["notes"], *left),
         }
     )
     if interrupted:
         raise InterruptedRun("interrupted; partial holds the run so far", run)
     if stuck:
-        who = ", ".join(f"thread {thread} of pool {pools[pool].name!r}" for pool, thread in stuck)
-        raise ExecutorError(f"{who}: a service did not return within 2 s of the run's end; it is left behind", run)
+        raise ExecutorError(f"{'; '.join(left)}: no service may take 2 s longer than the run", run)
     return run
 
 
@@ -491,6 +492,17 @@ def _check(
     checks.whole("seed", seed, 0, 2**63 - 1)
     checks.whole("generator_cpu", generator_cpu, 0, MAX_CPU, optional=True)
     checks.done()
+
+
+def _check_memory(field: str, services: int) -> None:
+    """Refuse more services than one run may have, or than there is memory to record."""
+    if services > MAX_PARTS:
+        raise InputError(f"{field}: make {services} services; allowed are {MAX_PARTS} in one run")
+    needed, available = services * SERVICE_BYTES, host.available_memory_bytes()
+    if needed > available:
+        raise InputError(
+            f"{field}: make {services} services, and their record {needed} bytes; available are {available}"
+        )
 
 
 def _check_stations(checks: Checks, pools: tuple[Pool, ...], batch: int | None, drain_s: float) -> None:
@@ -538,19 +550,24 @@ def _too_long(duration_s: float) -> InputError:
     return InputError(f"duration_s: is {duration_s}, of more than {MAX_PARTS} queries; allowed are fewer")
 
 
-def _machine_time() -> tuple[int, int] | None:
-    """(stolen, all) CPU time of this machine so far, in ticks; None where the system does not tell."""
-    try:
-        ticks = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
-    except (OSError, ValueError):
-        return None
-    return (ticks[7], sum(ticks)) if len(ticks) == 8 else None
+class _Steal:
+    """What the hypervisor takes, from here on, of the CPUs that a run may use."""
 
+    def __init__(self, pools: Sequence[Pool], generator_cpu: int | None = None):
+        bound = [cpus for pool in pools for cpus in pool.cpus or (None,)]
+        own = () if generator_cpu is None else (generator_cpu,)
+        anywhere = None in bound
+        named = (*own, *(cpu for cpus in bound for cpu in cpus or ()))
+        self._cpus = sorted(os.sched_getaffinity(0) if anywhere else set(named))
+        self._before = host.steal_ticks(self._cpus)
 
-def _steal_share(before: tuple[int, int] | None, after: tuple[int, int] | None) -> float | None:
-    if before is None or after is None or after[1] <= before[1]:
-        return None
-    return (after[0] - before[0]) / (after[1] - before[1])
+    def share(self) -> float | None:
+        """Share of their time; one tick of each CPU is left out, for they are coarse."""
+        after = host.steal_ticks(self._cpus)
+        if self._before is None or after is None:
+            return None
+        stolen, passed = after[0] - self._before[0], after[1] - self._before[1]
+        return max(0, stolen - len(self._cpus)) / max(passed, 1)
 
 
 def _order_statistics(values: _Floats, percentiles: Sequence[float]) -> list[float]:

@@ -132,12 +132,20 @@ class ServiceMeasurement:
     def explain(self) -> str:
         """What was measured, how sure it is, and where the power comes from, in words."""
         clock = "wall" if self.clock == "wall" else "CPU"
-        names = ("cores", 6), ("threads", 8), ("batch", 7), ("wall ms", 11), ("CPU ms", 11), ("spread", 8), ("drift", 8)
-        head = "stage  " + "".join(f"{name:>{width}}" for name, width in names) + "       n"
+        columns = (
+            ("cores", 6),
+            ("threads", 8),
+            ("batch", 7),
+            ("wall ms", 11),
+            ("median", 11),
+            ("CPU ms", 11),
+            ("spread", 8),
+        )
+        head = "stage  " + "".join(f"{name:>{width}}" for name, width in (*columns, ("drift", 8), ("n", 8)))
         lines = [*self._facts(), f"the table holds {clock} times", "", head]
         lines += [
-            f"{p.stage:<7}{p.operator_cores:>6}{p.threads:>8}{p.batch:>7}{p.wall_ms:>11.4g}{p.cpu_ms:>11.4g}"
-            f"{p.spread:>8.1%}{p.drift:>8.1%}{p.samples:>8}"
+            f"{p.stage:<7}{p.operator_cores:>6}{p.threads:>8}{p.batch:>7}{p.wall_ms:>11.4g}{p.median_ms:>11.4g}"
+            f"{p.cpu_ms:>11.4g}{p.spread:>8.1%}{p.drift:>8.1%}{p.samples:>8}"
             for p in self.points
         ]
         return "\n".join(lines)

@@ -14,6 +14,7 @@ from itertools import chain
 from typing import Any, Literal, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from hercules_fast.errors import ConfigError, ExecutorError, Fault, InputError
 from hercules_fast.host import EnergyMeter, Noise, noise_probe
@@ -86,15 +87,21 @@ class ServicePoint:
     batch: int
     """Items."""
     wall_ms: float
-    """Median over the rounds of the median wall time of a batch in one thread."""
+    """Mean wall time of a batch in one thread. This and the next seven: of each round, and the median over rounds."""
+    wall_cv: float
+    """Coefficient of variation of single services: standard deviation / mean."""
     cpu_ms: float
-    """The same of the thread's CPU time, without that of its helpers."""
+    """Mean CPU time of the thread, without that of its helpers."""
+    cpu_cv: float
     calm_ms: float
-    """The same of the wall time of services during which the thread kept its core; of all, where none did."""
+    """Mean wall time of services during which the thread kept its core; of all, where none did."""
+    calm_cv: float
+    median_ms: float
+    """Median wall time."""
     spread: float
-    """Robust coefficient of variation of single services: 1.4826 MAD / median in a round, median over the rounds."""
+    """Robust coefficient of variation of the wall time: 1.4826 MAD / median."""
     drift: float
-    """Half the distance of the slowest and the fastest round's medians, as a share of ``wall_ms``."""
+    """Half the distance between the slowest and the fastest round's medians, as a share of ``median_ms``."""
     samples: int
     """Services that count, all rounds together."""
     rounds: int
@@ -107,8 +114,12 @@ class Visit:
     """One visit to a place, summed up; seconds."""
 
     wall_s: float
+    wall_cv: float
     cpu_s: float
+    cpu_cv: float
     calm_s: float
+    calm_cv: float
+    median_s: float
     spread: float
     samples: int
     preempted: int
@@ -319,9 +330,7 @@ class _Numbered:
     rows: object
 
     def __call__(self, query: int, items: int, payload: Any) -> object:
-        rows = self.rows
-        if isinstance(rows, Pooled):  # which is used up by the worker that reads it
-            rows = rows.again()
+        rows = self.rows.again() if isinstance(self.rows, Pooled) else self.rows
         return self.worker(self.first + query, items, rows)
 
 
@@ -350,16 +359,23 @@ def summed_visit(run: LoadRun, place: Place, warmup: float, energy_j: float | No
     if not counts.any():
         return None
     wall = (end - start)[counts]
-    calm = wall[~run.preempted[0][counts]]
-    middle = float(np.median(wall))
+    kept = wall[~run.preempted[0][counts]]
+    (wall_s, wall_cv), (cpu_s, cpu_cv), (calm_s, calm_cv) = map(
+        _mean_cv, (wall, cpu[counts], kept if kept.size else wall)
+    )
+    median_s = float(np.median(wall))
     one_core = place[1] == 1
     all_wall = (end - start)[ended]
     lost = np.where(run.preempted[0], end - start - cpu, 0.0)[ended]
     return Visit(
-        wall_s=middle,
-        cpu_s=float(np.median(cpu[counts])),
-        calm_s=float(np.median(calm)) if calm.size else middle,
-        spread=ROBUST * float(np.median(np.abs(wall - middle))) / middle,
+        wall_s=wall_s,
+        wall_cv=wall_cv,
+        cpu_s=cpu_s,
+        cpu_cv=cpu_cv,
+        calm_s=calm_s,
+        calm_cv=calm_cv,
+        median_s=median_s,
+        spread=ROBUST * float(np.median(np.abs(wall - median_s))) / median_s,
         samples=int(wall.size),
         preempted=int(run.preempted[0][counts].sum()),
         lost_s=float(np.maximum(lost, 0.0).sum()) if one_core else 0.0,
@@ -370,21 +386,34 @@ def summed_visit(run: LoadRun, place: Place, warmup: float, energy_j: float | No
     )
 
 
+def _mean_cv(seconds: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Mean and coefficient of variation; of one service the latter is taken to be 0."""
+    mean = float(seconds.mean())
+    return mean, float(seconds.std(ddof=1)) / mean if seconds.size > 1 and mean > 0 else 0.0
+
+
 def _point(place: Place, visits: Sequence[Visit]) -> ServicePoint:
     stage, cores, threads, batch = place
-    wall = np.array([v.wall_s for v in visits])
-    middle = float(np.median(wall))
     samples = sum(v.samples for v in visits)
+    medians = [v.median_s for v in visits]
+
+    def over_rounds(name: str) -> float:
+        return float(np.median([getattr(v, name) for v in visits]))
+
     return ServicePoint(
         stage=stage,
         operator_cores=cores,
         threads=threads,
         batch=batch,
-        wall_ms=1e3 * middle,
-        cpu_ms=1e3 * float(np.median([v.cpu_s for v in visits])),
-        calm_ms=1e3 * float(np.median([v.calm_s for v in visits])),
-        spread=float(np.median([v.spread for v in visits])),
-        drift=float(wall.max() - wall.min()) / 2 / middle,
+        wall_ms=1e3 * over_rounds("wall_s"),
+        wall_cv=over_rounds("wall_cv"),
+        cpu_ms=1e3 * over_rounds("cpu_s"),
+        cpu_cv=over_rounds("cpu_cv"),
+        calm_ms=1e3 * over_rounds("calm_s"),
+        calm_cv=over_rounds("calm_cv"),
+        median_ms=1e3 * over_rounds("median_s"),
+        spread=over_rounds("spread"),
+        drift=(max(medians) - min(medians)) / 2 / over_rounds("median_s"),
         samples=samples,
         rounds=len(visits),
         preempted_share=sum(v.preempted for v in visits) / samples,
@@ -392,18 +421,18 @@ def _point(place: Place, visits: Sequence[Visit]) -> ServicePoint:
 
 
 def measured(points: Sequence[ServicePoint], clock: Clock) -> list[MeasuredPoint]:
-    """The points as the table takes them."""
-    return [
-        MeasuredPoint(
-            stage=p.stage,
-            operator_cores=p.operator_cores,
-            threads=p.threads,
-            batch=p.batch,
-            ms=p.wall_ms if clock == "wall" else p.cpu_ms if p.operator_cores == 1 else p.calm_ms,
-            cv=p.spread,
-        )
-        for p in points
-    ]
+    """The points as the table takes them: means, as the simulator's noise has mean 1."""
+    found = []
+    for p in points:
+        if clock == "wall":
+            ms, cv = p.wall_ms, p.wall_cv
+        elif p.operator_cores == 1:
+            ms, cv = p.cpu_ms, p.cpu_cv
+        else:
+            ms, cv = p.calm_ms, p.calm_cv
+        stage, cores = p.stage, p.operator_cores
+        found.append(MeasuredPoint(stage=stage, operator_cores=cores, threads=p.threads, batch=p.batch, ms=ms, cv=cv))
+    return found
 
 
 def _is_cpu(part: str) -> bool:

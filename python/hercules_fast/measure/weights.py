@@ -17,7 +17,7 @@ from hercules_fast.measure.network import Network
 from hercules_fast.models import Model, TableGroup
 from hercules_fast.sls import EmbeddingBagCollection, EmbeddingTable, TableDType
 
-__all__ = ["dense_weights", "embedding_bytes", "table_values", "tables", "uniform"]
+__all__ = ["dense_weights", "embedding_bytes", "row_formats", "table_values", "tables", "uniform"]
 
 Floats = npt.NDArray[np.float32]
 
@@ -35,6 +35,8 @@ _ROW_BITS = {
     "int4": (4, 4),
     "int2": (2, 4),
 }
+"""Bits of a value, and bytes beside the values of a row."""
+_BY_BYTES: Mapping[int, TableDType] = {4: "float32", 2: "float16", 1: "int8"}
 
 
 def random_bits(seed: int, purpose: int, index: int, size: int) -> npt.NDArray[np.uint64]:
@@ -59,12 +61,32 @@ def dense_weights(network: Network, seed: int) -> Mapping[str, Floats]:
     }
 
 
-def embedding_bytes(model: Model, dtype: TableDType) -> int:
-    """Bytes of all tables of ``model`` with rows of ``dtype``."""
-    if dtype not in _ROW_BITS:
-        raise InputError(f"dtype: is {dtype!r}; allowed are {', '.join(_ROW_BITS)}")
-    bits, extra = _ROW_BITS[dtype]
-    return sum(group.count * group.rows * ((group.dim * bits + 7) // 8 + extra) for group in model.tables)
+def row_formats(model: Model, dtype: TableDType | None) -> tuple[TableDType, ...]:
+    """Format of the rows of each table group: ``dtype``, or by its ``dtype_bytes``.
+
+    Raises:
+        InputError: There is no such format, or none of a group's ``dtype_bytes``.
+    """
+    if dtype is not None:
+        if dtype not in _ROW_BITS:
+            raise InputError(f"dtype: is {dtype!r}; allowed are {', '.join(_ROW_BITS)}")
+        return (dtype,) * len(model.tables)
+    for g, group in enumerate(model.tables):
+        if group.dtype_bytes not in _BY_BYTES:
+            raise InputError(
+                f"tables[{g}].dtype_bytes: is {group.dtype_bytes}; allowed are 4 (float32), 2 (float16) and 1 (int8),"
+                " or give dtype"
+            )
+    return tuple(_BY_BYTES[group.dtype_bytes] for group in model.tables)
+
+
+def embedding_bytes(model: Model, dtype: TableDType | None) -> int:
+    """Bytes of all tables of ``model`` with rows of ``dtype``, see :func:`row_formats`."""
+    total = 0
+    for group, name in zip(model.tables, row_formats(model, dtype), strict=True):
+        bits, extra = _ROW_BITS[name]
+        total += group.count * group.rows * ((group.dim * bits + 7) // 8 + extra)
+    return total
 
 
 def table_values(group: TableGroup, number: int, block: Floats) -> Floats:
@@ -80,15 +102,17 @@ def table_values(group: TableGroup, number: int, block: Floats) -> Floats:
     return flat.reshape(group.rows, group.dim)
 
 
-def tables(model: Model, dtype: TableDType, seed: int, threads: int | None) -> tuple[EmbeddingBagCollection, ...]:
+def tables(
+    model: Model, dtype: TableDType | None, seed: int, threads: int | None
+) -> tuple[EmbeddingBagCollection, ...]:
     """One collection per table group, on 2 MiB pages where the system grants them."""
     block = uniform(seed, TABLES, 0, BLOCK, 1.0)
     collections = []
     number = 0
-    for group in model.tables:
+    for group, name in zip(model.tables, row_formats(model, dtype), strict=True):
         rows = []
         for _ in range(group.count):
-            rows.append(EmbeddingTable.from_array(table_values(group, number, block), dtype, threads=threads))
+            rows.append(EmbeddingTable.from_array(table_values(group, number, block), name, threads=threads))
             number += 1
         collections.append(EmbeddingBagCollection(rows))
     return tuple(collections)

@@ -36,7 +36,9 @@ mod system {
     pub fn sleep_until(at_ns: i64) {
         let at = libc::timespec { tv_sec: at_ns / 1_000_000_000, tv_nsec: at_ns % 1_000_000_000 };
         // SAFETY: reads one timespec. A signal ends it early; callers look at the clock.
-        unsafe { libc::clock_nanosleep(libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME, &raw const at, std::ptr::null_mut()) };
+        unsafe {
+            libc::clock_nanosleep(libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME, &raw const at, std::ptr::null_mut())
+        };
     }
 
     pub fn wake_exactly() {

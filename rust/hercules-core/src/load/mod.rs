@@ -19,9 +19,9 @@ pub use crew::{NEVER, Outcome, Report, Served, Stuck};
 pub use line::Job;
 pub use server::Server;
 
-use crew::Crew;
 use crate::control::Control;
 use crate::error::{Error, Result};
+use crew::Crew;
 use std::time::Duration;
 
 /// Most pools in a chain, workers of a pool, and services of a run.
@@ -85,7 +85,7 @@ impl Spin {
     /// Spin so long, or until `stopped` answers yes; it is asked every millisecond or so.
     pub fn run(self, items: u32, stopped: impl Fn() -> bool) {
         let start = clock::now_ns();
-        let end = start.saturating_add(self.per_item_ns.mul_add(f64::from(items), self.base_ns) as i64);
+        let end = start.saturating_add((self.base_ns + self.per_item_ns * f64::from(items)) as i64);
         let mut ask = start + 1_000_000;
         loop {
             let now = clock::now_ns();

@@ -99,7 +99,8 @@ fn a_full_line_blocks_the_thread_before_it() {
 #[test]
 fn overload_ends_at_the_drain_limit() {
     let start = Instant::now();
-    let outcome = run(vec![pool(&Nap::of(20_000_000), 1, None)], all_at_once(1000), None, 0.2, &Control::new()).unwrap();
+    let outcome =
+        run(vec![pool(&Nap::of(20_000_000), 1, None)], all_at_once(1000), None, 0.2, &Control::new()).unwrap();
     assert!(start.elapsed() < Duration::from_secs(10));
     let ended = outcome.report.latency_ns.iter().filter(|&&ns| ns != NEVER).count();
     assert!((1..=20).contains(&ended), "{ended}");
