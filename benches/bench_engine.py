@@ -5,11 +5,11 @@
 
 A point's name says what it is: ``dlrm-rmc1-b64-t1`` is RMC1, 64 items per query, one thread. Weights, rows and inputs
 are the same for all; tables are scaled to ``TABLE_BYTES``, so that rows come from memory; no query comes twice until
-the rows of all others would have filled the last-level cache several times. Contenders take turns and medians are
-compared: of the thread's CPU time for one thread, which others on the machine lengthen least, of wall time for two, in
-the quietest of three attempts.
-Answers are compared before the clock runs. Of PyTorch and of ONNX Runtime the best form counts, see ``engine_rivals``:
-indices, offsets and bindings are prepared for them beforehand, while ours looks its inputs up inside the clock.
+the rows of all others would have filled the last-level cache several times. Contenders take turns of ``TURN_ITEMS``
+items and medians are compared: of the thread's CPU time for one thread, which others on the machine lengthen least, of
+wall time for two, in the quietest of three attempts. Answers are compared before the clock runs. Of PyTorch and of ONNX
+Runtime the best form counts, see ``engine_rivals``: indices, offsets and bindings are prepared for them beforehand,
+while ours looks its inputs up inside the clock.
 
 With benchmarks disabled only the answers are checked, on small tables.
 """
@@ -25,7 +25,7 @@ from statistics import geometric_mean
 import engine_rivals
 import numpy as np
 import pytest
-from engine_rivals import Rows, Sets
+from engine_rivals import Answer, Rows, Sets
 from sls_timing import BUSY, Others, interleaved_medians, quietest
 
 from hercules_fast import models
@@ -40,7 +40,8 @@ TOUCHED_BYTES = 512 << 20
 """Rows read before a query comes again."""
 INDEX_BYTES = 512 << 20
 """Most bytes of indices, which the rivals hold in three forms."""
-ROUNDS = 41
+ROUNDS = 31
+TURN_ITEMS = 512
 MOST_SETS = 2048
 
 
@@ -112,12 +113,12 @@ def built(model: str, table_bytes: int) -> tuple[Engine, Rows]:
     return engine, Rows.of(engine)
 
 
-def set_count(engine: Engine, items: int, contenders: int) -> int:
-    """Different queries: enough that none is found in a cache, and no more than are asked for."""
+def set_count(engine: Engine, items: int) -> int:
+    """Different queries: enough that none is found in a cache."""
     model = engine.model
     touched = TOUCHED_BYTES // (items * model.embedding_read_bytes_per_item) + 2
     room = INDEX_BYTES // (items * model.index_bytes_per_item)
-    return max(2, min(touched, room, MOST_SETS, contenders * (ROUNDS + 2)))
+    return max(2, min(touched, room, MOST_SETS))
 
 
 def check(name: str, answer: np.ndarray, right: np.ndarray) -> None:
@@ -126,15 +127,17 @@ def check(name: str, answer: np.ndarray, right: np.ndarray) -> None:
     np.testing.assert_allclose(answer, right, rtol=2e-3, atol=2e-4 * float(np.abs(right).max()), err_msg=name)
 
 
-def clocked(call: Callable[[int], object], threads: int) -> Callable[[int], object]:
-    """Tells its own CPU time where it runs in one thread."""
-    if threads > 1:
-        return call
+def turn(call: Answer, point: Point, count: int) -> Callable[[int], float]:
+    """A turn of ``TURN_ITEMS`` items, one query after another as a server has them; tells seconds per query."""
+    queries = max(1, TURN_ITEMS // point.items)
+    clock = time.thread_time if point.threads == 1 else time.perf_counter
 
     def run(i: int) -> float:
-        start = time.thread_time()
-        call(i)
-        return time.thread_time() - start
+        first = i * queries
+        start = clock()
+        for query in range(first, first + queries):
+            call(query % count)
+        return (clock() - start) / queries
 
     return run
 
@@ -145,10 +148,10 @@ def test_engine(benchmark, results: list[Result], point: Point) -> None:
     if 3 * table_bytes > available_memory_bytes():
         pytest.skip(f"no {3 * table_bytes / 2**30:.1f} GiB of memory available")
     engine, rows = built(point.model, table_bytes)
-    count = 2 if benchmark.disabled else set_count(engine, point.items, 6)
+    count = 2 if benchmark.disabled else set_count(engine, point.items)
     sets = Sets.of(engine, count, point.items)
     worker = engine.worker(point.threads)
-    contenders: dict[str, Callable[[int], np.ndarray]] = {
+    contenders: dict[str, Answer] = {
         "ours": lambda i: worker(i, point.items),
         **engine_rivals.rivals(rows, sets, point.items, point.threads),
     }
@@ -157,8 +160,8 @@ def test_engine(benchmark, results: list[Result], point: Point) -> None:
         for name, call in contenders.items():
             check(name, call(i), right)
     if not benchmark.disabled:
-        calls = {name: clocked(call, point.threads) for name, call in contenders.items()}
-        measure = partial(interleaved_medians, calls, count, ROUNDS)
+        turns = {name: turn(call, point, count) for name, call in contenders.items()}
+        measure = partial(interleaved_medians, turns, 1 << 20, ROUNDS)
         others = Others()
         seconds, busy = quietest(measure) if point.threads > 1 else (measure(), others.cpus())
         results.append(Result(point, seconds, busy))

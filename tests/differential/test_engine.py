@@ -118,6 +118,37 @@ def test_tables_of_any_format(name: str, dtype: str, backend: str) -> None:
     assert_close(engine.worker()(9, 8), expected(engine, 9, 8), engine.model)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dims", [(4, 5, 3), (4, 1, 3), (4, 1), (4, 6, 1)])
+def test_towers_of_their_own_and_an_attention_of_several_layers(backend: str, dims: tuple[int, ...]) -> None:
+    """A user's model: an MLP per table, an attention and a recurrence over what these put out."""
+    n, out = 3, dims[-1]
+    described = Model(
+        name="towers", family="own", label="test", dense_input_dim=2, latency_targets=(),
+        tables=(TableGroup(count=n, rows=20, dim=4, pooling=2),),
+        stages=(
+            Stage(name="tower", kind="mlp", dims=dims, copies=n),
+            Stage(name="focus", kind="attention", steps=n, dims=(out, 7, out)),
+            Stage(name="walk", kind="rnn", steps=n, input_dim=out, hidden_dim=5),
+            Stage(name="join", kind="concat", out_dim=7),
+            Stage(name="top", kind="mlp", dims=(7, 4)),
+        ),
+    )  # fmt: skip
+    engine = build(described, backend, rows_scale=1.0)
+    tower, focus, walk, _, top = described.stages
+    weights = {name: array.astype(np.float64) for name, array in engine.weights.items()}
+    for items in (1, 3, MAX_ITEMS):
+        inputs = engine.inputs(5, items)
+        pooled = reference.pool_group(described, 0, engine.table_values(0), inputs)
+        steps = [reference.mlp(tower, pooled[:, i], weights, copy=i) for i in range(n)]
+        scores = [reference.mlp(focus, step, weights, end=lambda x: x) for step in steps]
+        total = sum(np.exp(score) for score in scores)
+        attended = [np.exp(score) / total + step for score, step in zip(scores, steps, strict=True)]
+        last = reference.rnn(walk, attended, weights)[-1]
+        wanted = reference.mlp(top, np.concatenate([last, inputs.dense], axis=1), weights)
+        assert_close(engine.worker()(5, items), wanted, described)
+
+
 # -- random models: a family's shape with widths of any size -----------------------------------------------------------
 
 widths = st.integers(1, 12)

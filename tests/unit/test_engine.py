@@ -146,6 +146,7 @@ def nothing_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in ("tables", "InputPool", "dense_weights"):
         monkeypatch.setattr(engine_module, name, refuse)
+    monkeypatch.setattr(engine_module, "available_memory_bytes", lambda: 1 << 30)
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -157,6 +158,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "seed": ({"seed": -1}, "seed: is -1"),
     "seed too": ({"seed": 1.5}, "seed: is 1.5"),
     "items": ({"max_items": 0}, "max_items: is 0"),
+    "inputs beyond memory": ({"max_items": 1 << 20}, r"max_items: 1048576 takes \d+ bytes of inputs"),
     "bytes": ({"max_bytes": -5}, "max_bytes: is -5"),
     "backend": ({"backend": "tvm"}, "backend: is 'tvm'"),
     "dtype": ({"dtype": "int3"}, "dtype: is 'int3'"),
@@ -173,6 +175,20 @@ def test_arguments_are_refused_before_anything_is_allocated(case: str, nothing_a
 def test_a_faulty_model_is_refused_before_anything_is_allocated(nothing_allocated: None) -> None:
     with pytest.raises(ConfigError):
         Engine.build(with_stage("dlrm-rmc1", 2, dims=(300, 1)))
+
+
+def test_layers_beyond_memory_are_refused(nothing_allocated: None) -> None:
+    wide = with_stage("dlrm-rmc1", 2, dims=(288, 10_000_000, 1))
+    with pytest.raises(InputError, match=r"stages: take \d+ bytes of weights; allowed is 134217728"):
+        Engine.build(wide)
+
+
+def test_a_graph_too_large_for_onnxruntime_is_numpys() -> None:
+    pytest.importorskip("onnxruntime")
+    backend, why = engine_module._backend("auto", 3 << 30)
+    assert (backend, "2 GiB" in why) == ("numpy", True)
+    with pytest.raises(InputError, match="2 GiB"):
+        engine_module._backend("onnxruntime", 3 << 30)
 
 
 def test_the_largest_scale_that_fits_is_taken() -> None:
@@ -284,6 +300,10 @@ def test_queries_start_at_places_of_their_own_and_stay_inside() -> None:
         assert not given.indices[0].flags.writeable
         assert given.dense is not None
         assert given.dense.shape == (32, 128)
+    worker = engine.worker()
+    assert np.array_equal(worker(np.int64(3), np.int32(4)).copy(), worker(3, 4))
+    with pytest.raises(TypeError):
+        worker(3, 2.5)
     few, many = engine.inputs(3, 2), engine.inputs(3, 32)
     assert few.dense is not None
     assert many.dense is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -59,11 +60,16 @@ def test_bad_files_are_refused(tmp_path: Path) -> None:
     run.save(tmp_path / "run.npz")
     with np.load(tmp_path / "run.npz") as data:
         arrays = dict(data)
+    header = json.loads(arrays["header"].tobytes())
     for change, message in [
         ({"latency_s": np.zeros(3)}, r"latency_s: is float64 \(3,\); allowed is float64 \(20,\)"),
         ({"thread": np.zeros((1, 20))}, "thread: is float64"),
+        ({"header": header | {"duration_s": "long"}}, "duration_s: is 'long'"),
+        ({"header": header | {"threads": [1, 2]}}, "its arrays have no shape"),
         ({"header": np.frombuffer(b'{"schema": "hercules_fast.load_run/1"}', np.uint8)}, "header: has"),
     ]:
+        if isinstance(change.get("header"), dict):
+            change["header"] = np.frombuffer(json.dumps(change["header"]).encode(), np.uint8)
         np.savez(tmp_path / "bad.npz", **arrays | change)  # type: ignore[arg-type]
         with pytest.raises(ConfigError, match=message):
             LoadRun.load(tmp_path / "bad.npz")
@@ -90,6 +96,7 @@ def test_an_overload_ends_at_the_drain_limit_and_counts_what_is_left() -> None:
     assert (np.isnan(run.latency_s) == np.isnan(run.end_s[0])).all()
     assert not np.isnan(run.dispatch_lag_s).any(), "an open loop: everybody was put in line"
     assert run.throughput_qps < 500.0
+    assert json.loads(json.dumps(run.to_dict(), allow_nan=False))["latency_ms"]["p99"] is None
 
 
 def test_what_a_worker_raises_ends_the_run() -> None:

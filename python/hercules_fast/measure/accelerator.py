@@ -100,18 +100,36 @@ class TorchModel:
                 kind = torch_.int32 if len(rows) < 1 << 31 else torch_.int64
                 bases = torch_.arange(group.count, dtype=torch_.int64, device=device) * group.rows
                 self.bases.append(bases.to(kind)[:, None])
+        self.cells = {op.output: self._cell(op, weights, device) for op in network.operations if op.kind == "rnn"}
         self.triangles = {
             op.output: torch_.tril_indices(n, n, 0 if op.diagonal else -1, device=device)
             for op in network.operations
             if op.kind == "dot"
             for n in [sum(network.tensors[name].count for name in op.inputs)]
         }
+        if device != "cpu":
+            torch_.cuda.synchronize(device)  # workers have streams of their own, which do not wait for this one
+
+    def _cell(self, op: Operation, weights: Mapping[str, npt.NDArray[np.float32]], device: str) -> Any:
+        """A recurrence as PyTorch's module, whose weights lie together where the device wants that."""
+        torch_ = self.torch
+        into, hidden, bias = (torch_.from_numpy(weights[name]) for name in op.weights)
+        cell = torch_.nn.RNN(*into.shape, batch_first=True)
+        with torch_.no_grad():
+            cell.weight_ih_l0.copy_(into.T)
+            cell.weight_hh_l0.copy_(hidden.T)
+            cell.bias_ih_l0.copy_(bias)
+            cell.bias_hh_l0.zero_()
+        return cell.to(device).eval()
 
     def _placed(self, weights: Mapping[str, npt.NDArray[np.float32]], device: str) -> Iterator[tuple[str, Any]]:
         """Weights as PyTorch's layers want them: ``[out, in]`` but for the batched ones of copies."""
         turned = {op.weights[0] for op in self.network.operations if op.kind == "linear"}
-        turned |= {name for op in self.network.operations if op.kind in ("rnn", "cross") for name in op.weights[:2]}
+        turned |= {name for op in self.network.operations if op.kind == "cross" for name in op.weights[:2]}
+        in_cells = {name for op in self.network.operations if op.kind == "rnn" for name in op.weights}
         for name, value in weights.items():
+            if name in in_cells:
+                continue
             turn = name in turned and value.ndim == 2
             yield name, self.torch.from_numpy(np.ascontiguousarray(value.T if turn else value)).to(device)
 
@@ -172,10 +190,7 @@ class TorchModel:
         return x.sum(1, keepdim=True)
 
     def _rnn(self, op: Operation, x: torch.Tensor) -> torch.Tensor:
-        inward, onward, bias = (self.weights[name] for name in op.weights)
-        state = x.new_zeros((1, len(x), len(onward)))
-        parameters = [inward, onward, bias, self.torch.zeros_like(bias)]
-        steps, last = self.torch.rnn_tanh(x, state, parameters, True, 1, 0.0, False, False, True)
+        steps, last = self.cells[op.output](x)
         return last.transpose(0, 1) if op.last else steps
 
     def _attention(self, op: Operation, scores: torch.Tensor, x: torch.Tensor) -> torch.Tensor:

@@ -46,7 +46,7 @@ def hold() -> BlasCap:
     global _holders
     import numpy as np
 
-    np.empty((1, 1)) @ np.empty((1, 1))  # the library is loaded with NumPy at the latest now
+    np.zeros((1, 1)) @ np.zeros((1, 1))  # the library is loaded with NumPy at the latest now
     with _lock:
         found = dict(_libraries())
         if _holders == 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
+from operator import index
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from hercules_fast.host.system import available_memory_bytes, read_system
 from hercules_fast.measure import blas
 from hercules_fast.measure.dense_numpy import NumpyDense
 from hercules_fast.measure.dense_onnx import OnnxDense, onnx_graph, require
-from hercules_fast.measure.inputs import InputPool, QueryInputs, start_hash
+from hercules_fast.measure.inputs import InputPool, QueryInputs, item_bytes, start_hash
 from hercules_fast.measure.network import Network, wire
 from hercules_fast.measure.weights import dense_weights, embedding_bytes, row_formats, tables
 from hercules_fast.models import Model
@@ -31,6 +32,8 @@ Dense = NumpyDense | OnnxDense
 StageOf = Literal["model", "sparse", "dense"]
 
 _LEAST_POOL_BYTES = 64 << 20
+_MOST_GRAPH_BYTES = (2 << 30) - (1 << 24)
+"""A serialised graph has at most 2 GiB, nodes included."""
 
 
 class Pooled:
@@ -99,10 +102,12 @@ class Worker:
 
         Raises:
             InputError: ``items`` or ``payload`` is not as said above.
+            TypeError: ``query`` or ``items`` is no whole number.
         """
+        items = index(items)
         if not 1 <= items <= self.engine.max_items:
-            raise InputError(f"items: is {items!r}; allowed is 1 to max_items = {self.engine.max_items}")
-        return self._run(query, items, payload)
+            raise InputError(f"items: is {items}; allowed is 1 to max_items = {self.engine.max_items}")
+        return self._run(index(query), items, payload)
 
 
 def _model(engine: Engine, gather: _Gather, dense: Dense) -> Callable[[int, int, object], Floats]:
@@ -254,6 +259,7 @@ class Engine:
             raise InputError(f"max_bytes: is {max_bytes!r}; allowed is a whole number from 1 to {most}")
         if backend not in ("auto", "onnxruntime", "numpy"):
             raise InputError(f"backend: is {backend!r}; allowed are 'auto', 'onnxruntime', 'numpy'")
+        _check_room(model, network, max_items)
         engine = object.__new__(cls)
         engine.rows_scale = _scale(model, rows_scale, max_bytes, dtype)
         engine.model = model
@@ -262,7 +268,7 @@ class Engine:
         engine.network = network
         engine.embedding_bytes = embedding_bytes(engine.model, dtype)
         engine.max_items, engine.seed, engine.dtypes = max_items, seed, row_formats(model, dtype)
-        engine.backend, engine.fallback = _backend(backend)
+        engine.backend, engine.fallback = _backend(backend, network.weight_bytes)
         engine._tables = tables(engine.model, dtype, seed, threads)
         engine._pool = InputPool(
             engine.model,
@@ -353,17 +359,36 @@ def _versions(backend: str) -> dict[str, str]:
     return versions
 
 
-def _backend(asked: Backend) -> tuple[Literal["onnxruntime", "numpy"], str]:
+def _backend(asked: Backend, weight_bytes: int) -> tuple[Literal["onnxruntime", "numpy"], str]:
     """The backend to use, and why it is not ONNX Runtime where it could have been."""
     if asked == "numpy":
         return "numpy", ""
     try:
         require()
+        if weight_bytes > _MOST_GRAPH_BYTES:
+            raise InputError(
+                f"backend: 'onnxruntime' has no graphs of more than 2 GiB; weights take {weight_bytes} bytes"
+            )
     except InputError as error:
         if asked == "onnxruntime":
             raise
         return "numpy", str(error)
     return "onnxruntime", ""
+
+
+def _check_room(model: Model, network: Network, max_items: int) -> None:
+    """Refuse inputs and weights that have no place in memory beside the tables."""
+    available = available_memory_bytes()
+    pools, for_pools = 2 * max_items * item_bytes(model), available // 2
+    if pools > for_pools:
+        raise InputError(
+            f"max_items: {max_items} takes {pools} bytes of inputs; allowed is {for_pools}, half of what is available"
+        )
+    weights, for_weights = network.weight_bytes, available // 8  # kept here, in the graph and in each session
+    if weights > for_weights:
+        raise InputError(
+            f"stages: take {weights} bytes of weights; allowed is {for_weights}, an eighth of what is available"
+        )
 
 
 def _scale(model: Model, rows_scale: float | None, max_bytes: int | None, dtype: TableDType | None) -> float:

@@ -9,6 +9,7 @@ of a server do.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from hercules_fast.models import Model
 from hercules_fast.traffic import Popularity
 from hercules_fast.traffic.popularity_law import popular_rows
 
-__all__ = ["InputPool", "QueryInputs"]
+__all__ = ["InputPool", "QueryInputs", "item_bytes"]
 
 Ints = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 
@@ -35,7 +36,18 @@ class QueryInputs:
     indices: tuple[Ints, ...]
     """Per table group, ``[count * items * pooling]``: rows of its first table, item by item, then of the next."""
     offsets: tuple[Ints, ...]
-    """Per table group, int32 ``[count * items + 1]``: where each bag starts, and the end."""
+    """Per table group, ``[count * items + 1]``: where each bag starts, and the end."""
+
+
+def item_bytes(model: Model) -> int:
+    """Bytes of indices and dense features that one item brings along."""
+    indices = sum(group.count * group.pooling * _whole_numbers(group.rows).itemsize for group in model.tables)
+    return indices + 4 * model.dense_input_dim
+
+
+def _whole_numbers(limit: int) -> np.dtype[Any]:
+    """The narrower type that holds 0 to ``limit - 1``."""
+    return np.dtype(np.int32 if limit <= 1 << 31 else np.int64)
 
 
 def start_hash(seed: int, query: int) -> int:
@@ -61,20 +73,19 @@ class InputPool:
         self, model: Model, *, max_items: int, seed: int, popularity: Popularity | None, pool_bytes: int
     ) -> None:
         self.seed = seed
-        per_item = [group.count * group.pooling for group in model.tables]
-        index_bytes = [4 if group.rows < 1 << 31 else 8 for group in model.tables]
-        item_bytes = 4 * model.dense_input_dim + sum(n * b for n, b in zip(per_item, index_bytes, strict=True))
-        items = max(2 * max_items, pool_bytes // max(1, item_bytes))
+        items = max(2 * max_items, pool_bytes // max(1, item_bytes(model)))
         self._rows = []
-        for g, (group, lookups, size) in enumerate(zip(model.tables, per_item, index_bytes, strict=True)):
-            bits = random_bits(seed, ROWS, g, items * lookups)
-            shares = (bits >> np.uint64(11)).astype(np.float64)
-            shares *= 2.0**-53
-            drawn = shares * group.rows if popularity is None else popular_rows(popularity, group.rows, shares)
-            rows: Ints = drawn.astype(np.int32) if size == 4 else drawn.astype(np.int64)
+        for g, group in enumerate(model.tables):
+            lookups = group.count * group.pooling
+            rows: Ints = np.empty(items * lookups, _whole_numbers(group.rows))
+            for start, bits in random_bits(seed, ROWS, g, len(rows)):
+                shares = (bits >> np.uint64(11)) * np.float64(2.0**-53)
+                drawn = shares * group.rows if popularity is None else popular_rows(popularity, group.rows, shares)
+                rows[start : start + len(bits)] = drawn
             rows.flags.writeable = False
             span = len(rows) - max_items * lookups + 1
-            ends = np.arange(group.count * max_items + 1, dtype=np.int32) * np.int32(group.pooling)
+            bags = group.count * max_items
+            ends: Ints = np.arange(bags + 1, dtype=_whole_numbers(bags * group.pooling + 1)) * group.pooling
             ends.flags.writeable = False
             self._rows.append((rows, span, lookups, ends, group.count))
         self._dense: tuple[npt.NDArray[np.float32], int] | None = None

@@ -208,20 +208,20 @@ class LoadRun:
         return max(services, self.steal_share or 0.0, self.generator_lost_share or 0.0)
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures of the run as plain data, without the arrays."""
-        p50, p95, p99 = self.latency_ms((50.0, 95.0, 99.0))
+        """The figures of the run as plain data for JSON, without the arrays; None where a figure is not finite."""
+        p50, p95, p99 = map(_finite, self.latency_ms((50.0, 95.0, 99.0)))
         return {
             "queries": len(self.arrival_s),
             "parts": len(self.part_query),
             "batch": self.batch,
             "pools": [{"name": n, "threads": m} for n, m in zip(self.pools, self.threads, strict=True)],
-            "offered_qps": self.offered_qps,
-            "throughput_qps": self.throughput_qps,
+            "offered_qps": _finite(self.offered_qps),
+            "throughput_qps": _finite(self.throughput_qps),
             "duration_s": self.duration_s,
             "complete": self.complete,
             "unfinished": self.unfinished,
             "latency_ms": {"p50": p50, "p95": p95, "p99": p99},
-            "dispatch_lag_us": {"p50": self.dispatch_lag_us(50.0), "p99": self.dispatch_lag_us(99.0)},
+            "dispatch_lag_us": {f"p{p:g}": _finite(self.dispatch_lag_us(p)) for p in (50.0, 99.0)},
             "utilisation": list(self.utilisation()),
             "lost_share": self.lost_share,
             "steal_share": self.steal_share,
@@ -272,6 +272,16 @@ _SHAPES: Mapping[str, tuple[str, type]] = {
     "preempted": ("pools, P", np.bool_),
 }
 _ARRAYS = tuple(_SHAPES)
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "batch": (int, type(None)),
+    "pools": (list,),
+    "threads": (list,),
+    "duration_s": (float,),
+    "complete": (bool,),
+    "steal_share": (float, type(None)),
+    "generator_lost_share": (float, type(None)),
+    "notes": (list,),
+}
 
 
 def _faults(header: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> list[Fault]:
@@ -279,9 +289,12 @@ def _faults(header: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -
     names = {f.name for f in fields(LoadRun)} - set(_ARRAYS)
     if set(header) != names:
         return [Fault("header", f"has {sorted(header)}; allowed are {sorted(names)}")]
+    wrong = [name for name, kinds in _KINDS.items() if not isinstance(header[name], kinds)]
+    if wrong:
+        return [Fault(name, f"is {header[name]!r}; allowed is what a load run writes") for name in wrong]
     n, parts, pools = arrays["arrival_s"].shape, arrays["part_query"].shape, header["pools"]
-    if not isinstance(pools, list) or len(n) != 1 or len(parts) != 1 or not n[0]:
-        return [Fault("", "is not a load run: its arrays have no shape of queries and parts")]
+    if len(n) != 1 or len(parts) != 1 or not n[0] or len(header["threads"]) != len(pools):
+        return [Fault("", "is not a load run: its arrays have no shape of queries, parts and pools")]
     shapes = {"N": n, "P": parts, "pools, P": (len(pools), *parts)}
     return [
         Fault(name, f"is {arrays[name].dtype} {arrays[name].shape}; allowed is {np.dtype(dtype)} {shapes[shape]}")
@@ -573,6 +586,10 @@ class _Steal:
             return None
         stolen, passed = after[0] - self._before[0], after[1] - self._before[1]
         return max(0, stolen - len(self._cpus)) / max(passed, 1)
+
+
+def _finite(figure: float) -> float | None:
+    return figure if math.isfinite(figure) else None
 
 
 def _order_statistics(values: _Floats, percentiles: Sequence[float]) -> list[float]:

@@ -6,7 +6,7 @@ CPU treats specially. What they are does not matter for time; that they are not 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import sqrt
 
 import numpy as np
@@ -24,6 +24,9 @@ Floats = npt.NDArray[np.float32]
 BLOCK = 1_048_573
 """Values that the rows of a table repeat: a prime, so that no two of so many rows are the same."""
 
+_PIECE = 1 << 18
+"""Random numbers that are made at a time."""
+
 # Purposes of random numbers: a stream each.
 TABLES, WEIGHTS, FEATURES, ROWS = range(4)
 
@@ -39,17 +42,24 @@ _ROW_BITS = {
 _BY_BYTES: Mapping[int, TableDType] = {4: "float32", 2: "float16", 1: "int8"}
 
 
-def random_bits(seed: int, purpose: int, index: int, size: int) -> npt.NDArray[np.uint64]:
-    """uint64 ``[size]`` of the stream (seed, purpose, index), by NumPy's Philox, whose raw numbers never change."""
-    return np.random.Philox(key=seed, counter=[0, 0, index, purpose]).random_raw(size)
+def random_bits(seed: int, purpose: int, index: int, size: int) -> Iterator[tuple[int, npt.NDArray[np.uint64]]]:
+    """The stream (seed, purpose, index) in pieces, uint64, each with its start, ``size`` numbers in all.
+
+    NumPy's Philox generator, whose raw numbers are the same in every version.
+    """
+    stream = np.random.Philox(key=seed, counter=[0, 0, index, purpose])
+    for start in range(0, size, _PIECE):
+        yield start, stream.random_raw(min(_PIECE, size - start))
 
 
 def uniform(seed: int, purpose: int, index: int, size: int, std: float) -> Floats:
     """float32 ``[size]``, uniform around 0 with standard deviation ``std``."""
-    bits = random_bits(seed, purpose, index, size)
-    values = (bits >> np.uint64(40)).astype(np.float32)
-    values -= np.float32((1 << 23) - 0.5)
-    values *= np.float32(std * sqrt(12.0) / (1 << 24))
+    values = np.empty(size, np.float32)
+    for start, bits in random_bits(seed, purpose, index, size):
+        piece = values[start : start + len(bits)]
+        piece[:] = bits >> np.uint64(40)
+        piece -= np.float32((1 << 23) - 0.5)
+        piece *= np.float32(std * sqrt(12.0) / (1 << 24))
     return values
 
 

@@ -326,7 +326,8 @@ _FAMILIES: Mapping[str, Callable[[_Fields, _Architecture], _Parts | None]] = {
 
 def _only_concatenation(fields: _Fields, arch: _Architecture) -> None:
     if arch.interaction == "dot":
-        fields.fault("arch_interaction_op", "is 'dot'; allowed is 'cat' for every model_type but 'dlrm'")
+        where = "is 'dot'" if "arch_interaction_op" in fields.data else "missing, which means 'dot'"
+        fields.fault("arch_interaction_op", f"{where}; allowed is 'cat' for every model_type but 'dlrm'")
 
 
 # --- TorchRec ---------------------------------------------------------------------------------------------------------

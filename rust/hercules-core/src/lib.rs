@@ -2,7 +2,7 @@
 //!
 //! Rooms: [`sls`] (embedding-bag kernels), [`host`] (this machine's memory, timed), [`queue`] (tail-latency simulator),
 //! [`search`] (scheduling search), [`dram`] (cycle-level memory), [`nmp`] (near-memory processing),
-//! [`provision`] (machines for a load).
+//! [`provision`] (machines for a load), [`load`] (open-loop load on this machine's threads).
 //! `search` uses `queue`, `nmp` uses `dram`; no other arrow runs between rooms. [`error`], [`rng`], [`pool`],
 //! [`helpers`], [`cpu`] and [`control`] serve all of them.
 

@@ -125,7 +125,7 @@ fn stacked<'py, T: numpy::Element + Copy>(
     Ok(all.into_pyarray(py).reshape([rows, columns])?.into_any())
 }
 
-fn told<'py>(py: Python<'py>, report: Report) -> PyResult<Bound<'py, PyDict>> {
+fn told(py: Python<'_>, report: Report) -> PyResult<Bound<'_, PyDict>> {
     let Report { arrival_ns, lag_ns, latency_ns, jobs, mut pools, duration_ns, generator_lost_share, notes } = report;
     let out = PyDict::new(py);
     out.set_item("arrival_s", seconds(arrival_ns).into_pyarray(py))?;
@@ -148,7 +148,7 @@ fn told<'py>(py: Python<'py>, report: Report) -> PyResult<Bound<'py, PyDict>> {
 /// The figures, the threads that were left behind (pool, thread), and whether Ctrl-C ended the run.
 type Ended<'py> = (Bound<'py, PyDict>, Vec<(usize, usize)>, bool);
 
-fn ended<'py>(py: Python<'py>, outcome: Outcome<PyErr>, interrupted: bool) -> PyResult<Ended<'py>> {
+fn ended(py: Python<'_>, outcome: Outcome<PyErr>, interrupted: bool) -> PyResult<Ended<'_>> {
     if let Some(failure) = outcome.failure {
         return Err(failure);
     }
