@@ -57,7 +57,7 @@ AROUND_RUN_S = 1.5
 DRAIN_S = 5.0
 PRECISION = 0.01
 """Relative half-width of the predicted max load's 95 % interval."""
-MOST_SIMULATED = 1 << 21
+MOST_SIMULATED = 1 << 23
 """Queries of one probe of it: an SLA that is met up to saturation would take a thousand million otherwise."""
 MOST_QUERIES = 100_000
 """In one run; percentiles of as many are known well."""

@@ -246,10 +246,9 @@ class Validation:
             p = self.prediction
             how = f"the best of {p.evaluations} configurations simulated" if p.searched else "as given"
             lines.append(f"configuration: {p.config.describe()} ({how})")
-            lines.append(
-                f"predicted max load: {p.qps:,.1f} q/s (95 % interval {p.interval_qps[0]:,.1f} to "
-                f"{p.interval_qps[1]:,.1f}), limited by {p.limit}"
-            )
+            low, high = p.interval_qps
+            known = f" (95 % interval {low:,.1f} to {high:,.1f})" if math.isfinite(low) else ""
+            lines.append(f"predicted max load: {p.qps:,.1f} q/s{known}, limited by {p.limit}")
         lines += [f"level {one.name}, {one.title}: {one.verdict}" for one in self.levels]
         lines.append("certified: every noise gate passed" if self.certified else "NOT CERTIFIED")
         lines += list(self.causes)
