@@ -161,6 +161,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "inputs beyond memory": ({"max_items": 1 << 20}, r"max_items: 1048576 takes \d+ bytes of inputs"),
     "bytes": ({"max_bytes": -5}, "max_bytes: is -5"),
     "backend": ({"backend": "tvm"}, "backend: is 'tvm'"),
+    "popularity": ({"popularity": "zipf"}, "str is not a Popularity"),
     "dtype": ({"dtype": "int3"}, "dtype: is 'int3'"),
 }
 
