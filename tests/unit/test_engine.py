@@ -122,6 +122,34 @@ def test_a_dot_that_does_not_fit() -> None:
         wire(wrong)
 
 
+def test_stages_without_widths_are_faults_of_the_file() -> None:
+    with pytest.raises(ConfigError, match=r"stages\[2\].dims"):
+        wire(with_stage("dlrm-rmc1", 2, dims=()))
+    with pytest.raises(ConfigError, match=r"stages\[2\].dims: has 1 widths"):
+        wire(with_stage("dlrm-rmc1", 2, dims=(288,)))
+
+
+@pytest.mark.parametrize("backend", ["numpy", "onnxruntime"])
+def test_stages_may_have_any_name(backend: str) -> None:
+    described = model("dlrm-rmc1")
+    options = {"rows_scale": 1e-4, "max_items": 4, "backend": backend}
+    wanted = Engine.build(described, **options).worker()(1, 3)
+    for names in (("dense", "pooled.0", "scores"), ("a", "a.0", "a.0.weight"), ("v0", "i1", "dense_")):
+        stages = tuple(replace(stage, name=name) for stage, name in zip(described.stages, names, strict=True))
+        assert np.array_equal(Engine.build(replace(described, stages=stages), **options).worker()(1, 3), wanted)
+    stages = (
+        Stage(name="a", kind="mlp", dims=(4, 4)),
+        Stage(name="a.0", kind="rnn", steps=3, input_dim=4, hidden_dim=4),
+        Stage(name="join", kind="concat", out_dim=8),
+    )
+    table = TableGroup(count=3, rows=5, dim=4, pooling=1)
+    clash = Model(
+        name="x", family="x", label="x", dense_input_dim=4, tables=(table,), stages=stages, latency_targets=()
+    )
+    with pytest.raises(ConfigError, match=r"stages\[1\].name: .* a.0.bias"):
+        wire(clash)
+
+
 @pytest.mark.parametrize("backend", ["numpy", "onnxruntime"])
 def test_models_of_tables_alone_and_of_stages_alone(backend: str) -> None:
     tables = replace(model("ncf"), stages=())
