@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import gc
 import hashlib
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -244,6 +245,23 @@ def test_rows_have_the_bytes_that_the_model_says() -> None:
     with pytest.raises(InputError, match=r"tables\[1\].dtype_bytes: is 8"):
         Engine.build(odd)
     assert Engine.build(odd, rows_scale=1e-2, max_items=4, dtype="int8").dtypes == ("int8", "int8")
+
+
+DRILL = """
+import resource
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+from hercules_fast.measure import Engine
+from hercules_fast.models import model
+engine = Engine.build(model("din"), backend="{backend}")
+print(engine.worker()(0, 256).shape, 0 < engine.rows_scale < 1)
+"""
+
+
+@pytest.mark.parametrize("backend", ["numpy", "onnxruntime"])
+def test_a_gibibyte_of_address_space_is_enough(backend: str) -> None:
+    code = DRILL.format(backend=backend)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert run.stdout == "(256, 2) True\n", run.stderr
 
 
 @pytest.mark.parametrize("options", [{"operator_cores": 0}, {"operator_cores": 1.5}, {"stage": "both"}])
