@@ -46,8 +46,8 @@ class Expected:
     own_busy_s: float
     """Seconds of service of all threads there, the whole run."""
     trace: Trace
-    """The arrivals of the run: of the replications, the one whose percentiles are nearest to the long simulation's, so
-    that the run is a typical one. Chosen before anything is run."""
+    """The arrivals of the run: of the replications, the one whose percentiles and rate are nearest to the long
+    simulation's, so that the run is a typical one. Chosen before anything is run."""
 
 
 def expect(system: System, arrivals: Queries, queries: int, *, percentiles: Sequence[float], seed: int = 0) -> Expected:
@@ -67,7 +67,9 @@ def expect(system: System, arrivals: Queries, queries: int, *, percentiles: Sequ
     found = percentiles_ms(latencies_ms.reshape(runs, queries) * 1e-3, percentiles)
     keeps_up = long.stable and arrivals.qps < long.bottleneck_qps
     target = np.array(long.latency_ms) if keeps_up else np.median(found, axis=0)
-    typical = int(np.argmin(np.abs(np.log(found / target)).max(axis=1)))
+    rates = np.array([queries / arrival_s[-1] for arrival_s, _ in drawn])
+    off = np.column_stack([found / target, rates / arrivals.qps])
+    typical = int(np.argmin(np.nanmax(np.abs(np.log(off)), axis=1)))
     trace = Trace(arrival_s=drawn[typical][0], sizes=drawn[typical][1])
     own = simulate(system, trace, **options)
     assert own.latencies_ms is not None

@@ -53,6 +53,8 @@ def plot_validation(found: Validation, path: str | os.PathLike[str]) -> Path:
 
 def _draw_panel(axes: Axes, found: Validation, k: int) -> None:
     """Percentile number ``k``."""
+    from matplotlib.ticker import LogFormatter
+
     points = found.points
     loads = [point.qps for point in points]
     bands = [point.chance_ms[k] for point in points]
@@ -69,6 +71,8 @@ def _draw_panel(axes: Axes, found: Validation, k: int) -> None:
     if found.prediction is not None:
         axes.axvline(found.prediction.qps, color=LIMIT, linestyle="--", label="predicted max load")
     axes.set_yscale("log")
+    for of_ticks in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        of_ticks(LogFormatter(minor_thresholds=(2.0, 0.5)))  # plain numbers instead of powers of ten
     axes.set_xlim(left=0)
     axes.grid(True)
 
