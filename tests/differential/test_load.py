@@ -35,7 +35,11 @@ def slow(*arguments: Any, **named: Any) -> dict[str, Any]:
     return found
 
 
-both = pytest.mark.parametrize("run", [core, slow], ids=["core", "twin"])
+def polling(*arguments: Any, **named: Any) -> dict[str, Any]:
+    return core(*arguments, **named, polls=True)
+
+
+both = pytest.mark.parametrize("run", [core, slow, polling], ids=["core", "twin", "core, polling"])
 
 
 def nap(base_s: float, per_item_s: float) -> Callable[[int, int, object], object]:
@@ -68,7 +72,7 @@ def test_queries_are_cut_into_full_parts_and_a_rest(run: Run, batch: int | None)
 @pytest.mark.parametrize("buffer", [None, 0, 1])
 def test_each_part_goes_once_through_each_pool_in_turn(run: Run, threads: tuple[int, int], buffer: int | None) -> None:
     arrival_s, sizes = queries(60, 5e-4, 6)
-    seen: list[object] = []
+    seen: list[Any] = []
 
     def last(query: int, items: int, payload: Any) -> None:
         seen.append((payload, query, items))
@@ -76,8 +80,8 @@ def test_each_part_goes_once_through_each_pool_in_turn(run: Run, threads: tuple[
     pools = [([nap(1e-3, 0.0)] * threads[0], None, None), ([last] * threads[1], None, buffer)]
     found = run(pools, arrival_s, sizes, 4, drain_s=60.0)
     parts = list(zip(found["part_query"].tolist(), found["part_items"].tolist(), strict=True))
-    assert sorted((query, items) for _, query, items in seen) == sorted(parts)  # type: ignore[misc]
-    assert all(payload == [(query, items)] for payload, query, items in seen)  # type: ignore[misc]
+    assert sorted((query, items) for _, query, items in seen) == sorted(parts)
+    assert all(payload == [(query, items)] for payload, query, items in seen)
     start_s, end_s = found["start_s"], found["end_s"]
     assert (start_s <= end_s).all() and (end_s[0] <= start_s[1]).all()
     assert (np.diff(start_s[0]) >= 0).all(), "first come, first served"

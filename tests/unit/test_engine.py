@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import gc
 import hashlib
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -122,6 +123,34 @@ def test_a_dot_that_does_not_fit() -> None:
         wire(wrong)
 
 
+def test_stages_without_widths_are_faults_of_the_file() -> None:
+    with pytest.raises(ConfigError, match=r"stages\[2\].dims"):
+        wire(with_stage("dlrm-rmc1", 2, dims=()))
+    with pytest.raises(ConfigError, match=r"stages\[2\].dims: has 1 widths"):
+        wire(with_stage("dlrm-rmc1", 2, dims=(288,)))
+
+
+@pytest.mark.parametrize("backend", ["numpy", "onnxruntime"])
+def test_stages_may_have_any_name(backend: str) -> None:
+    described = model("dlrm-rmc1")
+    options = {"rows_scale": 1e-4, "max_items": 4, "backend": backend}
+    wanted = Engine.build(described, **options).worker()(1, 3)
+    for names in (("dense", "pooled.0", "scores"), ("a", "a.0", "a.0.weight"), ("v0", "i1", "dense_")):
+        stages = tuple(replace(stage, name=name) for stage, name in zip(described.stages, names, strict=True))
+        assert np.array_equal(Engine.build(replace(described, stages=stages), **options).worker()(1, 3), wanted)
+    stages = (
+        Stage(name="a", kind="mlp", dims=(4, 4)),
+        Stage(name="a.0", kind="rnn", steps=3, input_dim=4, hidden_dim=4),
+        Stage(name="join", kind="concat", out_dim=8),
+    )
+    table = TableGroup(count=3, rows=5, dim=4, pooling=1)
+    clash = Model(
+        name="x", family="x", label="x", dense_input_dim=4, tables=(table,), stages=stages, latency_targets=()
+    )
+    with pytest.raises(ConfigError, match=r"stages\[1\].name: .* a.0.bias"):
+        wire(clash)
+
+
 @pytest.mark.parametrize("backend", ["numpy", "onnxruntime"])
 def test_models_of_tables_alone_and_of_stages_alone(backend: str) -> None:
     tables = replace(model("ncf"), stages=())
@@ -161,6 +190,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "inputs beyond memory": ({"max_items": 1 << 20}, r"max_items: 1048576 takes \d+ bytes of inputs"),
     "bytes": ({"max_bytes": -5}, "max_bytes: is -5"),
     "backend": ({"backend": "tvm"}, "backend: is 'tvm'"),
+    "popularity": ({"popularity": "zipf"}, "str is not a Popularity"),
     "dtype": ({"dtype": "int3"}, "dtype: is 'int3'"),
 }
 
@@ -215,6 +245,23 @@ def test_rows_have_the_bytes_that_the_model_says() -> None:
     with pytest.raises(InputError, match=r"tables\[1\].dtype_bytes: is 8"):
         Engine.build(odd)
     assert Engine.build(odd, rows_scale=1e-2, max_items=4, dtype="int8").dtypes == ("int8", "int8")
+
+
+DRILL = """
+import resource
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+from hercules_fast.measure import Engine
+from hercules_fast.models import model
+engine = Engine.build(model("din"), backend="{backend}")
+print(engine.worker()(0, 256).shape, 0 < engine.rows_scale < 1)
+"""
+
+
+@pytest.mark.parametrize("backend", ["numpy", "onnxruntime"])
+def test_a_gibibyte_of_address_space_is_enough(backend: str) -> None:
+    code = DRILL.format(backend=backend)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert run.stdout == "(256, 2) True\n", run.stderr
 
 
 @pytest.mark.parametrize("options", [{"operator_cores": 0}, {"operator_cores": 1.5}, {"stage": "both"}])

@@ -52,7 +52,7 @@ class OnnxDense:
         network: What to run.
         graph: Its graph, from :func:`onnx_graph`.
         threads: Threads inside an operator, the caller's included.
-        cpus: CPUs for the threads beside the caller's; None: where the system puts them.
+        cpus: CPUs of the caller's thread, which is left alone, then of the others; None: where the system puts them.
         max_items: Items of the largest run.
     """
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hercules_fast import _core
+from hercules_fast.descriptors import validate
 from hercules_fast.errors import InputError
 from hercules_fast.host.system import available_memory_bytes, read_system
 from hercules_fast.measure import blas
@@ -23,6 +24,7 @@ from hercules_fast.measure.weights import dense_weights, embedding_bytes, row_fo
 from hercules_fast.models import Model
 from hercules_fast.sls import EmbeddingBagCollection, EmbeddingTable, TableDType
 from hercules_fast.traffic import Popularity
+from hercules_fast.traffic.files import POPULARITY
 
 __all__ = ["Engine", "Pooled", "Worker", "largest_scale"]
 
@@ -244,7 +246,7 @@ class Engine:
             threads: Threads that encode the tables.
 
         Raises:
-            ConfigError: The model's stages do not chain; with every fault.
+            ConfigError: The model's stages do not chain, or ``popularity`` is no law; with every fault.
             InputError: An argument is outside what is said above, or the tables do not fit: sizes are named before
                 anything is allocated. Or ``backend="onnxruntime"`` and it is not installed.
             MemoryError: The system refused memory that it had said is available.
@@ -257,6 +259,8 @@ class Engine:
             raise InputError(f"max_items: is {max_items!r}; allowed is a whole number from 1 to {1 << 20}")
         if max_bytes is not None and (type(max_bytes) is not int or not 1 <= max_bytes <= most):
             raise InputError(f"max_bytes: is {max_bytes!r}; allowed is a whole number from 1 to {most}")
+        if popularity is not None:
+            validate(POPULARITY, popularity)
         if backend not in ("auto", "onnxruntime", "numpy"):
             raise InputError(f"backend: is {backend!r}; allowed are 'auto', 'onnxruntime', 'numpy'")
         _check_room(model, network, max_items)
@@ -292,7 +296,8 @@ class Engine:
         Args:
             operator_cores: Cores that one query may use. The NumPy backend uses them for the embeddings only.
             stage: ``"model"``, or half of an S-D pipeline: ``"sparse"`` gathers, ``"dense"`` does the rest.
-            cpus: CPUs for the backend's own threads, those beside the calling one.
+            cpus: CPUs of this worker, the calling thread's first: ONNX Runtime's own threads are bound to the others.
+                The calling thread is its caller's to bind; threads of the kernels serve all workers and are not bound.
 
         Raises:
             InputError: An argument is not as said above.

@@ -143,7 +143,7 @@ def wire(model: Model) -> Network:
         validate(MODEL, model)
     except ConfigError as error:
         faults += error.faults
-    if any(not re.fullmatch(r"stages\[\d+\]\.dims", fault.path) for fault in faults):
+    if not all(fault.message.startswith("begins with") for fault in faults):
         raise ConfigError(f"model {getattr(model, 'name', '')!r}", faults)  # widths mean nothing yet
     wiring = _Wiring(model)
     network = wiring.run()
@@ -216,6 +216,8 @@ class _Wiring:
         self.faults.append(Fault(path or f"{self.path}.{key}", message))
 
     def new(self, name: str, count: int, dim: int, rms: float = 1.0, *, path: str | None = None) -> Tensor:
+        while name in self.tensors:  # a stage may be called as an input is, or as another's layer
+            name += "_"
         tensor = self.tensors[name] = Tensor(name, count, dim, rms)
         self.paths[name] = path or self.path
         return tensor
@@ -234,11 +236,14 @@ class _Wiring:
         last: bool = False,
         diagonal: bool = False,
     ) -> Tensor:
-        specs = tuple(weights)
-        self.weights |= {spec.name: spec for spec in specs}
-        names = tuple(tensor.name for tensor in inputs), output, tuple(spec.name for spec in specs)
-        self.operations.append(Operation(kind, *names, activation, last, diagonal))
-        return self.new(output, count, dim, rms)
+        specs = {spec.name: spec for spec in weights}
+        if clash := specs.keys() & self.weights.keys():
+            self.fault("name", f"gives its weights names that another stage's have: {', '.join(sorted(clash))}")
+        self.weights |= specs
+        made = self.new(output, count, dim, rms)
+        names = tuple(tensor.name for tensor in inputs)
+        self.operations.append(Operation(kind, names, made.name, tuple(specs), activation, last, diagonal))
+        return made
 
     # -- stages ----------------------------------------------------------------------------------------------------
 
