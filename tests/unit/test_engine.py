@@ -500,9 +500,7 @@ def test_blas_is_capped_while_an_engine_lives_and_restored_after() -> None:
 
 def test_a_blas_in_a_folder_with_a_blank_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     path = "/home/me/my tools/numpy.libs/libscipy_openblas64_-1.so"
-    maps = (
-        f"7f0000000000-7f0000001000 r-xp 00000000 fe:01 1234567          {path}\n7ffc00000000-7ffc1 rw-p 0 0:0 0 [x]\n"
-    )
+    maps = f"7f00-7f01 r-xp 00000000 fe:01 1234567          {path}\n7f02-7f03 rw-p 00000000 00:00 0    [heap]\n"
     monkeypatch.setattr(Path, "read_text", lambda _: maps)
     library = SimpleNamespace(scipy_openblas_get_num_threads64_=lambda: 2, scipy_openblas_set_num_threads64_=print)
     monkeypatch.setattr(ctypes, "CDLL", {path: library}.__getitem__)

@@ -1,9 +1,10 @@
 """A model on an accelerator, in PyTorch: tables and MLPs on the device, fed by the host (extra ``gpu``).
 
 Weights and rows are those of :class:`~hercules_fast.measure.Engine` for the same seed, so scores can be compared.
-Tables are filled one after another, so the host needs room for the largest only. One worker is one instance: it has a stream and pinned
-buffers of its own; instances share tables and weights. A call copies a query's indices and dense features into the
-pinned buffers, sends them, runs, brings the scores back and waits for them: what a server's queue would see.
+Tables are filled one after another, so the host needs room for the largest only. One worker is one instance: it has a
+stream and pinned buffers of its own; instances share tables and weights. A call copies a query's indices and dense
+features into the pinned buffers, sends them, runs, brings the scores back and waits for them: what a server's queue
+would see.
 """
 
 from __future__ import annotations
