@@ -235,9 +235,9 @@ class Engine:
             model: Of the catalogue, or a user's.
             rows_scale: Rows per row of the model. Default: 1 where the tables fit ``max_bytes``, else the largest that
                 fits.
-            max_bytes: Bytes of all tables at most. Default: a quarter of the memory that is available, where tables must be
-                scaled the power of two below it, so that a later run finds the same scale (all of the memory for a
-                ``rows_scale`` that is given).
+            max_bytes: Bytes of all tables at most. Default: a quarter of the memory that is available, and where tables
+                must be scaled the power of two below it, so that a later run finds the same scale (all of the memory
+                for a ``rows_scale`` that is given).
             backend: What runs the dense part. ``"auto"``: ONNX Runtime where it is installed, else NumPy.
             max_items: Items of the largest query.
             seed: Of weights, tables and inputs: same seed, same bytes.
