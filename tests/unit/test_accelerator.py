@@ -83,6 +83,11 @@ def test_capacity_is_checked_before_anything_is_placed(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "torch", fake_torch(1))
     with pytest.raises(InputError, match=r"dlrm-rmc1: its tables need 4.10 GB at rows_scale 1; allowed on 'cuda' are"):
         Accelerator.build(models.model("dlrm-rmc1"), rows_scale=1.0)
+    torch = sys.modules["torch"]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1 << 40, 1 << 40))
+    monkeypatch.setattr(room, "available_memory_bytes", lambda: 10**8)
+    with pytest.raises(InputError, match=r"its largest table needs 0.51 GB of the host .* allowed are 0.08 GB"):
+        Accelerator.build(models.model("dlrm-rmc1"), rows_scale=1.0)
     for keys, words in (
         ({"max_items": 0}, "max_items: is 0"),
         ({"seed": -1}, "seed: is -1"),

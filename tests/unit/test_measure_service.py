@@ -12,7 +12,7 @@ import pytest
 
 import hercules_fast as hf
 from hercules_fast.errors import ConfigError, DTypeError, InputError, InterruptedRun
-from hercules_fast.measure import ServiceMeasurement, measure_service
+from hercules_fast.measure import ServiceMeasurement, measure_service, visits
 from hercules_fast.measure.visits import ROUNDS, summed_visit
 from tests.small_measures import Machine, SmallEngine, SmallMeter, law
 
@@ -85,7 +85,10 @@ def test_a_pipeline(machine) -> None:
         ({"idle_w": 5.0}, "one is given; allowed are both or neither"),
         ({"idle_w": 5.0, "tdp_w": 4.0}, "tdp_w: is 4.0; allowed is >= idle_w, 5.0"),
         ({"idle_w": -1.0, "tdp_w": 4.0}, "idle_w: is -1.0"),
+        ({"idle_w": "5", "tdp_w": 6.0}, "idle_w: is '5'; allowed is a number of W, finite and >= 0"),
+        ({"base_w": True}, "base_w: is True"),
         ({"server": ""}, "server: is ''"),
+        ({"server": "a\nb"}, "server: is 'a\\nb'; allowed is a name that can be printed"),
     ],
 )
 def test_what_is_asked_is_checked_before_anything_runs(options, message, machine) -> None:
@@ -188,6 +191,23 @@ def test_power_is_measured_given_or_assumed(machine) -> None:
     assumed = measured()
     assert assumed.energy.origin == "assumed" and 0 < assumed.energy.idle_w < assumed.energy.tdp_w
     assert any(note.startswith("power assumed: ") for note in assumed.table.assumptions)
+    half = measured(threads=(1,), operator_cores=(1,))
+    assert half.table.groups[0].capacity == 1 and half.energy.tdp_w == assumed.energy.tdp_w / 2
+
+
+def test_energy_before_and_after_the_services_is_not_theirs(machine, monkeypatch) -> None:
+    """Threads take a while to start and to end; the meter runs on meanwhile."""
+    machine.meter = SmallMeter(machine)
+    services = visits.time_services
+
+    def with_start_and_end(*given: Any) -> Any:
+        machine.now_s += 0.5
+        machine.meter.read_j()
+        return services(*given)
+
+    monkeypatch.setattr(visits, "time_services", with_start_and_end)
+    found = measured()
+    assert found.table.idle_w == {"cpu": pytest.approx(40.0)} and found.table.tdp_w == {"cpu": pytest.approx(100.0)}
 
 
 def test_progress_counts_to_the_end(machine) -> None:

@@ -1,9 +1,10 @@
 """A model on an accelerator, in PyTorch: tables and MLPs on the device, fed by the host (extra ``gpu``).
 
 Weights and rows are those of :class:`~hercules_fast.measure.Engine` for the same seed, so scores can be compared.
-Tables are filled one after another, never whole on the host. One worker is one instance: it has a stream and pinned
-buffers of its own; instances share tables and weights. A call copies a query's indices and dense features into the
-pinned buffers, sends them, runs, brings the scores back and waits for them: what a server's queue would see.
+Tables are filled one after another, so the host needs room for the largest only. One worker is one instance: it has a
+stream and pinned buffers of its own; instances share tables and weights. A call copies a query's indices and dense
+features into the pinned buffers, sends them, runs, brings the scores back and waits for them: what a server's queue
+would see.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy.typing as npt
 from hercules_fast.errors import InputError, InterruptedRun
 from hercules_fast.host import EnergyMeter, energy_meter, usable_cores
 from hercules_fast.host.system import available_memory_bytes
-from hercules_fast.measure.engine import largest_scale
+from hercules_fast.measure.engine import largest_scale, making_bytes
 from hercules_fast.measure.inputs import InputPool, QueryInputs
 from hercules_fast.measure.network import Network, Operation, wire
 from hercules_fast.measure.service import ServiceMeasurement, measure_service
@@ -267,15 +268,25 @@ class Accelerator:
         network = wire(model)
         free = int(SHARE * _free_bytes(torch_, device)) - network.weight_bytes
         limit = free if max_bytes is None else min(free, max_bytes)
+        on_host = int(SHARE * available_memory_bytes())
         if rows_scale is None:
-            rows_scale = largest_scale(model, limit, "float32")
+
+            def fits(scaled: Model) -> bool:
+                return embedding_bytes(scaled, "float32") <= limit and making_bytes(scaled) <= on_host
+
+            rows_scale = largest_scale(model, fits) or 1e-300
         if rows_scale != 1:
             model = model.scaled(rows_scale, f"{model.label}, rows x{rows_scale:g}")
-        needed = embedding_bytes(model, "float32")
+        needed, making = embedding_bytes(model, "float32"), making_bytes(model)
         if needed > limit:
             raise InputError(
                 f"{model.name}: its tables need {needed / 1e9:.2f} GB at rows_scale {rows_scale:g}; allowed on "
                 f"{device!r} are {max(0, limit) / 1e9:.2f} GB"
+            )
+        if making > on_host:
+            raise InputError(
+                f"{model.name}: its largest table needs {making / 1e9:.2f} GB of the host at rows_scale "
+                f"{rows_scale:g}, where it is made; allowed are {on_host / 1e9:.2f} GB"
             )
         pool = InputPool(model, max_items=max_items, seed=seed, popularity=popularity, pool_bytes=0)
         return cls(model, TorchModel(torch_, model, network, seed, device), pool, max_items, device, rows_scale)

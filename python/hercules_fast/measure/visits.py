@@ -131,6 +131,7 @@ class Visit:
     stolen_s: float
     seconds: float
     energy_j: float | None = None
+    """Of the services: what the machine draws at rest while threads start and end is left out."""
 
 
 class Visits:
@@ -308,10 +309,13 @@ class Visits:
         sparse = self._workers_of("sparse", cores, 1)[0] if stage == "dense" else None
         rows = sparse(first, batch, None) if callable(sparse) else None
         workers = [_Numbered(worker, first, rows) if callable(worker) else worker for worker in workers]
-        before = self._joules()
+        before, began = self._joules(), time.monotonic()
         run = time_services(workers, sets, batch, each, limit_s)
-        after = self._joules()
-        return run, None if before is None or after is None else after - before
+        after, elapsed_s = self._joules(), time.monotonic() - began
+        if before is None or after is None or self.rest_w is None:
+            return run, None
+        around_s = max(0.0, elapsed_s - run.duration_s)  # threads start and end
+        return run, max(0.0, after - before - self.rest_w * around_s)
 
     def _workers_of(self, stage: str, cores: int, threads: int) -> list[WorkerLike]:
         known = self._workers.setdefault((stage, cores), [])
