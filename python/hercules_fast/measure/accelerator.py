@@ -510,7 +510,7 @@ def _busy(accelerator: Accelerator, items: int, instances: int) -> None:
     workers[0](0, items, None)
     each = int(min(10_000, max(3, BUSY_S / (time.monotonic() - began))))
     cpus = tuple((cpu,) for cpu in usable_cores().cpus[:instances])
-    time_services(workers, cpus, items, each, LIMIT_S)
+    time_services(workers, cpus, np.full(each * instances, items), LIMIT_S)
 
 
 def _meter(device: str) -> tuple[EnergyMeter | None, str]:
