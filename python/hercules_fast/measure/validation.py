@@ -325,6 +325,7 @@ class _Session:
                 precision=PRECISION,
                 seed=self.seed,
                 max_queries=MOST_SIMULATED,
+                threads=1,
             )
             if found.qps <= 0.0:
                 reached = ", ".join(
@@ -335,7 +336,7 @@ class _Session:
             return Prediction(
                 config=config, qps=found.qps, interval_qps=interval, limit=limit, searched=False, evaluations=1
             )
-        result = service.search(work, seed=self.seed)
+        result = service.search(work, seed=self.seed, threads=1)
         row = result.row
         if row.config is None:
             raise InputError(f"sla: is {_words(work.slas)}; {row.reason}")
