@@ -308,13 +308,22 @@ def test_a_model_that_is_wrong_by_a_fifth_fails_b_and_c_and_passes_a(monkeypatch
 
 
 def test_runs_that_lose_time_are_not_certified(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = run(monkeypatch, SmallHost(preempted=(0.0, 0.1, 0.0)))
+    whole = run(monkeypatch, SmallHost(preempted=(0.0, 0.1, 0.0, 0.0, 0.0, 0.1)))
     assert not whole.certified and [p.certified for p in whole.points] == [True, False, True, True, True]
     assert whole.causes[0].startswith("run at 0.70x: ") and "lost to others" in whole.causes[0]
     assert run(monkeypatch, SmallHost(noise=(NOISY, QUIET))).causes[0].startswith("before the runs")
     assert run(monkeypatch, SmallHost(noise=(QUIET, NOISY))).causes[0].startswith("after the runs")
     times = run(monkeypatch, SmallHost(service_cause="a competitor"))
     assert times.passed("a") and times.passed("b") is None and times.passed("c") is None and not times.certified
+
+
+def test_a_load_whose_gate_did_not_pass_is_run_again_where_there_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = SmallHost(preempted=(0.0, 0.1, 0.0))
+    whole = run(monkeypatch, host)
+    assert whole.certified and len(host.runs) == 6 and [p.share for p in whole.points] == [0.5, 0.7, 0.85, 1.0, 1.1]
+    assert host.runs[5]["trace"] is host.runs[1]["trace"], "the same arrivals"
+    hurried = SmallHost(preempted=(0.0, 0.1, 0.0))
+    assert not run(monkeypatch, hurried, time_budget_s=55.0).certified and len(hurried.runs) == 5
 
 
 def test_the_search_chooses_where_nothing_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -352,7 +361,7 @@ def test_a_workload_with_its_own_slas(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_budget_sizes_the_runs_and_leaves_out_what_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run(monkeypatch, SmallHost(), seconds=None, time_budget_s=30.0)
     lengths = [p.queries / p.offered_qps for p in whole.points]
-    assert 18.0 < sum(lengths) < 25.0 and whole.complete, "what is left after measuring, simulating and probing"
+    assert 13.0 < sum(lengths) < 20.0 and whole.complete, "what is left after measuring, simulating and probing"
     assert lengths[:4] == pytest.approx([lengths[0]] * 4, rel=0.25) and lengths[4] < 0.8 * lengths[3]
     short = run(monkeypatch, SmallHost(), seconds=None, time_budget_s=2.0)
     assert short.points == () and not short.complete and not short.certified
