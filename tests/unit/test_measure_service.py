@@ -369,7 +369,7 @@ def test_measuring_again_ends_with_the_time(machine) -> None:
     assert any("pooled: " in note for note in found.table.assumptions)
 
 
-def test_a_journal_of_other_lookups_is_refused(machine, tmp_path) -> None:
+def test_a_journal_of_other_lookups_is_refused(tmp_path) -> None:
     """Times of hot rows are not those of rows that are all alike."""
     path = tmp_path / "j.jsonl"
     hot = hf.traffic.popularity("zipf")
@@ -379,5 +379,5 @@ def test_a_journal_of_other_lookups_is_refused(machine, tmp_path) -> None:
         return Engine.build(small, rows_scale=1e-4, max_items=8, backend="numpy", popularity=popularity)
 
     measure_service(engine(None), batches=(8,), seconds=0.0, journal=path)
-    with pytest.raises(ConfigError, match="engine.popularity: the journal has 'uniform', the call asks for 'zipf"):
+    with pytest.raises(ConfigError, match=r"engine\.popularity: the journal has 'uniform', the call asks for 'zipf"):
         measure_service(engine(hot), batches=(8,), seconds=0.0, journal=path)
