@@ -201,9 +201,20 @@ class Meter:
 def test_power_is_the_counters(monkeypatch: pytest.MonkeyPatch) -> None:
     meter = Meter()
     monkeypatch.setattr(room, "energy_meter", lambda: meter)
-    assert room._meter("cuda:1") == (meter, "gpu-1")
-    assert room._meter("cuda") == (None, "gpu-0")
-    assert room._meter("cpu")[0] is None
+    assert room._meter(fake_torch(1), "cuda") == (meter, "gpu-1"), "there is no other"
+    assert room._meter(fake_torch(1), "cpu")[0] is None
+    # CUDA's first card is NVML's third, and its second has no counter.
+    monkeypatch.setattr(Meter, "parts", ("package-0", "gpu-0", "gpu-2"))
+    torch = fake_torch(2)
+    torch.cuda.current_device = lambda: 0
+    torch.cuda.get_device_properties = lambda number: SimpleNamespace(uuid=("c", "b")[number])
+    nvml = ModuleType("pynvml")
+    nvml.nvmlDeviceGetCount = lambda: 3  # type: ignore[attr-defined]
+    nvml.nvmlDeviceGetHandleByIndex = lambda k: k  # type: ignore[attr-defined]
+    nvml.nvmlDeviceGetUUID = ("GPU-a", b"GPU-b", "GPU-c").__getitem__  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    assert room._meter(torch, "cuda") == room._meter(torch, "cuda:0") == (meter, "gpu-2")
+    assert room._meter(torch, "cuda:1") == (None, "gpu-1")
 
     def work() -> None:
         time.sleep(0.02)
@@ -216,10 +227,12 @@ def test_power_is_measured_where_the_card_can(monkeypatch: pytest.MonkeyPatch) -
     """With a counter of the card, which a fake adds to at each reading."""
     torch_or_skip()
     meter = Meter()
-    monkeypatch.setattr(room, "_meter", lambda device: (meter, "gpu-1"))
+    monkeypatch.setattr(room, "_meter", lambda _, device: (meter, "gpu-1"))
     monkeypatch.setattr(room, "REST_S", 0.01)
     monkeypatch.setattr(room, "BUSY_S", 0.01)
-    monkeypatch.setattr(room, "_busy", lambda *_: (time.sleep(0.01), setattr(meter, "joules", meter.joules + 1.0)))
+    monkeypatch.setattr(
+        room, "_busy", lambda *_: lambda: (time.sleep(0.01), setattr(meter, "joules", meter.joules + 1.0))
+    )
     accelerator = Accelerator.build(small("ncf"), device="cpu", max_items=8)
     found = measure_accelerator(accelerator, batches=(1, 8), instances=(1,), seconds=0.01)
     assert found.energy.origin == "measured"

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import hercules_fast as hf
+from hercules_fast import models
 from hercules_fast.errors import ConfigError, DTypeError, InputError, InterruptedRun
-from hercules_fast.measure import ServiceMeasurement, measure_service, visits
+from hercules_fast.measure import Engine, ServiceMeasurement, measure_service, visits
 from hercules_fast.measure.visits import ROUNDS, sizes_of, summed_visit
 from tests.small_measures import Machine, SmallEngine, SmallMeter, law
 
@@ -384,3 +385,17 @@ def test_measuring_again_ends_with_the_time(machine) -> None:
     found = measured(seconds=0.0)
     assert all(point.rounds == 3 for point in found.points)
     assert any("pooled: " in note for note in found.table.assumptions)
+
+
+def test_a_journal_of_other_lookups_is_refused(tmp_path) -> None:
+    """Times of hot rows are not those of rows that are all alike."""
+    path = tmp_path / "j.jsonl"
+    hot = hf.traffic.popularity("zipf")
+
+    def engine(popularity: Any) -> Engine:
+        small = models.model("dlrm-rmc1")
+        return Engine.build(small, rows_scale=1e-4, max_items=8, backend="numpy", popularity=popularity)
+
+    measure_service(engine(None), batches=(8,), seconds=0.0, journal=path)
+    with pytest.raises(ConfigError, match=r"engine\.popularity: the journal has 'uniform', the call asks for 'zipf"):
+        measure_service(engine(hot), batches=(8,), seconds=0.0, journal=path)

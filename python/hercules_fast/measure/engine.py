@@ -336,6 +336,7 @@ class Engine:
             "input_pool_bytes": self._pool.nbytes,
             "max_items": self.max_items,
             "seed": self.seed,
+            "popularity": self._pool.popularity,
             "backend": self.backend,
             "fallback": self.fallback,
             "versions": _versions(self.backend),
