@@ -143,7 +143,14 @@ def point(share: float, p95: float = 8.0, **changes: Any) -> LoadPoint:
 def found(*points: LoadPoint, **changes: Any) -> Validation:
     config = SchedulingConfig(kind="cpu", variant=0, stages=("model",), threads=(1,), operator_cores=(1,), batch=256)
     prediction = Prediction(
-        config=config, qps=200.0, interval_qps=(199.0, 201.0), limit="sla", searched=True, evaluations=9
+        rehearsal=None,
+        unrehearsed_qps=1000.0,
+        config=config,
+        qps=200.0,
+        interval_qps=(199.0, 201.0),
+        limit="sla",
+        searched=True,
+        evaluations=9,
     )
     whole = Validation(
         model="made-up",

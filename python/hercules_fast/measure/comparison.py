@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hercules_fast import _core
+from hercules_fast.measure.rehearsal import busy_s
 from hercules_fast.measure.replaying import replay
 from hercules_fast.queueing import Queries, System, Trace, simulate
 
@@ -71,18 +72,16 @@ def expect(system: System, arrivals: Queries, queries: int, *, percentiles: Sequ
     off = np.column_stack([found / target, rates / arrivals.qps])
     typical = int(np.argmin(np.nanmax(np.abs(np.log(off)), axis=1)))
     trace = Trace(arrival_s=drawn[typical][0], sizes=drawn[typical][1])
-    own = simulate(system, trace, **options)
-    assert own.latencies_ms is not None
-    elapsed_s = own.counted / own.throughput_qps
-    threads = (station.threads for station in system.stations)
+    own_ms = simulate(system, trace, **options).latencies_ms
+    assert own_ms is not None
     low, high = np.percentile(found, (2.5, 97.5), axis=0)
     return Expected(
         qps=float(arrivals.qps),
         percentiles=percentiles,
         model_ms=long.latency_ms if keeps_up else None,
         chance_ms=tuple(zip(low.tolist(), high.tolist(), strict=True)),
-        own_ms=_floats(percentiles_ms(own.latencies_ms * 1e-3, percentiles)),
-        own_busy_s=sum(s.utilisation * n * elapsed_s for s, n in zip(own.stations, threads, strict=True)),
+        own_ms=_floats(percentiles_ms(own_ms * 1e-3, percentiles)),
+        own_busy_s=sum(busy_s(system, trace)),
         trace=trace,
     )
 
