@@ -402,7 +402,14 @@ class _Session:
             raise
         self._save_run(name, run)
         self.notes += [note for note in run.notes if note not in self.notes]
-        return compare(run, expected, share=share, buffer=config.buffer, lost_share_limit=LOST_SHARE_LIMIT)
+        return compare(
+            run,
+            expected,
+            share=share,
+            buffer=config.buffer,
+            lost_share_limit=LOST_SHARE_LIMIT,
+            polls=self.cpus.generator is not None,
+        )
 
     def _save_run(self, name: str, run: LoadRun) -> None:
         if self.folder is not None:
