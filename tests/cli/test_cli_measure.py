@@ -83,6 +83,7 @@ def test_a_noisy_machine_is_exit_code_4(monkeypatch, built, tmp_path, capsys) ->
     [
         (("--sla", "p95:20ms"), "--sla: given without --search"),
         (("--out", "t.csv"), "allowed are .npz"),
+        (("--csv", "p.csv", "--journal", "./p.csv"), "--journal: is './p.csv', which another option names, too"),
         (("--csv", "no/such/folder.csv"), "cannot write no/such/folder.csv"),
         (("--journal", "no/such/folder.jsonl"), "cannot write no/such/folder.jsonl"),
         (("--batches", "0,4"), "--batches"),

@@ -83,6 +83,11 @@ def test_capacity_is_checked_before_anything_is_placed(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "torch", fake_torch(1))
     with pytest.raises(InputError, match=r"dlrm-rmc1: its tables need 4.10 GB at rows_scale 1; allowed on 'cuda' are"):
         Accelerator.build(models.model("dlrm-rmc1"), rows_scale=1.0)
+    torch = sys.modules["torch"]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1 << 40, 1 << 40))
+    monkeypatch.setattr(room, "available_memory_bytes", lambda: 10**8)
+    with pytest.raises(InputError, match=r"its largest table needs 0.51 GB of the host .* allowed are 0.08 GB"):
+        Accelerator.build(models.model("dlrm-rmc1"), rows_scale=1.0)
     for keys, words in (
         ({"max_items": 0}, "max_items: is 0"),
         ({"seed": -1}, "seed: is -1"),
@@ -196,9 +201,20 @@ class Meter:
 def test_power_is_the_counters(monkeypatch: pytest.MonkeyPatch) -> None:
     meter = Meter()
     monkeypatch.setattr(room, "energy_meter", lambda: meter)
-    assert room._meter("cuda:1") == (meter, "gpu-1")
-    assert room._meter("cuda") == (None, "gpu-0")
-    assert room._meter("cpu")[0] is None
+    assert room._meter(fake_torch(1), "cuda") == (meter, "gpu-1"), "there is no other"
+    assert room._meter(fake_torch(1), "cpu")[0] is None
+    # CUDA's first card is NVML's third, and its second has no counter.
+    monkeypatch.setattr(Meter, "parts", ("package-0", "gpu-0", "gpu-2"))
+    torch = fake_torch(2)
+    torch.cuda.current_device = lambda: 0
+    torch.cuda.get_device_properties = lambda number: SimpleNamespace(uuid=("c", "b")[number])
+    nvml = ModuleType("pynvml")
+    nvml.nvmlDeviceGetCount = lambda: 3  # type: ignore[attr-defined]
+    nvml.nvmlDeviceGetHandleByIndex = lambda k: k  # type: ignore[attr-defined]
+    nvml.nvmlDeviceGetUUID = ("GPU-a", b"GPU-b", "GPU-c").__getitem__  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    assert room._meter(torch, "cuda") == room._meter(torch, "cuda:0") == (meter, "gpu-2")
+    assert room._meter(torch, "cuda:1") == (None, "gpu-1")
 
     def work() -> None:
         time.sleep(0.02)
@@ -211,10 +227,12 @@ def test_power_is_measured_where_the_card_can(monkeypatch: pytest.MonkeyPatch) -
     """With a counter of the card, which a fake adds to at each reading."""
     torch_or_skip()
     meter = Meter()
-    monkeypatch.setattr(room, "_meter", lambda device: (meter, "gpu-1"))
+    monkeypatch.setattr(room, "_meter", lambda _, device: (meter, "gpu-1"))
     monkeypatch.setattr(room, "REST_S", 0.01)
     monkeypatch.setattr(room, "BUSY_S", 0.01)
-    monkeypatch.setattr(room, "_busy", lambda *_: (time.sleep(0.01), setattr(meter, "joules", meter.joules + 1.0)))
+    monkeypatch.setattr(
+        room, "_busy", lambda *_: lambda: (time.sleep(0.01), setattr(meter, "joules", meter.joules + 1.0))
+    )
     accelerator = Accelerator.build(small("ncf"), device="cpu", max_items=8)
     found = measure_accelerator(accelerator, batches=(1, 8), instances=(1,), seconds=0.01)
     assert found.energy.origin == "measured"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import ctypes
 import gc
 import hashlib
 import subprocess
@@ -10,6 +11,8 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +22,7 @@ from hercules_fast.errors import ConfigError, InputError
 from hercules_fast.measure import Engine, blas, cap_blas_threads, wire
 from hercules_fast.measure import engine as engine_module
 from hercules_fast.measure.inputs import start_hash
+from hercules_fast.measure.weights import embedding_bytes
 from hercules_fast.models import Model, Stage, TableGroup, model, model_names
 from hercules_fast.traffic import hit_share, popularity
 from hercules_fast.traffic.popularity_law import popular_rows
@@ -182,6 +186,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "beyond memory": ({"rows_scale": 1e6}, r"rows_scale: 1e\+06 takes \d+ bytes .* the memory that is available"),
     "beyond max_bytes": ({"rows_scale": 1.0, "max_bytes": 10**6}, "takes 4096000000 bytes .* 1000000, max_bytes"),
     "no scale fits": ({"max_bytes": 1000}, "with a row each they take 1024"),
+    "beyond numbers": ({"rows_scale": 1.7e308}, r"rows_scale is 1.7e\+308; allowed: tables of less than 2\*\*63 rows"),
     "zero scale": ({"rows_scale": 0}, "rows_scale"),
     "scale nan": ({"rows_scale": float("nan")}, "rows_scale"),
     "seed": ({"seed": -1}, "seed: is -1"),
@@ -232,6 +237,29 @@ def test_the_largest_scale_that_fits_is_taken() -> None:
     assert halves.rows_scale == pytest.approx(2 * engine.rows_scale, rel=0.01)
     whole = Engine.build(model("ncf"), max_bytes=10**9, max_items=4, backend="numpy")
     assert (whole.rows_scale, whole.model) == (1.0, model("ncf"))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8", "int2"])
+@pytest.mark.parametrize("max_bytes", [None, 1 << 40])
+def test_a_scale_leaves_room_to_make_the_tables(dtype: Any, max_bytes: int | None, nothing_allocated: None) -> None:
+    """A table is made as float32 beside those that are there."""
+    described = replace(model("dlrm-rmc1"), tables=(replace(model("dlrm-rmc1").tables[0], count=1, rows=10**9),))
+    scaled = described.scaled(engine_module._scale(described, None, max_bytes, dtype), "scaled")
+    (group,) = scaled.tables
+    room = 1 << 30
+    assert 0.1 * room < embedding_bytes(scaled, dtype) + 4 * group.rows * group.dim <= room
+
+
+def test_a_later_run_finds_the_same_scale(nothing_allocated: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A journal goes on with the same engine only, and no two runs find the same memory available."""
+
+    def scale(available: int) -> float:
+        monkeypatch.setattr(engine_module, "available_memory_bytes", lambda: available)
+        return engine_module._scale(model("dlrm-rmc1"), None, None, None)
+
+    tables = model("dlrm-rmc1").embedding_bytes
+    assert scale(3 * 10**9) == scale(int(3.1 * 10**9)) < 1
+    assert scale(4 * tables) == 1.0 > scale(4 * tables - 4)
 
 
 def test_rows_have_the_bytes_that_the_model_says() -> None:
@@ -468,6 +496,15 @@ def test_blas_is_capped_while_an_engine_lives_and_restored_after() -> None:
         assert set(threads_of_blas()) == {1}
         assert cap.libraries
     assert threads_of_blas() == before
+
+
+def test_a_blas_in_a_folder_with_a_blank_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = "/home/me/my tools/numpy.libs/libscipy_openblas64_-1.so"
+    maps = f"7f00-7f01 r-xp 00000000 fe:01 1234567          {path}\n7f02-7f03 rw-p 00000000 00:00 0    [heap]\n"
+    monkeypatch.setattr(Path, "read_text", lambda _: maps)
+    library = SimpleNamespace(scipy_openblas_get_num_threads64_=lambda: 2, scipy_openblas_set_num_threads64_=print)
+    monkeypatch.setattr(ctypes, "CDLL", {path: library}.__getitem__)
+    assert [found for found, _ in blas._libraries()] == [path]
 
 
 def test_a_blas_that_cannot_be_capped_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,6 +94,16 @@ def test_what_noise_drowned_is_assumed(given_times: dict[int, float | None]) -> 
         assert cpu.sources[field].startswith("assumed: as Xeon-Gold-6138")
 
 
+@pytest.mark.parametrize("width", [descriptor.STREAMED, descriptor.WIDE])
+def test_layers_that_take_less_than_their_dispatch_tell_nothing(
+    given_times: dict[int, float | None], width: int
+) -> None:
+    given_times[width] = LAYER_S[descriptor.NARROW]
+    cpu, like = describe().cpu, hardware.cpu("Xeon-Gold-6138")
+    field = "llc_core_gb_s" if width == descriptor.STREAMED else "gemm_efficiency"
+    assert getattr(cpu, field) == getattr(like, field) and cpu.sources[field].startswith("assumed: ")
+
+
 def test_an_efficiency_beyond_the_peak_is_held(given_times: dict[int, float | None]) -> None:
     given_times[descriptor.WIDE] = 2.3e-3
     cpu = describe().cpu

@@ -452,3 +452,10 @@ def test_garbage_flags_give_a_model_or_a_config_error(words: list[str]) -> None:
         model_from_dlrm_flags(words, name="x")
     except ConfigError as error:
         assert error.faults
+
+
+@pytest.mark.parametrize("end", ["\\\n", "\\\r\n"])
+def test_a_command_of_several_lines_is_read_as_a_shell_does(end: str) -> None:
+    options = "--arch-sparse-feature-size=2 --arch-embedding-size 4-3 --arch-mlp-bot=5-2 --arch-mlp-top=3-1"
+    lines = options.replace(" ", f" {end}    ").replace("embedding-", f"embedd{end}ing-")
+    assert model_from_dlrm_flags(lines, name="m") == model_from_dlrm_flags(options, name="m")

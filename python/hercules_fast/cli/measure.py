@@ -177,6 +177,10 @@ class _Files:
         self.points = place(args.csv, ".csv")
         self.row = place(args.search or None, ".json")
         check_output_file(args.journal, inputs=inputs, overwrite=True)
+        if args.journal is not None and Path(args.journal).resolve() in [file.resolve() for file in self.all()]:
+            raise InputError(
+                f"--journal: is {args.journal!r}, which another option names, too; allowed is another file"
+            )
 
     def all(self) -> list[Path]:
         """Those that were asked for."""

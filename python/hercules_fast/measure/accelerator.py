@@ -1,9 +1,10 @@
 """A model on an accelerator, in PyTorch: tables and MLPs on the device, fed by the host (extra ``gpu``).
 
 Weights and rows are those of :class:`~hercules_fast.measure.Engine` for the same seed, so scores can be compared.
-Tables are filled one after another, never whole on the host. One worker is one instance: it has a stream and pinned
-buffers of its own; instances share tables and weights. A call copies a query's indices and dense features into the
-pinned buffers, sends them, runs, brings the scores back and waits for them: what a server's queue would see.
+Tables are filled one after another, so the host needs room for the largest only. One worker is one instance: it has a
+stream and pinned buffers of its own; instances share tables and weights. A call copies a query's indices and dense
+features into the pinned buffers, sends them, runs, brings the scores back and waits for them: what a server's queue
+would see.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy.typing as npt
 from hercules_fast.errors import InputError, InterruptedRun
 from hercules_fast.host import EnergyMeter, energy_meter, usable_cores
 from hercules_fast.host.system import available_memory_bytes
-from hercules_fast.measure.engine import largest_scale
+from hercules_fast.measure.engine import largest_scale, making_bytes
 from hercules_fast.measure.inputs import InputPool, QueryInputs
 from hercules_fast.measure.network import Network, Operation, wire
 from hercules_fast.measure.service import ServiceMeasurement, measure_service
@@ -267,15 +268,25 @@ class Accelerator:
         network = wire(model)
         free = int(SHARE * _free_bytes(torch_, device)) - network.weight_bytes
         limit = free if max_bytes is None else min(free, max_bytes)
+        on_host = int(SHARE * available_memory_bytes())
         if rows_scale is None:
-            rows_scale = largest_scale(model, limit, "float32")
+
+            def fits(scaled: Model) -> bool:
+                return embedding_bytes(scaled, "float32") <= limit and making_bytes(scaled) <= on_host
+
+            rows_scale = largest_scale(model, fits) or 1e-300
         if rows_scale != 1:
             model = model.scaled(rows_scale, f"{model.label}, rows x{rows_scale:g}")
-        needed = embedding_bytes(model, "float32")
+        needed, making = embedding_bytes(model, "float32"), making_bytes(model)
         if needed > limit:
             raise InputError(
                 f"{model.name}: its tables need {needed / 1e9:.2f} GB at rows_scale {rows_scale:g}; allowed on "
                 f"{device!r} are {max(0, limit) / 1e9:.2f} GB"
+            )
+        if making > on_host:
+            raise InputError(
+                f"{model.name}: its largest table needs {making / 1e9:.2f} GB of the host at rows_scale "
+                f"{rows_scale:g}, where it is made; allowed are {on_host / 1e9:.2f} GB"
             )
         pool = InputPool(model, max_items=max_items, seed=seed, popularity=popularity, pool_bytes=0)
         return cls(model, TorchModel(torch_, model, network, seed, device), pool, max_items, device, rows_scale)
@@ -308,6 +319,8 @@ class Accelerator:
             "rows_scale": self.rows_scale,
             "embedding_bytes": self.embedding_bytes,
             "max_items": self.max_items,
+            "seed": self.pool.seed,
+            "popularity": self.pool.popularity,
         }
 
 
@@ -395,7 +408,7 @@ def measure_accelerator(
         instances = [n for n in INSTANCES if n <= usable_cores().count]
     if batches is None:
         batches = [b for b in BATCHES if b <= accelerator.max_items]
-    meter, part = _meter(accelerator.device)
+    meter, part = _meter(accelerator.torch, accelerator.device)
     origin: Literal["measured", "user"] = "user"
     source = "as given"
     if idle_w is None and tdp_w is None:
@@ -405,7 +418,7 @@ def measure_accelerator(
             )
         largest = max(batches, default=1), max(instances, default=1)
         idle_w = _watts(meter, part, lambda: time.sleep(REST_S))
-        tdp_w = max(idle_w, _watts(meter, part, lambda: _busy(accelerator, *largest)))
+        tdp_w = max(idle_w, _watts(meter, part, _busy(accelerator, *largest)))
         origin, source = "measured", f"{meter.source} ({part}), at rest and with most instances at the largest batch"
 
     def on_card(found: ServiceMeasurement) -> ServiceMeasurement:
@@ -492,21 +505,39 @@ def _card_table(accelerator: Accelerator, found: ServiceMeasurement) -> ServiceT
     )
 
 
-def _busy(accelerator: Accelerator, items: int, instances: int) -> None:
-    """Keep ``instances`` of the card busy for about ``BUSY_S`` seconds."""
+def _busy(accelerator: Accelerator, items: int, instances: int) -> Callable[[], object]:
+    """What keeps ``instances`` of the card busy for about ``BUSY_S`` seconds, with all made ready."""
     workers = [accelerator.worker() for _ in range(instances)]
+    for worker in workers:
+        worker(0, items, None)
     began = time.monotonic()
     workers[0](0, items, None)
     each = int(min(10_000, max(3, BUSY_S / (time.monotonic() - began))))
     cpus = tuple((cpu,) for cpu in usable_cores().cpus[:instances])
-    time_services(workers, cpus, items, each, LIMIT_S)
+    return lambda: time_services(workers, cpus, np.full(each * instances, items), LIMIT_S)
 
 
-def _meter(device: str) -> tuple[EnergyMeter | None, str]:
+def _meter(torch_: Any, device: str) -> tuple[EnergyMeter | None, str]:
     """The counter of the card, if it has one; on the host there is none of it alone."""
-    part = f"gpu-{device.partition(':')[2] or 0}"
     meter = energy_meter() if device != "cpu" else None
-    return (meter, part) if meter is not None and part in meter.parts else (None, part)
+    cards = [part for part in meter.parts if part.startswith("gpu-")] if meter is not None else []
+    if not cards:
+        return None, ""
+    part = cards[0] if len(cards) == 1 else _counted_as(torch_, device)
+    return (meter, part) if part in cards else (None, part)
+
+
+def _counted_as(torch_: Any, device: str) -> str:
+    """A card's name among the counters, by its UUID: CUDA numbers cards by speed, and only those that are visible."""
+    import pynvml
+
+    number = int(device.partition(":")[2] or torch_.cuda.current_device())
+    wanted = str(getattr(torch_.cuda.get_device_properties(number), "uuid", "unknown")).removeprefix("GPU-")
+    for k in range(pynvml.nvmlDeviceGetCount()):
+        found = pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(k))
+        if (found.decode() if isinstance(found, bytes) else found).removeprefix("GPU-") == wanted:
+            return f"gpu-{k}"
+    return ""
 
 
 def _watts(meter: EnergyMeter, part: str, work: Callable[[], object]) -> float:

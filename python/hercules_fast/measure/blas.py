@@ -85,7 +85,7 @@ def _libraries() -> Iterator[tuple[str, tuple[Callable[[], int], Callable[[int],
         maps = Path("/proc/self/maps").read_text()
     except OSError:
         return
-    for path in sorted(set(re.findall(r"(/\S+)$", maps, re.MULTILINE))):
+    for path in sorted(set(re.findall(r"^(?:\S+ +){5}(/.*)$", maps, re.MULTILINE))):
         kind = next((kind for kind in _KNOWN if kind in Path(path).name), None)
         if kind is None:
             continue

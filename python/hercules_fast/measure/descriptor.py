@@ -303,7 +303,9 @@ class _Dense:
         if layers // 2 * layer_bytes <= 2 * nearer or layers < 4:
             return None
         layer_s = self._layer_s(STREAMED, 1, layers // 2, layers)
-        return layer_bytes / (layer_s - OPERATORS * overhead_s) / 1e9 if layer_s else None
+        if layer_s is None or layer_s <= OPERATORS * overhead_s:
+            return None
+        return layer_bytes / (layer_s - OPERATORS * overhead_s) / 1e9
 
     def gflop_s(self, overhead_s: float, streamed_gb_s: float) -> float | None:
         """GFLOP/s at which layers would run that are wide and large without end, as the model's formula has it."""

@@ -26,7 +26,7 @@ from hercules_fast.sls import EmbeddingBagCollection, EmbeddingTable, TableDType
 from hercules_fast.traffic import Popularity
 from hercules_fast.traffic.files import POPULARITY
 
-__all__ = ["Engine", "Pooled", "Worker", "largest_scale"]
+__all__ = ["Engine", "Pooled", "Worker", "largest_scale", "making_bytes"]
 
 Floats = npt.NDArray[np.float32]
 Backend = Literal["auto", "onnxruntime", "numpy"]
@@ -235,8 +235,9 @@ class Engine:
             model: Of the catalogue, or a user's.
             rows_scale: Rows per row of the model. Default: 1 where the tables fit ``max_bytes``, else the largest that
                 fits.
-            max_bytes: Bytes of all tables at most. Default: a quarter of the memory that is available (all of it for
-                a ``rows_scale`` that is given).
+            max_bytes: Bytes of all tables at most. Default: a quarter of the memory that is available, and where tables
+                must be scaled the power of two below it, so that a later run finds the same scale (all of the memory
+                for a ``rows_scale`` that is given).
             backend: What runs the dense part. ``"auto"``: ONNX Runtime where it is installed, else NumPy.
             max_items: Items of the largest query.
             seed: Of weights, tables and inputs: same seed, same bytes.
@@ -335,6 +336,7 @@ class Engine:
             "input_pool_bytes": self._pool.nbytes,
             "max_items": self.max_items,
             "seed": self.seed,
+            "popularity": self._pool.popularity,
             "backend": self.backend,
             "fallback": self.fallback,
             "versions": _versions(self.backend),
@@ -401,15 +403,24 @@ def _scale(model: Model, rows_scale: float | None, max_bytes: int | None, dtype:
     available = available_memory_bytes()
     if rows_scale is None:
         limit = available // 4 if max_bytes is None else min(max_bytes, available)
-        return largest_scale(model, limit, dtype)
+        if max_bytes is None and embedding_bytes(model, dtype) > limit:
+            limit = 1 << max(limit.bit_length() - 1, 0)  # what is available is never twice the same
+
+        def fits(scaled: Model) -> bool:
+            needed = embedding_bytes(scaled, dtype)
+            return needed <= limit and needed + making_bytes(scaled) <= available
+
+        if found := largest_scale(model, fits):
+            return found
+        least = embedding_bytes(model.scaled(1e-300, model.label), dtype)
+        raise InputError(f"max_bytes: {limit} bytes hold no table of {model.name!r}; with a row each they take {least}")
     scaled = model.scaled(rows_scale, model.label)
     needed = embedding_bytes(scaled, dtype)
     if max_bytes is not None and needed > max_bytes:
         raise InputError(
             f"rows_scale: {rows_scale:g} takes {needed} bytes of tables; allowed is {max_bytes}, max_bytes"
         )
-    # A table is made as float32 beside what is there already.
-    beside = max((4 * group.rows * group.dim for group in scaled.tables), default=0)
+    beside = making_bytes(scaled)
     if needed + beside > available:
         raise InputError(
             f"rows_scale: {rows_scale:g} takes {needed} bytes of tables and {beside} to make one;"
@@ -418,18 +429,22 @@ def _scale(model: Model, rows_scale: float | None, max_bytes: int | None, dtype:
     return rows_scale
 
 
-def largest_scale(model: Model, limit: int, dtype: TableDType | None) -> float:
-    """1 if the tables fit ``limit`` bytes, else the largest scale that does."""
-    if embedding_bytes(model, dtype) <= limit:
+def making_bytes(model: Model) -> int:
+    """Bytes of the largest table as float32, as which it is made beside what is there already."""
+    return max((4 * group.rows * group.dim for group in model.tables), default=0)
+
+
+def largest_scale(model: Model, fits: Callable[[Model], bool]) -> float:
+    """1 if ``model`` fits, else the largest scale of its rows that does; 0 if not even a row each."""
+    if fits(model):
         return 1.0
-    least = embedding_bytes(model.scaled(1e-300, model.label), dtype)
-    if least > limit:
-        raise InputError(f"max_bytes: {limit} bytes hold no table of {model.name!r}; with a row each they take {least}")
-    fits, too_large = 0.0, 1.0
+    if not fits(model.scaled(1e-300, model.label)):
+        return 0.0
+    small, too_large = 0.0, 1.0
     for _ in range(40):  # rows are whole, so the size is a step function: halve
-        middle = (fits + too_large) / 2
-        if embedding_bytes(model.scaled(middle, model.label), dtype) <= limit:
-            fits = middle
+        middle = (small + too_large) / 2
+        if fits(model.scaled(middle, model.label)):
+            small = middle
         else:
             too_large = middle
-    return fits
+    return small

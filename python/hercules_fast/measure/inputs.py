@@ -73,6 +73,7 @@ class InputPool:
         self, model: Model, *, max_items: int, seed: int, popularity: Popularity | None, pool_bytes: int
     ) -> None:
         self.seed = seed
+        self.popularity = "uniform" if popularity is None else popularity.name
         items = max(2 * max_items, pool_bytes // max(1, item_bytes(model)))
         self._rows = []
         for g, group in enumerate(model.tables):

@@ -329,8 +329,8 @@ def run_load(
         duration_s: seconds of schedule, instead of a number of queries.
         batch: most items of a sub-batch; None: queries are not split.
         seed: of the schedule.
-        generator_cpu: CPU that the generator has for itself: it never sleeps there, and counts the gaps above 50 us
-            in its own time. None: it sleeps until each arrival.
+        generator_cpu: CPU that the generator has for itself: it wakes 100 us before each arrival, spins, and counts
+            late wakings and gaps above 50 us. None: it sleeps until each arrival.
         drain_s: seconds after the last scheduled arrival at which the run ends at the latest.
         polls: idle threads look at their line without end, instead of sleeping until they are woken: for threads that
             have their CPUs for themselves. Waking one takes some 50 us on a virtual machine.

@@ -244,8 +244,8 @@ def measure_service(
     places = list(_places(stages, widths, counts, items, len(usable)))
     names = {"server": server, "workload": own.model.name if workload is None else workload}
     for name, text in names.items():
-        if not (isinstance(text, str) and text):
-            raise InputError(f"{name}: is {text!r}; allowed is a name, not empty")
+        if not (isinstance(text, str) and text and text.isprintable()):
+            raise InputError(f"{name}: is {text!r}; allowed is a name that can be printed, not empty")
     described = dict(own.describe())
     version = _core.build_info()["version"]
     same = {name: value for name, value in described.items() if name not in FLEETING}
@@ -307,8 +307,9 @@ def _check_numbers(
     if (idle_w is None) != (tdp_w is None):
         raise InputError("idle_w, tdp_w: one is given; allowed are both or neither")
     for name, watts in (("idle_w", idle_w), ("tdp_w", tdp_w), ("base_w", base_w)):
-        if watts is not None and not (math.isfinite(watts) and watts >= 0):
-            raise InputError(f"{name}: is {watts}; allowed is finite and >= 0")
+        is_number = isinstance(watts, int | float) and not isinstance(watts, bool)
+        if watts is not None and not (is_number and math.isfinite(watts) and watts >= 0):
+            raise InputError(f"{name}: is {watts!r}; allowed is a number of W, finite and >= 0")
     if idle_w is not None and tdp_w is not None and tdp_w < idle_w:
         raise InputError(f"tdp_w: is {tdp_w}; allowed is >= idle_w, {idle_w}")
 
@@ -350,7 +351,7 @@ def _energy(run: Visits, idle_w: float | None, tdp_w: float | None, base_w: floa
     if rest_w is not None and busy_w is not None:
         source = f"{run.energy_source}, at rest and with all cores busy"
         return Energy(origin="measured", source=source, idle_w=rest_w, tdp_w=max(busy_w, rest_w), base_w=base_w or 0.0)
-    idle, tdp, source = _assumed_watts(len(run.cpus))
+    idle, tdp, source = _assumed_watts(run.capacity)
     return Energy(origin="assumed", source=source, idle_w=idle, tdp_w=tdp, base_w=base_w or 0.0)
 
 

@@ -173,9 +173,11 @@ class Model:
         """Return this model with ``rows_scale`` times the rows in every table, called ``label``.
 
         Row numbers are rounded to the nearest whole number, at least 1. Raises ``InputError`` for a scale that is not
-        a positive finite number.
+        a positive finite number, or makes tables of 2**63 rows or more.
         """
         if not (isinstance(rows_scale, int | float) and 0 < rows_scale < inf):
             raise InputError(f"rows_scale is {rows_scale!r}; allowed: a finite number > 0")
+        if max((t.rows * rows_scale for t in self.tables), default=0) >= 1 << 63:
+            raise InputError(f"rows_scale is {rows_scale!r}; allowed: tables of less than 2**63 rows")
         tables = tuple(replace(t, rows=max(1, round(t.rows * rows_scale))) for t in self.tables)
         return replace(self, tables=tables, label=label)

@@ -680,7 +680,7 @@ class _Fields:
 def _parsed(flags: Sequence[str] | str, faults: list[Fault]) -> dict[str, Any]:
     """Options of a command line, by name with underscores; True for those without a value."""
     try:
-        words = shlex.split(flags) if isinstance(flags, str) else list(flags)
+        words = shlex.split(re.sub(r"\\\r?\n", "", flags)) if isinstance(flags, str) else list(flags)
     except ValueError as error:
         faults.append(Fault("", f"is no command line: {error}"))
         return {}

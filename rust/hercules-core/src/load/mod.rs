@@ -203,7 +203,7 @@ fn reserved<T>(count: usize) -> Result<Vec<T>> {
 /// Play `schedule` on `pools` and record what happens.
 ///
 /// The run ends when every query has, when a service fails, on `control`'s word, or `drain_s` after the last arrival.
-/// With `generator_cpu` the calling thread is pinned there and never sleeps; else it sleeps until each arrival.
+/// With `generator_cpu` the calling thread is pinned there and spins before each arrival; else it sleeps until it.
 pub fn run<S: Service>(
     pools: Vec<Pool<S>>,
     schedule: Schedule,
