@@ -106,6 +106,20 @@ def test_a_run_that_lost_time_is_not_certified_and_an_unfinished_one_not_replaye
     assert math.isnan(point.service_ratio)
 
 
+def test_a_free_thread_that_starts_late_lost_time_where_it_polls() -> None:
+    system = System.pool(SERVICE, batch=256)
+    expected = expect(system, Queries(qps=250.0, sizes=sizes("kairos")), 2000, percentiles=(50, 95, 99))
+    run = synthetic_run(system, expected.trace, batch=256)
+    assert compare(run, expected, share=0.7, lost_share_limit=0.01, polls=True).lost_share == 0.0
+    start_s = run.start_s.copy()
+    alone = np.flatnonzero(start_s[0][1:] - run.end_s[0][:-1] > 0) + 1
+    start_s[0, alone[:300]] += 5e-4
+    late = replace(run, start_s=start_s)
+    share = 300 * 5e-4 / run.duration_s
+    assert compare(late, expected, share=0.7, lost_share_limit=0.01, polls=True).lost_share == pytest.approx(share)
+    assert compare(late, expected, share=0.7, lost_share_limit=0.01).certified
+
+
 # --- verdicts ---------------------------------------------------------------------------------------------------------
 
 SLA = hf.Sla(percentile=95, latency_ms=20)

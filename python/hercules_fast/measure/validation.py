@@ -445,7 +445,14 @@ class _Session:
         assert self.prediction is not None
         expected, config = self.expected[share], self.prediction.config
         run = self._loaded(name, pools, expected.trace, config.batch)
-        return compare(run, expected, share=share, buffer=config.buffer, lost_share_limit=LOST_SHARE_LIMIT)
+        return compare(
+            run,
+            expected,
+            share=share,
+            buffer=config.buffer,
+            lost_share_limit=LOST_SHARE_LIMIT,
+            polls=self.cpus.generator is not None,
+        )
 
     def _loaded(
         self, name: str, pools: tuple[Pool, ...], source: Queries | Trace, batch: int, **options: Any
