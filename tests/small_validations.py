@@ -78,6 +78,8 @@ class SmallHost:
     cores: int = 2
     warm: float = 1.0
     slower: float = 1.0
+    slowed: float = 1.0
+    """How many times as long full batches take after the runs as before."""
     spread: float = 0.0
     preempted: Sequence[float] = (0.0,)
     """Share of services that lose half their time, by run; the last for good."""
@@ -151,13 +153,16 @@ class SmallHost:
         )
 
     def _run(self, pools: Sequence[Pool], source: Queries | Trace, **options: Any) -> LoadRun:
-        """A rehearsal, whose source is a law, or a run."""
+        """A rehearsal, whose source is a law; full batches, all there at the start; or a run."""
         number, slower, trace = len(self.runs), self.warm, source
         if isinstance(source, Queries):
             number = -1 - len(self.rehearsals)
             self.rehearsals.append({"source": source, **options})
             drawn = source.to_core(), source.size_pmf(), source.qps, options["queries"], options["seed"], 0, 1
             trace = Trace(**dict(zip(("arrival_s", "sizes"), _core.draw_queries(*drawn), strict=True)))
+        elif not source.arrival_s.any():
+            slower *= self.slowed if self.runs else 1.0
+            assert set(source.sizes.tolist()) == {options["batch"]}
         else:
             slower *= self.slower
             self.runs.append({"pools": pools, "trace": trace, **options})

@@ -56,6 +56,10 @@ REHEARSALS = 2
 """Most of them at a load: another where the gate did not pass."""
 LEAST_REHEARSED = 50
 """Queries."""
+SPEED_S = 1.0
+"""Of full batches, before the runs and after."""
+DRIFT_LIMIT = 0.05
+"""Most change of their time between the two: others on the host slow caches and memory down without taking a core."""
 LONGEST_RUN_S = 30.0
 SHORTEST_RUN_S = 1.0
 OVERLOAD_LENGTH = 0.5
@@ -246,6 +250,9 @@ class _Session:
     noise_after: Noise | None = None
     service: ServiceMeasurement | None = None
     prediction: Prediction | None = None
+    speed_before_s: tuple[float, ...] = ()
+    """Mean seconds of a full batch by pool, all threads busy; empty where it is not known."""
+    speed_after_s: tuple[float, ...] = ()
     expected: dict[float, Expected] = field(default_factory=dict)
     """By share of the predicted max load."""
     points: list[LoadPoint] = field(default_factory=list)
@@ -279,6 +286,7 @@ class _Session:
         pools = self._pools(engine, self.prediction.config)
         with self._step("rehearsal"):
             self.prediction = self._rehearse(self.prediction, pools, table)
+            self.speed_before_s = self._speed("before", pools, table)
         self.first_run = time.monotonic()
         for share in self.shares:
             with self._step(f"run at {share:.2f}x"):
@@ -287,6 +295,7 @@ class _Session:
             with self._step(f"run at {share:.2f}x again"):
                 self._run_again(share, pools)
         with self._step("noise after"):
+            self.speed_after_s = self._speed("after", pools, table)
             self.noise_after = noise_probe(self.cpus.all, seconds=PROBE_S)
 
     @contextmanager
@@ -413,6 +422,17 @@ class _Session:
             pools.append(Pool(stage, workers, cpus=tuple(own), buffer=wanted.buffer if pools else None))
         return tuple(pools)
 
+    def _speed(self, when: str, pools: tuple[Pool, ...], table: ServiceTable) -> tuple[float, ...]:
+        """How long full batches take with every thread busy: whether the machine is as fast before the runs as after."""
+        assert self.prediction is not None
+        config = self.prediction.config
+        place = np.searchsorted(table.items, config.batch)
+        batch_s = float(np.nansum(table.seconds[config.variant, :, place, 0]))
+        count = min(max(round(SPEED_S / max(batch_s, 1e-6)), LEAST_REHEARSED), MOST_QUERIES)
+        line = Trace(arrival_s=np.zeros(count), sizes=np.full(count, config.batch))
+        run = self._loaded(f"speed-{when}", pools, line, config.batch)
+        return tuple(float(np.mean(own)) for own in run.service_s()) if run.complete else ()
+
     def _run_at(self, share: float, pools: tuple[Pool, ...], table: ServiceTable) -> None:
         """One load: predict, run, compare; left out, with a note, where the time is over."""
         assert self.prediction is not None
@@ -505,6 +525,13 @@ class _Session:
         for qps, lost in () if rehearsal is None else zip(rehearsal.qps, rehearsal.lost_share, strict=True):
             if lost > LOST_SHARE_LIMIT:
                 causes.append(f"in the rehearsal at {qps:,.0f} q/s {lost:.2%} of the time was lost to others")
+        speed = list(zip(self.speed_before_s, self.speed_after_s, strict=False))
+        drift = max((after / before - 1.0 for before, after in speed), key=abs, default=0.0)
+        if abs(drift) > DRIFT_LIMIT:
+            causes.append(
+                f"the machine's speed changed: a full batch took {1 + drift:.3f} times as long after the runs as before; allowed is "
+                f"{1 - DRIFT_LIMIT:g} to {1 + DRIFT_LIMIT:g}"
+            )
         return Validation(
             model=self.workload.name,
             slas=self.workload.slas,
@@ -530,6 +557,7 @@ class _Session:
                     "python": sys.version.split()[0],
                 },
                 "random_stream_version": _core.build_info()["random_stream_version"],
+                "full_batch_s": {"before": self.speed_before_s, "after": self.speed_after_s},
                 "seconds": dict(self.took_s),
             },
         )
