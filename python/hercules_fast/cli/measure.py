@@ -23,7 +23,7 @@ from hercules_fast.cli.common import (
     positive_int,
     say,
 )
-from hercules_fast.cli.inputs import add_sla_option, model_files, model_from
+from hercules_fast.cli.inputs import add_sla_option, model_files, model_from, slas_from
 from hercules_fast.errors import InputError, InterruptedRun
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 BACKENDS = ("auto", "onnxruntime", "numpy")
 STAGES = {"whole": ("model",), "pipeline": ("sparse", "dense"), "both": ("model", "sparse", "dense")}
-SIZES, ARRIVALS = "kairos", "poisson"
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -202,17 +201,12 @@ class _Files:
 
 def _workload(model: Model, sla: str | None) -> Workload:
     """The model with the catalogue's traffic and its own targets, or what ``--sla`` asks for."""
-    from hercules_fast.planning import parse_sla
-    from hercules_fast.traffic import Sla, Workload, arrivals, sizes
+    from hercules_fast.traffic import workload_of
 
-    slas = [Sla(percentile=t.percentile, latency_ms=t.latency_ms, status=t.status) for t in model.latency_targets]
-    if sla is not None:
-        percentile, latency_ms = parse_sla(sla)
-        latencies = [old.latency_ms for old in slas] if latency_ms is None else [latency_ms]
-        slas = [Sla(percentile=percentile, latency_ms=ms, status="as asked") for ms in dict.fromkeys(latencies)]
-    if not slas:
-        raise InputError(f"--sla: is {sla!r}, and {model.name!r} has no latency target; allowed is such as p95:20ms")
-    return Workload(name=model.name, model=model, sizes=sizes(SIZES), arrivals=arrivals(ARRIVALS), slas=tuple(slas))
+    workload = workload_of(model, slas_from(model, sla))
+    if not workload.slas:
+        raise InputError(f"--sla: not given, and {model.name!r} has no latency target; allowed is such as p95:20ms")
+    return workload
 
 
 def _numbers(text: str) -> list[int]:
