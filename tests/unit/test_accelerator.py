@@ -209,6 +209,8 @@ def test_power_is_the_counters(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.cuda.current_device = lambda: 0
     torch.cuda.get_device_properties = lambda number: SimpleNamespace(uuid=("c", "b")[number])
     nvml = ModuleType("pynvml")
+    nvml.NVMLError = OSError  # type: ignore[attr-defined]
+    nvml.nvmlInit = lambda: None  # type: ignore[attr-defined]
     nvml.nvmlDeviceGetCount = lambda: 3  # type: ignore[attr-defined]
     nvml.nvmlDeviceGetHandleByIndex = lambda k: k  # type: ignore[attr-defined]
     nvml.nvmlDeviceGetUUID = ("GPU-a", b"GPU-b", "GPU-c").__getitem__  # type: ignore[attr-defined]

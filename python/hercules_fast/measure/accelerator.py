@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from hercules_fast.errors import InputError, InterruptedRun
 from hercules_fast.host import EnergyMeter, energy_meter, usable_cores
+from hercules_fast.host.power import card_of
 from hercules_fast.host.system import available_memory_bytes
 from hercules_fast.measure.engine import largest_scale, making_bytes
 from hercules_fast.measure.inputs import InputPool, QueryInputs
@@ -528,16 +529,9 @@ def _meter(torch_: Any, device: str) -> tuple[EnergyMeter | None, str]:
 
 
 def _counted_as(torch_: Any, device: str) -> str:
-    """A card's name among the counters, by its UUID: CUDA numbers cards by speed, and only those that are visible."""
-    import pynvml
-
+    """A card's name among the counters: CUDA numbers cards by speed, and only those that are visible."""
     number = int(device.partition(":")[2] or torch_.cuda.current_device())
-    wanted = str(getattr(torch_.cuda.get_device_properties(number), "uuid", "unknown")).removeprefix("GPU-")
-    for k in range(pynvml.nvmlDeviceGetCount()):
-        found = pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(k))
-        if (found.decode() if isinstance(found, bytes) else found).removeprefix("GPU-") == wanted:
-            return f"gpu-{k}"
-    return ""
+    return card_of(str(getattr(torch_.cuda.get_device_properties(number), "uuid", "")))
 
 
 def _watts(meter: EnergyMeter, part: str, work: Callable[[], object]) -> float:
