@@ -47,7 +47,9 @@ def add_parser(verbs: Verbs) -> None:
     )
     parser.add_argument("--model", required=True, metavar="NAME|FILE", help="of the catalogue, a TOML or a JSON file")
     parser.add_argument("--out", metavar="FILE", help="service table to write (.npz), for search --table")
-    parser.add_argument("--csv", metavar="FILE", help="write the points as ServiceTable.from_csv reads them")
+    parser.add_argument(
+        "--csv", metavar="FILE", help="write the points as ServiceTable.from_csv reads them (with --device: to look at)"
+    )
     parser.add_argument(
         "--journal", metavar="FILE", help="take down every visit there; with the same file a later run goes on"
     )
