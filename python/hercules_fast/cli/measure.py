@@ -177,7 +177,7 @@ class _Files:
         self.table = place(args.out, ".npz")
         self.points = place(args.csv, ".csv")
         self.row = place(args.search or None, ".json")
-        check_output_file(args.journal, inputs=inputs, overwrite=True)
+        self.journal = check_output_file(args.journal, inputs=inputs, overwrite=True)
         if args.journal is not None and Path(args.journal).resolve() in [file.resolve() for file in self.all()]:
             raise InputError(
                 f"--journal: is {args.journal!r}, which another option names, too; allowed is another file"
@@ -196,8 +196,8 @@ class _Files:
         if self.table is not None and found.table is not None:
             found.save(self.table)
         if not found.complete:
-            written = [str(self.points)] if self.points else []
-            written += [str(self.table)] if self.table and found.table else []
+            kept = (self.points, self.table if found.table else None, self.journal)
+            written = [str(path) for path in kept if path is not None]
             say(f"what was measured is saved in {', '.join(written) or 'no file: --csv or --journal would name one'}")
 
 
