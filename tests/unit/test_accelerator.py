@@ -175,6 +175,8 @@ def test_the_table_goes_through_the_search() -> None:
         ({"batches": (0,)}, "batches: has 0"),
         ({"batches": (9,)}, "allowed are whole numbers from 1 to 8"),
         ({"instances": (1.5,)}, "threads: has 1.5"),
+        ({"instances": ()}, r"instances: is \(\); allowed are"),
+        ({"batches": 8}, "batches: is 8; allowed are"),
         ({"tdp_w": None}, "idle_w, tdp_w: one is given"),
     ],
 )

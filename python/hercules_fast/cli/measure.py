@@ -178,7 +178,7 @@ class _Files:
         self.points = place(args.csv, ".csv")
         self.row = place(args.search or None, ".json")
         self.journal = check_output_file(args.journal, inputs=inputs, overwrite=True)
-        if args.journal is not None and Path(args.journal).resolve() in [file.resolve() for file in self.all()]:
+        if self.journal is not None and self.journal.resolve() in [file.resolve() for file in self.all()]:
             raise InputError(
                 f"--journal: is {args.journal!r}, which another option names, too; allowed is another file"
             )

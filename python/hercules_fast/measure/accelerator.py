@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -409,6 +409,9 @@ def measure_accelerator(
         instances = [n for n in INSTANCES if n <= usable_cores().count]
     if batches is None:
         batches = [b for b in BATCHES if b <= accelerator.max_items]
+    for name, given in (("batches", batches), ("instances", instances)):
+        if not isinstance(given, Iterable) or not given:
+            raise InputError(f"{name}: is {given!r}; allowed are different whole numbers, at least one")
     meter, part = _meter(accelerator.torch, accelerator.device)
     origin: Literal["measured", "user"] = "user"
     source = "as given"
