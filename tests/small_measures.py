@@ -113,10 +113,12 @@ class Machine:
         self.now_s += seconds
         return SmallNoise(self._probes.pop(0) if len(self._probes) > 1 else self._probes[0])
 
-    def _time_services(self, workers: Any, cpus: Any, batch: int, each: int, limit_s: float) -> Any:
+    def _time_services(self, workers: Any, cpus: Any, sizes: Any, limit_s: float) -> Any:
         inner, rows = workers[0].worker, workers[0].rows
-        assert rows is None if inner.stage != "dense" else rows[2] == batch
-        threads = len(workers)
+        assert {items: row[2] for items, row in rows.items()} == {
+            items: items for items in sizes.tolist() if inner.stage == "dense"
+        }
+        threads, batch, count = len(workers), int(sizes[0]), len(sizes)
         assert len(set(sum(cpus, ()))) == threads * inner.cores <= self.cores
         place = inner.stage, inner.cores, threads, batch
         if self.interrupt_after is not None and len(self.visits) >= self.interrupt_after:
@@ -124,11 +126,13 @@ class Machine:
         rng = np.random.default_rng(len(self.visits))
         factor = self.disturbed(len(self.visits), place)
         self.visits.append(place)
-        cpu = self.law(*place) * factor * (1 + self.jitter * rng.standard_normal(each * threads))
-        preempted = rng.random(each * threads) < self.stalls
+        seconds = {items: self.law(*place[:3], items) for items in set(sizes.tolist())}
+        cpu = np.array([seconds[items] for items in sizes.tolist()])
+        cpu *= factor * (1 + self.jitter * rng.standard_normal(count))
+        preempted = rng.random(count) < self.stalls
         wall = np.where(preempted, 10.0 * cpu, cpu)
-        thread = np.tile(np.arange(threads, dtype=np.int32), each)
-        end = np.zeros(each * threads)
+        thread = (np.arange(count) // 2 % threads).astype(np.int32)  # a batch and its company
+        end = np.zeros(count)
         for k in range(threads):
             end[thread == k] = np.cumsum(wall[thread == k])
         ended = end <= limit_s
@@ -137,6 +141,7 @@ class Machine:
         if self.meter is not None:
             self.meter.use(inner.cores * threads / self.cores)
         return SimpleNamespace(
+            part_items=sizes,
             start_s=(end - wall)[None],
             end_s=end[None],
             cpu_s=cpu[None],

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hercules_fast import _core
 from hercules_fast.errors import InterruptedRun
 from hercules_fast.host import Cores, Noise
 from hercules_fast.measure import LoadRun, Pool, ServiceMeasurement, ServicePoint, comparison, validation
 from hercules_fast.measure.service import Energy
-from hercules_fast.queueing import Law, LinearService, Station, System, Trace
+from hercules_fast.queueing import Law, LinearService, Queries, Station, System, Trace
 from hercules_fast.tables import MeasuredPoint, measured_table
 from tests.reference import queueing as twin
 
@@ -71,13 +72,17 @@ def synthetic_run(
 
 @dataclass
 class SmallHost:
-    """A machine whose services take ``slower`` times as long under load as they did when they were measured."""
+    """A machine whose services take ``warm`` times as long under load, rehearsals and runs, as when they were measured,
+    and in runs ``slower`` times as long as in rehearsals."""
 
     cores: int = 2
+    warm: float = 1.0
     slower: float = 1.0
     spread: float = 0.0
     preempted: Sequence[float] = (0.0,)
     """Share of services that lose half their time, by run; the last for good."""
+    rehearsal_preempted: Sequence[float] = (0.0,)
+    """The same, by rehearsal."""
     noise: Sequence[Noise] = (QUIET,)
     """What the probes see, the last for good."""
     service_cause: str = ""
@@ -86,6 +91,7 @@ class SmallHost:
     now_s: float = 0.0
     """Time passes in runs, and a second around each and in measuring."""
     runs: list[dict[str, Any]] = field(default_factory=list)
+    rehearsals: list[dict[str, Any]] = field(default_factory=list)
     built: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)
 
@@ -144,24 +150,34 @@ class SmallHost:
             complete=True,
         )
 
-    def _run(self, pools: Sequence[Pool], trace: Trace, **options: Any) -> LoadRun:
-        number = len(self.runs)
-        self.runs.append({"pools": pools, "trace": trace, **options})
+    def _run(self, pools: Sequence[Pool], source: Queries | Trace, **options: Any) -> LoadRun:
+        """A rehearsal, whose source is a law, or a run."""
+        number, slower, trace = len(self.runs), self.warm, source
+        if isinstance(source, Queries):
+            number = -1 - len(self.rehearsals)
+            self.rehearsals.append({"source": source, **options})
+            drawn = source.to_core(), source.size_pmf(), source.qps, options["queries"], options["seed"], 0, 1
+            trace = Trace(**dict(zip(("arrival_s", "sizes"), _core.draw_queries(*drawn), strict=True)))
+        else:
+            slower *= self.slower
+            self.runs.append({"pools": pools, "trace": trace, **options})
+        assert isinstance(trace, Trace)
         noise = Law(kind="lognormal", sigma=0.2) if self.spread else None
         stations = [
             Station(
                 name=pool.name,
                 service=LinearService(
-                    base_s=self.slower * LINES[pool.name][0], per_item_s=self.slower * LINES[pool.name][1], noise=noise
+                    base_s=slower * LINES[pool.name][0], per_item_s=slower * LINES[pool.name][1], noise=noise
                 ),
                 threads=len(pool.workers),
                 buffer=pool.buffer,
             )
             for pool in pools
         ]
-        preempted = self.preempted[min(number, len(self.preempted) - 1)]
+        shares, turn = (self.rehearsal_preempted, ~number) if number < 0 else (self.preempted, number)
+        preempted = shares[min(turn, len(shares) - 1)]
         system = System.chain(*stations, batch=options["batch"])
-        run = synthetic_run(system, trace, batch=options["batch"], seed=number, preempted=preempted, lag_s=2e-5)
+        run = synthetic_run(system, trace, batch=options["batch"], seed=abs(number), preempted=preempted, lag_s=2e-5)
         self.now_s += run.duration_s + 1.0
         if number == self.interrupt_run:
             raise InterruptedRun("interrupted", run)

@@ -57,7 +57,7 @@ INSIDE_FUNCTIONS: dict[str, set[str]] = {
     "provisioning": {"highspy"},
     "plotting": {"matplotlib"},
     "host": {"pynvml"},
-    "measure": {"onnx", "onnxruntime", "torch"},
+    "measure": {"onnx", "onnxruntime", "pynvml", "torch"},
     "cli": {"rich"},
 }
 

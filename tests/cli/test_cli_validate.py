@@ -131,7 +131,7 @@ def test_hollow_points_for_what_is_not_certified(monkeypatch, tmp_path) -> None:
     from hercules_fast.measure import validate
     from hercules_fast.plotting import plot_validation
 
-    SmallHost(preempted=(0.0, 0.1, 0.0)).install(monkeypatch)
+    SmallHost(preempted=(0.0, 0.1, 0.0, 0.0, 0.0, 0.1)).install(monkeypatch)
     found = validate(config="model 1x1, batch 256", seconds=9.0)
     one, two = (plot_validation(found, tmp_path / name).read_bytes() for name in ("a.svg", "b.svg"))
     assert one == two

@@ -14,7 +14,7 @@ import hercules_fast as hf
 from hercules_fast import models
 from hercules_fast.errors import ConfigError, DTypeError, InputError, InterruptedRun
 from hercules_fast.measure import Engine, ServiceMeasurement, measure_service, visits
-from hercules_fast.measure.visits import ROUNDS, summed_visit
+from hercules_fast.measure.visits import ROUNDS, sizes_of, summed_visit
 from tests.small_measures import Machine, SmallEngine, SmallMeter, law
 
 
@@ -175,7 +175,7 @@ def test_time_is_bounded_and_long_batches_get_their_least(machine) -> None:
     machine.law = lambda stage, cores, threads, batch: 0.1 * batch
     found = measured(seconds=0.0, batches=(1, 8), operator_cores=(1,), threads=(1,))
     assert all(p.samples >= 5 and p.rounds == 3 for p in found.points)
-    assert machine.now_s == pytest.approx(1.0 + 4 * 3 * (0.1 + 0.8))
+    assert machine.now_s == pytest.approx(1.0 + (1 + 3 * 2) * 3 * (0.1 + 0.8)), "each place with company of the other"
 
 
 def test_power_is_measured_given_or_assumed(machine) -> None:
@@ -322,6 +322,7 @@ def run_of(services: list[tuple[int, float, float, bool]], duration_s: float = 4
     thread, start, end, preempted = (np.array(column) for column in zip(*services, strict=True))
     cpu = end - start - 0.5 * preempted
     return SimpleNamespace(
+        part_items=np.full(len(services), 8),
         thread=thread[None],
         start_s=start[None],
         end_s=end[None],
@@ -330,6 +331,22 @@ def run_of(services: list[tuple[int, float, float, bool]], duration_s: float = 4
         duration_s=duration_s,
         steal_share=0.1,
     )
+
+
+def test_company_of_a_batch_comes_in_turn_and_alike_often() -> None:
+    assert sizes_of(4, 3, (), 0).tolist() == [4, 4, 4]
+    line = sizes_of(4, 6, (1, 16), 7)
+    assert line[0::2].tolist() == [4] * 6 and sorted(line[1::2].tolist()) == [1, 1, 1, 16, 16, 16]
+    assert line.tolist() == sizes_of(4, 6, (1, 16), 7).tolist()
+    assert any(line.tolist() != sizes_of(4, 6, (1, 16), seed).tolist() for seed in range(3))
+
+
+def test_only_its_own_batch_counts_in_a_visit() -> None:
+    services = [(0, 0.0, 1.0, False), (0, 1.0, 3.0, False), (0, 3.0, 4.0, False), (0, 4.0, 4.5, False)]
+    run = run_of(services)
+    run.part_items = np.array([8, 2, 8, 2])
+    visit = summed_visit(run, ("model", 1, 1, 8), 0.0, None)
+    assert (visit.samples, visit.wall_s) == (1, 1.0) and visit.busy_s == pytest.approx(4.5)
 
 
 def test_what_counts_in_a_visit() -> None:
@@ -359,6 +376,7 @@ def test_what_counts_in_a_visit() -> None:
     assert summed_visit(run_of(services), place, 0.3, None).samples == 3, "nothing before 1.35 s"
     assert summed_visit(run_of(services), ("model", 2, 2, 8), 0.0, None).busy_s == 0.0
     assert summed_visit(run_of(services[:2]), place, 0.0, None) is None
+    assert summed_visit(run_of(services), ("model", 1, 2, 4), 0.0, None) is None, "none of its own batch"
     assert summed_visit(run_of([s for s in services if s[0] == 0]), place, 0.0, None) is None
 
 

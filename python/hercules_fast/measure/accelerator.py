@@ -518,7 +518,7 @@ def _busy(accelerator: Accelerator, items: int, instances: int) -> Callable[[], 
     workers[0](0, items, None)
     each = int(min(10_000, max(3, BUSY_S / (time.monotonic() - began))))
     cpus = tuple((cpu,) for cpu in usable_cores().cpus[:instances])
-    return lambda: time_services(workers, cpus, items, each, LIMIT_S)
+    return lambda: time_services(workers, cpus, np.full(each * instances, items), LIMIT_S)
 
 
 def _meter(torch_: Any, device: str) -> tuple[EnergyMeter | None, str]:

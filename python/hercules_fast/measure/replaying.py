@@ -64,6 +64,7 @@ def replay(run: LoadRun, *, buffer: int | None = None) -> npt.NDArray[np.float64
         percentiles=(50.0,),
         keep_latencies=True,
         allow_unstable=True,
+        threads=1,
     )
     assert found.latencies_ms is not None
     latency_s = np.zeros(len(run.arrival_s))

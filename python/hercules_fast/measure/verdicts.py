@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from hercules_fast.host import Noise
 from hercules_fast.measure.comparison import LoadPoint
+from hercules_fast.measure.rehearsal import Rehearsal
 from hercules_fast.tables import SchedulingConfig
 from hercules_fast.traffic import Sla
 
@@ -35,6 +36,10 @@ class Prediction:
     """The max load that the simulator, on the measured service times, claims for a configuration."""
 
     config: SchedulingConfig
+    rehearsal: Rehearsal | None
+    """How long services take under load; None before it was run."""
+    unrehearsed_qps: float
+    """The max load by the table of service times alone, on which the configuration was chosen."""
     qps: float
     interval_qps: tuple[float, float]
     limit: str
@@ -249,6 +254,10 @@ class Validation:
             low, high = p.interval_qps
             known = f" (95 % interval {low:,.1f} to {high:,.1f})" if math.isfinite(low) else ""
             lines.append(f"predicted max load: {p.qps:,.1f} q/s{known}, limited by {p.limit}")
+            if p.rehearsal is not None:
+                lines.append(
+                    f"services under load, over their table: {p.rehearsal}; by it {p.unrehearsed_qps:,.1f} q/s"
+                )
         lines += [f"level {one.name}, {one.title}: {one.verdict}" for one in self.levels]
         lines.append("certified: every noise gate passed" if self.certified else "NOT CERTIFIED")
         lines += list(self.causes)
@@ -262,9 +271,9 @@ class Validation:
         prediction = None
         if self.prediction is not None:
             p = self.prediction
-            prediction = {
-                name: getattr(p, name) for name in ("qps", "interval_qps", "limit", "searched", "evaluations")
-            }
+            names = ("qps", "interval_qps", "limit", "unrehearsed_qps", "searched", "evaluations")
+            prediction = {name: getattr(p, name) for name in names}
+            prediction["rehearsal"] = None if p.rehearsal is None else asdict(p.rehearsal)
             prediction["config"] = p.config.to_dict()
         document: dict[str, Any] = _plain(
             {
