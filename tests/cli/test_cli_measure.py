@@ -121,11 +121,17 @@ def test_ctrl_c_saves_what_was_measured(machine, tmp_path, capsys) -> None:
     points, table, journal = tmp_path / "p.csv", tmp_path / "t.npz", tmp_path / "j.jsonl"
     files = ("--csv", str(points), "--out", str(table), "--journal", str(journal))
     assert main([*BASE, *files]) == 130
-    assert f"what was measured is saved in {points}, {table}" in capsys.readouterr().err
+    assert f"what was measured is saved in {points}, {table}, {journal}\n" in capsys.readouterr().err
     assert "did not come to its end" in Path(points).read_text() and hf.ServiceTable.load(table).origin == "measured"
     machine.interrupt_after = None
     assert main([*BASE, *files, "--overwrite"]) == 0
     assert machine.visits.count(("model", 1, 1, 16)) == 2 + 5
+
+
+def test_ctrl_c_with_a_journal_alone_names_it(machine, tmp_path, capsys) -> None:
+    machine.interrupt_after = 9 + 4
+    assert main([*BASE, "--journal", str(tmp_path / "j.jsonl")]) == 130
+    assert f"what was measured is saved in {tmp_path / 'j.jsonl'}\n" in capsys.readouterr().err
 
 
 def test_too_little_memory_is_one_line(machine, monkeypatch, capsys) -> None:

@@ -175,6 +175,8 @@ def test_the_table_goes_through_the_search() -> None:
         ({"batches": (0,)}, "batches: has 0"),
         ({"batches": (9,)}, "allowed are whole numbers from 1 to 8"),
         ({"instances": (1.5,)}, "threads: has 1.5"),
+        ({"instances": ()}, r"instances: is \(\); allowed are"),
+        ({"batches": 8}, "batches: is 8; allowed are"),
         ({"tdp_w": None}, "idle_w, tdp_w: one is given"),
     ],
 )
@@ -209,6 +211,8 @@ def test_power_is_the_counters(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.cuda.current_device = lambda: 0
     torch.cuda.get_device_properties = lambda number: SimpleNamespace(uuid=("c", "b")[number])
     nvml = ModuleType("pynvml")
+    nvml.NVMLError = OSError  # type: ignore[attr-defined]
+    nvml.nvmlInit = lambda: None  # type: ignore[attr-defined]
     nvml.nvmlDeviceGetCount = lambda: 3  # type: ignore[attr-defined]
     nvml.nvmlDeviceGetHandleByIndex = lambda k: k  # type: ignore[attr-defined]
     nvml.nvmlDeviceGetUUID = ("GPU-a", b"GPU-b", "GPU-c").__getitem__  # type: ignore[attr-defined]

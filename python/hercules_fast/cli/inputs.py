@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hercules_fast.fleets import Fleet
     from hercules_fast.hardware import Server
     from hercules_fast.models import Model
-    from hercules_fast.traffic import Workload
+    from hercules_fast.traffic import Sla, Workload
 
 __all__ = [
     "add_fleet_option",
@@ -30,6 +30,7 @@ __all__ = [
     "model_from",
     "pair_from",
     "part_of",
+    "slas_from",
 ]
 
 DEFAULT_FLEET = "zoo10"
@@ -90,6 +91,20 @@ def model_from(text: str) -> Model:
 def model_files(text: str) -> list[str]:
     """The file that ``--model`` names, if it names one and not a model of the catalogue."""
     return [text] if _is_path(text) else []
+
+
+def slas_from(model: Model, text: str | None) -> list[Sla] | None:
+    """What ``--sla`` asks for; a percentile alone keeps the model's latencies."""
+    from hercules_fast.planning import parse_sla
+    from hercules_fast.traffic import Sla
+
+    if text is None:
+        return None
+    percentile, latency_ms = parse_sla(text)
+    latencies_ms = [latency_ms] if latency_ms is not None else [t.latency_ms for t in model.latency_targets]
+    if not latencies_ms:
+        raise InputError(f"--sla: is {text!r}, and {model.name!r} has no latency target; allowed is {text}:20ms")
+    return [Sla(percentile=percentile, latency_ms=ms, status="as asked") for ms in dict.fromkeys(latencies_ms)]
 
 
 def pair_from(args: argparse.Namespace) -> tuple[Server, Workload]:

@@ -23,7 +23,7 @@ from hercules_fast.cli.common import (
     positive_int,
     say,
 )
-from hercules_fast.cli.inputs import add_sla_option, model_files, model_from
+from hercules_fast.cli.inputs import add_sla_option, model_files, model_from, slas_from
 from hercules_fast.errors import InputError, InterruptedRun
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 BACKENDS = ("auto", "onnxruntime", "numpy")
 STAGES = {"whole": ("model",), "pipeline": ("sparse", "dense"), "both": ("model", "sparse", "dense")}
-SIZES, ARRIVALS = "kairos", "poisson"
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -48,7 +47,9 @@ def add_parser(verbs: Verbs) -> None:
     )
     parser.add_argument("--model", required=True, metavar="NAME|FILE", help="of the catalogue, a TOML or a JSON file")
     parser.add_argument("--out", metavar="FILE", help="service table to write (.npz), for search --table")
-    parser.add_argument("--csv", metavar="FILE", help="write the points as ServiceTable.from_csv reads them")
+    parser.add_argument(
+        "--csv", metavar="FILE", help="write the points as ServiceTable.from_csv reads them (with --device: to look at)"
+    )
     parser.add_argument(
         "--journal", metavar="FILE", help="take down every visit there; with the same file a later run goes on"
     )
@@ -176,8 +177,8 @@ class _Files:
         self.table = place(args.out, ".npz")
         self.points = place(args.csv, ".csv")
         self.row = place(args.search or None, ".json")
-        check_output_file(args.journal, inputs=inputs, overwrite=True)
-        if args.journal is not None and Path(args.journal).resolve() in [file.resolve() for file in self.all()]:
+        self.journal = check_output_file(args.journal, inputs=inputs, overwrite=True)
+        if self.journal is not None and self.journal.resolve() in [file.resolve() for file in self.all()]:
             raise InputError(
                 f"--journal: is {args.journal!r}, which another option names, too; allowed is another file"
             )
@@ -195,24 +196,19 @@ class _Files:
         if self.table is not None and found.table is not None:
             found.save(self.table)
         if not found.complete:
-            written = [str(self.points)] if self.points else []
-            written += [str(self.table)] if self.table and found.table else []
+            kept = (self.points, self.table if found.table else None, self.journal)
+            written = [str(path) for path in kept if path is not None]
             say(f"what was measured is saved in {', '.join(written) or 'no file: --csv or --journal would name one'}")
 
 
 def _workload(model: Model, sla: str | None) -> Workload:
     """The model with the catalogue's traffic and its own targets, or what ``--sla`` asks for."""
-    from hercules_fast.planning import parse_sla
-    from hercules_fast.traffic import Sla, Workload, arrivals, sizes
+    from hercules_fast.traffic import workload_of
 
-    slas = [Sla(percentile=t.percentile, latency_ms=t.latency_ms, status=t.status) for t in model.latency_targets]
-    if sla is not None:
-        percentile, latency_ms = parse_sla(sla)
-        latencies = [old.latency_ms for old in slas] if latency_ms is None else [latency_ms]
-        slas = [Sla(percentile=percentile, latency_ms=ms, status="as asked") for ms in dict.fromkeys(latencies)]
-    if not slas:
-        raise InputError(f"--sla: is {sla!r}, and {model.name!r} has no latency target; allowed is such as p95:20ms")
-    return Workload(name=model.name, model=model, sizes=sizes(SIZES), arrivals=arrivals(ARRIVALS), slas=tuple(slas))
+    workload = workload_of(model, slas_from(model, sla))
+    if not workload.slas:
+        raise InputError(f"--sla: not given, and {model.name!r} has no latency target; allowed is such as p95:20ms")
+    return workload
 
 
 def _numbers(text: str) -> list[int]:

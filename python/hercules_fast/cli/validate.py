@@ -21,13 +21,11 @@ from hercules_fast.cli.common import (
     positive,
     say,
 )
-from hercules_fast.cli.inputs import model_from
-from hercules_fast.errors import InputError, InterruptedRun, OutputError
+from hercules_fast.cli.inputs import model_from, slas_from
+from hercules_fast.errors import InterruptedRun, OutputError
 
 if TYPE_CHECKING:
     from hercules_fast.measure import Validation
-    from hercules_fast.models import Model
-    from hercules_fast.traffic import Sla
 
 BACKENDS = ("auto", "onnxruntime", "numpy")
 
@@ -88,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
 
         require_matplotlib()
     model = model_from(args.model)
-    slas = _slas(model, args.sla)
+    slas = slas_from(model, args.sla)
     with ExitStack() as stack:
         folder = None if args.out is None else stack.enter_context(output_directory(args.out))
         try:
@@ -152,20 +150,6 @@ def _save(found: Validation, folder: Path, *, quiet: bool) -> None:
             say(str(error))
     except OSError as error:
         raise OutputError(f"cannot make {folder / 'plots'}: {error.strerror or error}") from error
-
-
-def _slas(model: Model, text: str | None) -> list[Sla] | None:
-    """What ``--sla`` asks for; a percentile alone keeps the model's latencies."""
-    from hercules_fast.planning import parse_sla
-    from hercules_fast.traffic import Sla
-
-    if text is None:
-        return None
-    percentile, latency_ms = parse_sla(text)
-    latencies_ms = [latency_ms] if latency_ms is not None else [t.latency_ms for t in model.latency_targets]
-    if not latencies_ms:
-        raise InputError(f"--sla: is {text!r}, and {model.name!r} has no latency target; allowed is {text}:20ms")
-    return [Sla(percentile=percentile, latency_ms=ms, status="as asked") for ms in dict.fromkeys(latencies_ms)]
 
 
 def _shares(text: str) -> tuple[float, ...]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from hercules_fast.host.groups import text_of
 
-__all__ = ["EnergyMeter", "PowerSource", "energy_meter", "package_limit_w", "power_sources"]
+__all__ = ["EnergyMeter", "PowerSource", "card_of", "energy_meter", "package_limit_w", "power_sources"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +89,24 @@ def energy_meter(root: Path = Path("/")) -> EnergyMeter | None:
         return None
     counters = {part: counter for _, parts in found for part, counter in parts.items()}
     return EnergyMeter(" and ".join(name for name, _ in found), counters)
+
+
+def card_of(uuid: str) -> str:
+    """Part of a meter (``"gpu-2"``) that counts the card with this UUID, with or without ``GPU-``; empty for none."""
+    try:
+        import pynvml
+    except ImportError:
+        return ""
+    try:
+        pynvml.nvmlInit()
+        for i in range(pynvml.nvmlDeviceGetCount()):
+            own = pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(i))
+            own = own.decode() if isinstance(own, bytes) else own  # as versions of pynvml have it
+            if own.removeprefix("GPU-") == uuid.removeprefix("GPU-"):
+                return f"gpu-{i}"
+    except pynvml.NVMLError:
+        pass
+    return ""
 
 
 def package_limit_w(root: Path = Path("/")) -> float | None:

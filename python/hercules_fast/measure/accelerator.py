@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from hercules_fast.errors import InputError, InterruptedRun
 from hercules_fast.host import EnergyMeter, energy_meter, usable_cores
+from hercules_fast.host.power import card_of
 from hercules_fast.host.system import available_memory_bytes
 from hercules_fast.measure.engine import largest_scale, making_bytes
 from hercules_fast.measure.inputs import InputPool, QueryInputs
@@ -408,6 +409,9 @@ def measure_accelerator(
         instances = [n for n in INSTANCES if n <= usable_cores().count]
     if batches is None:
         batches = [b for b in BATCHES if b <= accelerator.max_items]
+    for name, given in (("batches", batches), ("instances", instances)):
+        if not isinstance(given, Iterable) or not given:
+            raise InputError(f"{name}: is {given!r}; allowed are different whole numbers, at least one")
     meter, part = _meter(accelerator.torch, accelerator.device)
     origin: Literal["measured", "user"] = "user"
     source = "as given"
@@ -528,16 +532,9 @@ def _meter(torch_: Any, device: str) -> tuple[EnergyMeter | None, str]:
 
 
 def _counted_as(torch_: Any, device: str) -> str:
-    """A card's name among the counters, by its UUID: CUDA numbers cards by speed, and only those that are visible."""
-    import pynvml
-
+    """A card's name among the counters: CUDA numbers cards by speed, and only those that are visible."""
     number = int(device.partition(":")[2] or torch_.cuda.current_device())
-    wanted = str(getattr(torch_.cuda.get_device_properties(number), "uuid", "unknown")).removeprefix("GPU-")
-    for k in range(pynvml.nvmlDeviceGetCount()):
-        found = pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(k))
-        if (found.decode() if isinstance(found, bytes) else found).removeprefix("GPU-") == wanted:
-            return f"gpu-{k}"
-    return ""
+    return card_of(str(getattr(torch_.cuda.get_device_properties(number), "uuid", "")))
 
 
 def _watts(meter: EnergyMeter, part: str, work: Callable[[], object]) -> float:

@@ -240,7 +240,8 @@ class Engine:
                 for a ``rows_scale`` that is given).
             backend: What runs the dense part. ``"auto"``: ONNX Runtime where it is installed, else NumPy.
             max_items: Items of the largest query.
-            seed: Of weights, tables and inputs: same seed, same bytes.
+            seed: Of weights, tables and inputs: same seed, same bytes (of inputs: for pools of one size, which follows
+                ``max_items``, the caches and the memory that is available).
             popularity: How often each row is looked up; None: every row alike.
             dtype: Format of the tables' rows. Default: by the ``dtype_bytes`` of each group, float32 for 4, float16 for
                 2, int8 for 1.

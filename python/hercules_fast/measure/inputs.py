@@ -1,9 +1,9 @@
 """What queries bring along, drawn ahead: slices of long pools of random rows and features, so that nothing is drawn
 or copied while a clock runs.
 
-The inputs of a query are a pure function of (seed, query, items): query ``q`` starts at a place of each pool that is a
-hash of (seed, q). Pools are larger than the last-level cache where memory allows, so indices come from memory as those
-of a server do.
+The inputs of a query are a pure function of (seed, query, items) and the length of the pools: query ``q`` starts at a
+place of each pool that is a hash of (seed, q). Pools are larger than the last-level cache where memory allows, so
+indices come from memory as those of a server do.
 """
 
 from __future__ import annotations

@@ -83,7 +83,10 @@ class ServiceMeasurement:
     complete: bool
 
     def to_csv(self) -> str:
-        """The points as :meth:`ServiceTable.from_csv` reads them, with the times of the table, dips pooled."""
+        """The points as :meth:`ServiceTable.from_csv` reads them, with the times of the table, dips pooled.
+
+        Those of an accelerator have the stage ``gpu``, which is not read back: its table is kept by :meth:`save`.
+        """
         header = [f"# {line}" for line in self._facts()]
         rows = [
             f"{p.stage},{p.batch},{p.operator_cores},{p.threads},{p.ms!r},{p.cv!r}"

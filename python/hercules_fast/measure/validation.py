@@ -30,7 +30,7 @@ from hercules_fast.models import model as model_of
 from hercules_fast.queueing import Queries, System, Trace, max_load
 from hercules_fast.queueing.checks import Checks
 from hercules_fast.tables import SchedulingConfig, ServiceTable, write_atomically
-from hercules_fast.traffic import Sla, Workload, arrivals, sizes
+from hercules_fast.traffic import Sla, Workload, workload_of
 
 __all__ = ["validate"]
 
@@ -39,7 +39,6 @@ Progress = Callable[[int, int], None]
 PERCENTILES = (50.0, 95.0, 99.0)
 OVERLOAD = 1.1
 """Of the predicted max load: where the SLA must be missed."""
-SIZES = "kairos"
 BATCHES = (1, 4, 16, 64, 128, 256, 512, 1024)
 """Measured where the search chooses; in between, service times are close to linear."""
 
@@ -178,10 +177,7 @@ def _workload(model: str | Model | Workload, sla: Sla | Sequence[Sla] | None) ->
     if isinstance(model, str):
         model = model_of(model)
     if isinstance(model, Model):
-        targets = tuple(
-            Sla(percentile=t.percentile, latency_ms=t.latency_ms, status=t.status) for t in model.latency_targets
-        )
-        model = Workload(name=model.name, model=model, sizes=sizes(SIZES), arrivals=arrivals("poisson"), slas=targets)
+        model = workload_of(model)
     if not isinstance(model, Workload):
         raise DTypeError(f"model: is {model!r}; allowed is a name of the catalogue, a Model or a Workload")
     if sla is not None:

@@ -26,6 +26,7 @@ from hercules_fast.traffic.files import (
     sizes_names,
     workload,
     workload_names,
+    workload_of,
 )
 from hercules_fast.traffic.popularity_law import (
     HotRows,
@@ -71,4 +72,5 @@ __all__ = [
     "sizes_names",
     "workload",
     "workload_names",
+    "workload_of",
 ]

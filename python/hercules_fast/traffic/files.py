@@ -488,6 +488,13 @@ def workload(name: str) -> Workload:
     return _WORKLOADS.get(name)
 
 
+def workload_of(model: Model, slas: Sequence[Sla] | None = None) -> Workload:
+    """Return a workload of ``model``: sizes ``kairos``, Poisson arrivals, and ``slas``, or else its own targets."""
+    if slas is None:
+        slas = [Sla(percentile=t.percentile, latency_ms=t.latency_ms, status=t.status) for t in model.latency_targets]
+    return Workload(name=model.name, model=model, sizes=sizes("kairos"), arrivals=arrivals("poisson"), slas=tuple(slas))
+
+
 def sizes_names() -> tuple[str, ...]:
     """Return the size laws of the catalogue."""
     return _SIZES.names()
