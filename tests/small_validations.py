@@ -107,6 +107,7 @@ class SmallHost:
         monkeypatch.setattr(validation, "run_load", self._run)
         monkeypatch.setattr(validation, "time", SimpleNamespace(monotonic=lambda: self.now_s))
         monkeypatch.setattr(comparison, "SIMULATED_QUERIES", 100_000)
+        monkeypatch.setattr(validation, "MOST_SIMULATED", 1 << 17)
         self._probes = list(self.noise)
         return self
 

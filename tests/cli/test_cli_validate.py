@@ -67,7 +67,9 @@ def test_passed_and_certified(monkeypatch, tmp_path, capsys) -> None:
     assert text.count(": passed") >= 3 and "certified: every noise gate passed" in text
     names = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
     loads = [f"runs/load-{share:.2f}.npz" for share in (0.5, 0.7, 0.85, 1.0, 1.1)]
-    assert names == ["plots/latency.svg", "report.md", *loads, "service.csv", "validation.json"]
+    before = ["runs/rehearsal-0.50.npz", "runs/rehearsal-0.85.npz"]
+    speed = ["runs/speed-after.npz", "runs/speed-before.npz"]
+    assert names == ["plots/latency.svg", "report.md", *loads, *before, *speed, "service.csv", "validation.json"]
     assert json.loads((out / "validation.json").read_text())["complete"] is True
     assert text.strip() in (out / "report.md").read_text()
     assert plot.read_bytes().startswith(b"<?xml")

@@ -442,7 +442,7 @@ def test_a_workload_with_its_own_slas(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_budget_sizes_the_runs_and_leaves_out_what_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run(monkeypatch, SmallHost(), seconds=None, time_budget_s=30.0)
     lengths = [p.queries / p.offered_qps for p in whole.points]
-    assert 11.0 < sum(lengths) < 17.0 and whole.complete, "what is left after measuring, simulating and probing"
+    assert 9.0 < sum(lengths) < 17.0 and whole.complete, "what is left after measuring, simulating and probing"
     assert lengths[:4] == pytest.approx([lengths[0]] * 4, rel=0.4) and lengths[4] < 0.8 * lengths[3]
     short = run(monkeypatch, SmallHost(), seconds=None, time_budget_s=2.0)
     assert short.points == () and not short.complete and not short.certified

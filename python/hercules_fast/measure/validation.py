@@ -70,7 +70,7 @@ AROUND_RUN_S = 1.5
 DRAIN_S = 5.0
 PRECISION = 0.01
 """Relative half-width of the predicted max load's 95 % interval."""
-MOST_SIMULATED = 1 << 23
+MOST_SIMULATED = 1 << 21
 """Queries of one probe of it: an SLA that is met up to saturation would take a thousand million otherwise."""
 MOST_QUERIES = 100_000
 """In one run; percentiles of as many are known well."""
@@ -419,7 +419,7 @@ class _Session:
         return tuple(pools)
 
     def _speed(self, when: str, pools: tuple[Pool, ...], table: ServiceTable) -> tuple[float, ...]:
-        """How long full batches take with every thread busy: whether the machine is as fast before the runs as after."""
+        """How long full batches take with every thread busy: whether the machine's speed stays what it was."""
         assert self.prediction is not None
         config = self.prediction.config
         place = np.searchsorted(table.items, config.batch)
@@ -525,8 +525,8 @@ class _Session:
         drift = max((after / before - 1.0 for before, after in speed), key=abs, default=0.0)
         if abs(drift) > DRIFT_LIMIT:
             causes.append(
-                f"the machine's speed changed: a full batch took {1 + drift:.3f} times as long after the runs as before; allowed is "
-                f"{1 - DRIFT_LIMIT:g} to {1 + DRIFT_LIMIT:g}"
+                f"the machine's speed changed: a full batch took {1 + drift:.3f} times as long after the runs as "
+                f"before; allowed is {1 - DRIFT_LIMIT:g} to {1 + DRIFT_LIMIT:g}"
             )
         return Validation(
             model=self.workload.name,
