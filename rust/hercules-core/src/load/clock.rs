@@ -46,6 +46,12 @@ mod system {
         unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1 as libc::c_ulong) };
     }
 
+    pub fn come_first() {
+        let first = libc::sched_param { sched_priority: 1 };
+        // SAFETY: reads one number; 0 is the calling thread. Refused without the right to do so, which is no fault.
+        unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const first) };
+    }
+
     pub fn pin(cpus: &[usize]) -> io::Result<()> {
         // SAFETY: an empty set of CPUs is all zeros; every number lies in it (checked by the plan); the call reads it
         // with its size.
@@ -85,6 +91,8 @@ mod system {
 
     pub fn wake_exactly() {}
 
+    pub fn come_first() {}
+
     pub fn pin(_: &[usize]) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
@@ -113,6 +121,11 @@ pub fn sleep_until(at_ns: i64) {
 /// Ask that the calling thread's sleeps end when they should; the system rounds them up by 50 us to save power.
 pub fn wake_exactly() {
     system::wake_exactly();
+}
+
+/// Ask that the calling thread runs as soon as it wants to, whatever else wants its CPU; most systems ask for a privilege.
+pub fn come_first() {
+    system::come_first();
 }
 
 /// Let the calling thread run on `cpus` only, each below [`MAX_CPUS`].
