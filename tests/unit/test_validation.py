@@ -17,7 +17,7 @@ from hercules_fast.measure import LoadPoint, LoadRun, Prediction, Validation, va
 from hercules_fast.measure.comparison import compare, expect, percentiles_ms
 from hercules_fast.measure.layout import Cpus, as_wanted, parse_config
 from hercules_fast.measure.rehearsal import Rehearsal
-from hercules_fast.queueing import LinearService, Queries, System, simulate
+from hercules_fast.queueing import LinearService, Queries, System, Trace, simulate
 from hercules_fast.tables import MeasuredPoint, SchedulingConfig, measured_table
 from hercules_fast.traffic import sizes
 from tests.small_validations import NOISY, QUIET, SmallHost, synthetic_run
@@ -388,6 +388,38 @@ def test_a_machine_whose_speed_changes_is_not_certified(
         )
 
 
+def test_a_speed_that_is_not_known_takes_the_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Full batches that do not end in time leave a run that is not complete."""
+    host = SmallHost()
+    host.install(monkeypatch)
+    load = validation.run_load
+
+    def cut_short(pools: Any, source: Any, **options: Any) -> LoadRun:
+        found = load(pools, source, **options)
+        timed = isinstance(source, Trace) and not source.arrival_s.any()
+        return replace(found, complete=False) if timed else found
+
+    monkeypatch.setattr(validation, "run_load", cut_short)
+    whole = validate(config=CONFIG, seconds=9.0)
+    assert not whole.certified and "speed changed is not known" in whole.service_cause
+    assert whole.passed("a") and whole.passed("b") is None
+
+
+def test_too_few_queries_for_a_rehearsal_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = SmallHost()
+    monkeypatch.setattr(validation, "LEAST_REHEARSED", 10_000)
+    whole = run(monkeypatch, host)
+    assert host.rehearsals == [] and whole.prediction is not None and whole.prediction.rehearsal is None
+    assert whole.prediction.qps == whole.prediction.unrehearsed_qps and "not rehearsed under load" in whole.explain()
+
+
+def test_a_run_with_too_few_queries_does_not_miss_the_sla() -> None:
+    nothing = (math.nan,) * 3
+    whole = found(point(1.0, measured_ms=nothing), point(1.1))
+    facts = next(level.facts for level in whole.levels if level.name == "c")
+    assert facts[0].startswith("1.00x: left out, ") and "nan" not in " ".join(facts)
+
+
 def test_runs_that_lose_time_are_not_certified(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run(monkeypatch, SmallHost(preempted=(0.0, 0.1, 0.0, 0.0, 0.0, 0.1)))
     assert not whole.certified and [p.certified for p in whole.points] == [True, False, True, True, True]
@@ -442,6 +474,8 @@ def test_a_workload_with_its_own_slas(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_budget_sizes_the_runs_and_leaves_out_what_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run(monkeypatch, SmallHost(), seconds=None, time_budget_s=30.0)
     lengths = [p.queries / p.offered_qps for p in whole.points]
+    # Of 30 s measuring takes 1, rehearsals and full batches 8 with what lies around them, runs 1 each beside their own
+    # length; a fifth of what is left before them is kept for another try. What a run does not use goes to later ones.
     assert 9.0 < sum(lengths) < 17.0 and whole.complete, "what is left after measuring, simulating and probing"
     assert lengths[:4] == pytest.approx([lengths[0]] * 4, rel=0.4) and lengths[4] < 0.8 * lengths[3]
     short = run(monkeypatch, SmallHost(), seconds=None, time_budget_s=2.0)

@@ -74,16 +74,16 @@ def expect(system: System, arrivals: Queries, queries: int, *, percentiles: Sequ
     off = np.column_stack([found / target, rates / arrivals.qps])
     typical = int(np.argmin(np.nanmax(np.abs(np.log(off)), axis=1)))
     trace = Trace(arrival_s=drawn[typical][0], sizes=drawn[typical][1])
-    own_ms = simulate(system, trace, **options).latencies_ms
-    assert own_ms is not None
+    own = simulate(system, trace, **options)
+    assert own.latencies_ms is not None
     low, high = np.percentile(found, (2.5, 97.5), axis=0)
     return Expected(
         qps=float(arrivals.qps),
         percentiles=percentiles,
         model_ms=long.latency_ms if keeps_up else None,
         chance_ms=tuple(zip(low.tolist(), high.tolist(), strict=True)),
-        own_ms=_floats(percentiles_ms(own_ms * 1e-3, percentiles)),
-        own_busy_s=sum(busy_s(system, trace)),
+        own_ms=_floats(percentiles_ms(own.latencies_ms * 1e-3, percentiles)),
+        own_busy_s=sum(busy_s(system, own)),
         trace=trace,
     )
 
@@ -179,7 +179,7 @@ def compare(
         p50, p99 = np.percentile(run.latency_s - alone_s, (50, 99)) * 1e6
         handover_us = (float(p50), float(p99))
     busy_s = float(np.nansum(run.service_s()))
-    lost_share = max(run.lost_share, late_share(run) if polls else 0.0)
+    lost_share = share_lost(run, polls=polls)
     certified = lost_share <= lost_share_limit
     lost = f"{lost_share:.2%} of the run's time was lost to others; allowed are {lost_share_limit:.0%}"
     return LoadPoint(
@@ -200,10 +200,15 @@ def compare(
         utilisation=float(max(run.utilisation())),
         dispatch_lag_us=(run.dispatch_lag_us(50.0), run.dispatch_lag_us(99.0)),
         handover_us=handover_us,
-        lost_share=float(lost_share),
+        lost_share=lost_share,
         certified=certified,
         cause="" if certified else lost,
     )
+
+
+def share_lost(run: LoadRun, *, polls: bool) -> float:
+    """Share of a run's time that the machine took away; late starts of threads that poll are part of it."""
+    return float(max(run.lost_share, late_share(run) if polls else 0.0))
 
 
 def late_share(run: LoadRun) -> float:

@@ -138,7 +138,8 @@ class LoadRun:
     steal_share: float | None
     """Share of the CPUs' time that the hypervisor gave to others; None where the system does not tell."""
     generator_lost_share: float | None
-    """Share of the generator's time lost in gaps above 50 us; None where it had no CPU for itself and slept."""
+    """Share of the run in which the generator was kept from its CPU: late wakings, and gaps above 50 us while it spun.
+    None where it had no CPU for itself."""
     notes: tuple[str, ...] = ()
     """What was asked for and could not be had, say a thread that could not be pinned."""
 
@@ -199,7 +200,8 @@ class LoadRun:
         """Share of time that this run lost to others, the largest of what was seen.
 
         Of the services during which the core was taken away, wall time without CPU time, over the wall time of all
-        services; what the hypervisor took; and what the generator saw, where it spun.
+        services; what the hypervisor took; and how long a generator with a CPU of its own was kept
+        from it.
         """
         wall_s = self.service_s()
         lost_s = np.where(self.preempted, wall_s - self.cpu_s, 0.0)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hercules_fast.queueing import System, Trace, simulate
+from hercules_fast.queueing import SimulationResult, System, Trace, simulate
 from hercules_fast.tables import ServiceTable
 
 if TYPE_CHECKING:
@@ -52,13 +52,14 @@ class Rehearsal:
 
 def service_ratios(run: LoadRun, system: System) -> tuple[float, ...]:
     """Seconds of service of each pool over those that ``system`` needs for the same queries; of a complete run."""
-    expected = busy_s(system, Trace(arrival_s=run.arrival_s, sizes=run.sizes))
+    trace = Trace(arrival_s=run.arrival_s, sizes=run.sizes)
+    found = simulate(system, trace, warmup=0, percentiles=(50.0,), allow_unstable=True, threads=1)
+    expected = busy_s(system, found)
     return tuple(float(ours / theirs) for ours, theirs in zip(run.service_s().sum(axis=1), expected, strict=True))
 
 
-def busy_s(system: System, trace: Trace) -> Sequence[float]:
-    """Seconds of service at each station, all threads together."""
-    found = simulate(system, trace, warmup=0, percentiles=(50.0,), allow_unstable=True, threads=1)
+def busy_s(system: System, found: SimulationResult) -> Sequence[float]:
+    """Seconds of service at each station, all threads together, of a run without warm-up."""
     elapsed_s = found.counted / found.throughput_qps
     threads = (station.threads for station in system.stations)
     return [s.utilisation * n * elapsed_s for s, n in zip(found.stations, threads, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -17,7 +18,7 @@ from hercules_fast import _core
 from hercules_fast.descriptors import Bound
 from hercules_fast.errors import DTypeError, InputError, InterruptedRun, OutputError
 from hercules_fast.host import LOST_SHARE_LIMIT, Noise, available_memory_bytes, noise_probe, read_system, usable_cores
-from hercules_fast.measure.comparison import Expected, LoadPoint, compare, expect
+from hercules_fast.measure.comparison import Expected, LoadPoint, compare, expect, share_lost
 from hercules_fast.measure.engine import Engine
 from hercules_fast.measure.layout import Cpus, Wanted, as_wanted
 from hercules_fast.measure.load import LoadRun, Pool, run_load
@@ -57,6 +58,8 @@ LEAST_REHEARSED = 50
 """Queries."""
 SPEED_S = 1.0
 """Of full batches, before the runs and after."""
+LEAST_TIMED = 3
+"""Full batches."""
 DRIFT_LIMIT = 0.05
 """Most change of their time between the two: others on the host slow caches and memory down without taking a core."""
 LONGEST_RUN_S = 30.0
@@ -95,15 +98,17 @@ def validate(
     """Predict the max load of a model on this machine, run it at several loads, and compare.
 
     In order: the machine's noise; the model with random weights; its service times; the best configuration of the
-    search on them, and its max load; runs under open-loop load at ``loads``, at 1.0 and at 1.1 of that; noise again.
-    A load whose noise gate did not pass is run again where time is left.
+    search on them; a rehearsal, short runs that say how long services take under load, and the max load by it; runs
+    under open-loop load at ``loads``, at 1.0 and at 1.1 of that; noise again. Full batches are timed before the runs
+    and after them: where the machine's speed changed, nothing is certified. A load whose noise gate did not pass is
+    run again where time is left.
 
     Three levels are judged, on the runs whose noise gate passed: (a) each run against the simulator with that run's
     own service times, (b) the runs at ``loads`` against the service model with fresh arrivals, (c) the measured max
     load against the predicted one. See ``docs/this-host.md``.
 
-    Where a machine has two cores or more, the generator spins on the last one and the model has the others, whose idle
-    threads poll; with one core, or where ``config`` takes them all, all sleep where there is nothing to do.
+    Where a machine has two cores or more, the generator has the last one and the model the others, whose idle threads
+    poll; with one core, or where ``config`` takes them all, all sleep where there is nothing to do.
 
     Args:
         model: name of the catalogue, a model, or a workload with its own sizes, arrivals and SLAs. A model alone gets
@@ -379,24 +384,27 @@ class _Session:
         loads: list[float] = []
         ratios: list[tuple[float, ...]] = []
         lost: list[float] = []
-        for share in sorted({self.loads[0], self.loads[-1]}):
+        for number, share in enumerate(sorted({self.loads[0], self.loads[-1]})):
             qps = share * chosen.qps
             source = Queries(qps=qps, arrivals=work.arrivals, sizes=work.sizes)
-            runs = []
+            queries = min(round(qps * length_s), MOST_QUERIES)
+            if queries < LEAST_REHEARSED:
+                continue  # too few to tell, and more would take too long
+            run, lost_share = None, math.inf
             for attempt in range(REHEARSALS):
                 name = f"rehearsal-{share:.2f}" + ("-again" if attempt else "")
-                draw = REHEARSALS * len(loads) + attempt
-                queries = max(round(qps * length_s), LEAST_REHEARSED)
-                runs.append(
-                    self._loaded(name, pools, source, config.batch, queries=queries, seed=_other(self.seed, draw))
-                )
-                if runs[-1].lost_share <= LOST_SHARE_LIMIT:
+                seed = _other(self.seed, REHEARSALS * number + attempt)
+                found = self._loaded(name, pools, source, config.batch, queries=queries, seed=seed)
+                found_lost = share_lost(found, polls=self.cpus.generator is not None)
+                if run is None or found_lost < lost_share:
+                    run, lost_share = found, found_lost
+                if lost_share <= LOST_SHARE_LIMIT:
                     break
-            run = min(runs, key=lambda one: one.lost_share)
+            assert run is not None
             if run.complete:
                 loads.append(qps)
                 ratios.append(service_ratios(run, System.from_table(table, config)))
-                lost.append(run.lost_share)
+                lost.append(lost_share)
             else:
                 self.notes.append(
                     f"the rehearsal at {share:.2f}x does not count: {run.unfinished} queries had not ended"
@@ -424,7 +432,7 @@ class _Session:
         config = self.prediction.config
         place = np.searchsorted(table.items, config.batch)
         batch_s = float(np.nansum(table.seconds[config.variant, :, place, 0]))
-        count = min(max(round(SPEED_S / max(batch_s, 1e-6)), LEAST_REHEARSED), MOST_QUERIES)
+        count = min(max(round(SPEED_S / max(batch_s, 1e-6)), LEAST_TIMED), MOST_QUERIES)
         line = Trace(arrival_s=np.zeros(count), sizes=np.full(count, config.batch))
         run = self._loaded(f"speed-{when}", pools, line, config.batch)
         return tuple(float(np.mean(own)) for own in run.service_s()) if run.complete else ()
@@ -502,7 +510,7 @@ class _Session:
         if self.seconds is not None:
             return self.seconds * part[share]
         coming = [s for s in self.shares if s >= share]
-        left_s = self.deadline - time.monotonic() - PROBE_S - AROUND_RUN_S * len(coming)
+        left_s = self.deadline - time.monotonic() - PROBE_S - SPEED_S - AROUND_RUN_S * len(coming)
         left_s -= AGAIN_SHARE * (self.deadline - self.first_run)
         return min(left_s / sum(part[s] for s in coming), LONGEST_RUN_S) * part[share]
 
@@ -522,6 +530,8 @@ class _Session:
             if lost > LOST_SHARE_LIMIT:
                 causes.append(f"in the rehearsal at {qps:,.0f} q/s {lost:.2%} of the time was lost to others")
         speed = list(zip(self.speed_before_s, self.speed_after_s, strict=False))
+        if self.noise_after is not None and not speed:
+            causes.append("whether the machine's speed changed is not known: full batches did not end in time")
         drift = max((after / before - 1.0 for before, after in speed), key=abs, default=0.0)
         if abs(drift) > DRIFT_LIMIT:
             causes.append(

@@ -185,11 +185,7 @@ class Validation:
         if self.prediction is None or not self.service_certified:
             return _level("c", [], [_UNCERTIFIED_TIMES])
         claimed = self.prediction.qps
-        facts = [
-            f"{point.share:.2f}x: {'meets' if self._meets(point) else 'misses'} the SLA, {self._reached(point)}"
-            for point in self._shown()
-            if point.share >= 1.0
-        ]
+        facts = [f"{point.share:.2f}x: {self._said(point)}" for point in self._shown() if point.share >= 1.0]
         found, where = self._crossing()
         facts.append(f"max load {claimed:,.1f} q/s predicted; measured: {where}")
         held = [abs(found / claimed - 1.0) <= MAX_LOAD_TOLERANCE] if not math.isnan(found) else []
@@ -199,6 +195,11 @@ class Validation:
 
     def _meets(self, point: LoadPoint) -> bool:
         return all(self._latency(point, sla) <= sla.latency_ms for sla in self.slas)
+
+    def _said(self, point: LoadPoint) -> str:
+        if any(math.isnan(self._latency(point, sla)) for sla in self.slas):
+            return f"left out, {point.queries} queries are too few for the SLA's percentile"
+        return f"{'meets' if self._meets(point) else 'misses'} the SLA, {self._reached(point)}"
 
     def _latency(self, point: LoadPoint, sla: Sla) -> float:
         """Measured latency at the SLA's percentile, milliseconds; NaN where there are too few queries."""
@@ -258,6 +259,8 @@ class Validation:
                 lines.append(
                     f"services under load, over their table: {p.rehearsal}; by it {p.unrehearsed_qps:,.1f} q/s"
                 )
+            else:
+                lines.append("services were not rehearsed under load: too few queries in the time that was left")
         lines += [f"level {one.name}, {one.title}: {one.verdict}" for one in self.levels]
         lines.append("certified: every noise gate passed" if self.certified else "NOT CERTIFIED")
         lines += list(self.causes)
