@@ -84,14 +84,16 @@ class SmallHost:
     preempted: Sequence[float] = (0.0,)
     """Share of services that lose half their time, by run; the last for good."""
     rehearsal_preempted: Sequence[float] = (0.0,)
-    """The same, by rehearsal."""
+    """The same, by rehearsal: the first is before the prediction, then two are around each run that level b judges."""
+    drifts: Sequence[float] = (1.0,)
+    """How many times as long services take in each rehearsal, as in the run beside it; the last for good."""
     noise: Sequence[Noise] = (QUIET,)
     """What the probes see, the last for good."""
     service_cause: str = ""
     interrupt_run: int | None = None
     """Ctrl-C comes during this run, from 0."""
     now_s: float = 0.0
-    """Time passes in runs, and a second around each and in measuring."""
+    """Time passes in runs, a second around each, half a second around a rehearsal, and a second in measuring."""
     runs: list[dict[str, Any]] = field(default_factory=list)
     rehearsals: list[dict[str, Any]] = field(default_factory=list)
     built: dict[str, Any] = field(default_factory=dict)
@@ -158,6 +160,7 @@ class SmallHost:
         number, slower, trace = len(self.runs), self.warm, source
         if isinstance(source, Queries):
             number = -1 - len(self.rehearsals)
+            slower *= self.drifts[min(~number, len(self.drifts) - 1)]
             self.rehearsals.append({"source": source, **options})
             drawn = source.to_core(), source.size_pmf(), source.qps, options["queries"], options["seed"], 0, 1
             trace = Trace(**dict(zip(("arrival_s", "sizes"), _core.draw_queries(*drawn), strict=True)))
@@ -184,7 +187,7 @@ class SmallHost:
         preempted = shares[min(turn, len(shares) - 1)]
         system = System.chain(*stations, batch=options["batch"])
         run = synthetic_run(system, trace, batch=options["batch"], seed=abs(number), preempted=preempted, lag_s=2e-5)
-        self.now_s += run.duration_s + 1.0
+        self.now_s += run.duration_s + (0.5 if number < 0 else 1.0)
         if number == self.interrupt_run:
             raise InterruptedRun("interrupted", run)
         return run

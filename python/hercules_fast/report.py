@@ -252,15 +252,23 @@ def validation_text(found: Validation) -> str:
         lag = [
             (
                 *(f"{p.share:.2f}x", _qps(p.qps), _qps(p.offered_qps), _qps(p.throughput_qps), f"{p.queries:,}"),
-                *(_percent(p.utilisation), _ratio(p.service_ratio)),
+                *(
+                    _percent(p.utilisation),
+                    "/".join(f"{max(r.ratios):.2f}" for r in p.rehearsals) or "-",
+                    _ratio(p.service_ratio),
+                ),
                 *(_pair_us(p.dispatch_lag_us), _pair_us(p.handover_us)),
-                *(f"{100 * p.lost_share:.2f}%", "certified" if p.certified else "NOT CERTIFIED"),
+                *(
+                    f"{100 * p.lost_share:.2f}%",
+                    f"{p.speed_change:+.1%}",
+                    "yes" if p.certified and not p.rehearsal_cause else "NO",
+                ),
             )
             for p in found.points
         ]
         header = (
-            *("load", "q/s", "offered", "served", "queries", "busy", "service", "lag us", "hand-over us"),
-            *("lost", ""),
+            *("load", "q/s", "offered", "served", "queries", "busy"),
+            *("rehearsed", "service", "lag us", "hand-over us", "lost", "speed", "certified"),
         )
         blocks.append("\n".join(["Runs", text_table(header, lag, align=">" * (len(header) - 1) + "<")]))
         rows = [row for point in found.points for row in _latency_rows(point)]
@@ -271,9 +279,11 @@ def validation_text(found: Validation) -> str:
 
 
 _VALIDATION_WORDS = (
-    "served: queries that ended, per second; service: seconds of service over those of the model; lag: the "
-    "generator's, p50 and p99; hand-over: what a query took beyond its replay, p50 and p99; lost: share of the time "
-    "that the machine took away",
+    "served: queries that ended, per second; rehearsed: seconds of service over the table's, in the rehearsals before "
+    "and after the run, of the slowest stage; service: the run's over those of the model, which is half-way between; "
+    "lag: the generator's, p50 and p99; hand-over: what a query took beyond its replay, p50 and p99; lost: share of "
+    "the time that the machine took away; speed: how much longer the same services took in the stretch of the run that "
+    "differs most",
     "replay: the simulator with the run's own service times; model: a long simulation with fresh arrivals; own "
     "arrivals: the model with those of the run; by chance: where 95 % of the model's own runs of this length lie "
     "(* the measured figure does not); beside each its distance from the measured figure",

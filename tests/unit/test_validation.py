@@ -14,7 +14,7 @@ import pytest
 import hercules_fast as hf
 from hercules_fast.errors import InputError, InterruptedRun, OutputError
 from hercules_fast.measure import LoadPoint, LoadRun, Prediction, Validation, validate, validation
-from hercules_fast.measure.comparison import compare, expect, percentiles_ms
+from hercules_fast.measure.comparison import compare, expect, percentiles_ms, speed_change
 from hercules_fast.measure.layout import Cpus, as_wanted, parse_config
 from hercules_fast.measure.rehearsal import Rehearsal
 from hercules_fast.queueing import LinearService, Queries, System, Trace, simulate
@@ -114,11 +114,38 @@ def test_a_free_thread_that_starts_late_lost_time_where_it_polls() -> None:
     assert compare(run, expected, share=0.7, lost_share_limit=0.01, polls=True).lost_share == 0.0
     start_s = run.start_s.copy()
     alone = np.flatnonzero(start_s[0][1:] - run.end_s[0][:-1] > 0) + 1
-    start_s[0, alone[:300]] += 5e-4
+    spread = alone[:: len(alone) // 300][:300]
+    start_s[0, spread] += 5e-4
     late = replace(run, start_s=start_s)
     share = 300 * 5e-4 / run.duration_s
     assert compare(late, expected, share=0.7, lost_share_limit=0.01, polls=True).lost_share == pytest.approx(share)
     assert compare(late, expected, share=0.7, lost_share_limit=0.01).certified
+
+
+def slowed(run: LoadRun, first: int, last: int, times: float) -> LoadRun:
+    """The run, but that services from ``first`` to ``last`` took so many times as long (nobody waits longer)."""
+    end_s = run.end_s.copy()
+    end_s[0, first:last] += (times - 1.0) * run.service_s()[0, first:last]
+    return replace(run, end_s=end_s)
+
+
+def test_a_run_whose_speed_changes_for_a_while_is_not_certified() -> None:
+    system = System.pool(SERVICE, batch=256)
+    expected = expect(system, Queries(qps=250.0, sizes=sizes("kairos")), 2000, percentiles=(50, 95, 99))
+    run = synthetic_run(system, expected.trace, batch=256)
+    assert abs(speed_change(run)) < 0.03, "the sizes of a stretch are laid beside such sizes"
+    for times in (1.3, 0.7):
+        found = speed_change(slowed(run, 1000, 1300, times))
+        assert found == pytest.approx(times - 1.0, abs=0.03)
+        point = compare(slowed(run, 1000, 1300, times), expected, share=0.7, lost_share_limit=0.01)
+        assert not point.certified and f"took {1 + found:.2f} times as long" in point.cause
+    assert abs(speed_change(slowed(run, 0, len(run.part_items), 1.3))) < 0.03, "a wrong model is no noise"
+    assert compare(slowed(run, 1000, 1300, 1.05), expected, share=0.7, lost_share_limit=0.01).certified
+    few = expect(system, Queries(qps=250.0, sizes=sizes("kairos")), 100, percentiles=(50,)).trace
+    assert speed_change(synthetic_run(system, few, batch=256)) == 0.0, "too few to tell"
+    end_s = run.end_s.copy()
+    end_s[:, ::7] = np.nan
+    assert abs(speed_change(replace(run, end_s=end_s))) < 0.03
 
 
 # --- verdicts ---------------------------------------------------------------------------------------------------------
@@ -143,6 +170,7 @@ POINT = LoadPoint(
     dispatch_lag_us=(5.0, 20.0),
     handover_us=(8.0, 30.0),
     lost_share=0.0,
+    speed_change=0.0,
     certified=True,
     cause="",
 )
@@ -335,15 +363,49 @@ def test_what_rehearsals_show_is_in_the_prediction(monkeypatch: pytest.MonkeyPat
     whole = run(monkeypatch, host)
     prediction = whole.prediction
     assert prediction is not None and prediction.rehearsal is not None
-    assert np.ravel(prediction.rehearsal.ratios) == pytest.approx([1.25, 1.25], rel=1e-3)
+    assert prediction.rehearsal.ratios == pytest.approx([1.25], rel=1e-3)
+    assert prediction.rehearsal.qps == pytest.approx(0.85 * prediction.unrehearsed_qps)
     assert prediction.qps < 0.82 * prediction.unrehearsed_qps
     assert whole.certified and all(whole.passed(level) for level in "abc")
-    assert "1.250 at" in whole.explain() and len(host.rehearsals) == 2
+    assert "over their table: 1.250 at" in whole.explain()
+    assert [len(p.rehearsals) for p in whole.points] == [2, 2, 2, 0, 0], "around the runs that level b judges"
+    assert [one["source"].qps for one in host.rehearsals[1:]] == pytest.approx(
+        [share * prediction.qps for share in (0.5, 0.5, 0.7, 0.7, 0.85, 0.85)]
+    )
     seeds = {one["seed"] for one in host.rehearsals}
-    assert len(seeds) == 2 and 3 not in seeds, "arrivals of their own"
+    assert len(seeds) == 7 and 3 not in seeds, "arrivals of their own"
 
 
-def test_between_two_rehearsals_the_factor_is_linear(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_service_model_of_a_run_is_half_way_between_its_rehearsals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that slows down steadily, 2 % from rehearsal to run and 2 % from run to rehearsal, is foreseen."""
+    host = SmallHost(drifts=(1.0, *(0.98, 1.02) * 3))
+    whole = run(monkeypatch, host)
+    assert whole.certified and whole.passed("b"), whole.explain()
+    assert [p.service_ratio for p in whole.points] == pytest.approx([1.0] * 5, rel=1e-3)
+    assert np.ravel([[r.ratios for r in p.rehearsals] for p in whole.points[:3]]) == pytest.approx(
+        [0.98, 1.02] * 3, rel=1e-3
+    )
+
+
+@pytest.mark.parametrize(("later", "certified"), [(1.045, True), (0.955, True), (1.055, False), (0.945, False)])
+def test_services_that_change_around_a_run_take_its_model_away(
+    monkeypatch: pytest.MonkeyPatch, later: float, certified: bool
+) -> None:
+    whole = run(monkeypatch, SmallHost(drifts=(1.0, 1.0, later, 1.0)), time_budget_s=55.0)
+    assert (
+        whole.certified is certified
+        and whole.points[0].certified
+        and bool(whole.points[0].rehearsal_cause) != certified
+    )
+    if not certified:
+        assert f"services took {later:.3f} times as long" in whole.points[0].rehearsal_cause
+        assert whole.causes[0].startswith("service times at 0.50x: the machine's speed changed")
+        level = next(one for one in whole.levels if one.name == "b")
+        assert level.passed and level.facts[-1] == "left out, not certified: 0.50x"
+        assert whole.passed("a") and whole.passed("c"), "which do not rest on it"
+
+
+def test_rehearsals_know_each_stage() -> None:
     stages = ("sparse", "dense")
     told = [
         MeasuredPoint(stage=s, operator_cores=1, threads=n, batch=b, ms=float(b), cv=0.0)
@@ -352,27 +414,46 @@ def test_between_two_rehearsals_the_factor_is_linear(monkeypatch: pytest.MonkeyP
         for b in (1, 8)
     ]
     table = measured_table(told, server="s", workload="w", idle_w=1.0, tdp_w=2.0, base_w=0.0)
-    rehearsal = Rehearsal(stages=stages, qps=(100.0, 200.0), ratios=((1.2, 1.4), (1.0, 1.1)), lost_share=(0.0, 0.0))
-    for qps, sparse, dense in (
-        (50.0, 1.2, 1.4),
-        (100.0, 1.2, 1.4),
-        (150.0, 1.1, 1.25),
-        (200.0, 1.0, 1.1),
-        (900.0, 1.0, 1.1),
-    ):
-        found = rehearsal.stretched(table, qps)
-        assert found.seconds[0, :, :, 0] == pytest.approx(table.seconds[0, :, :, 0] * [[sparse], [dense]])
+    one = Rehearsal(stages=stages, qps=100.0, ratios=(1.2, 1.0), lost_share=0.0)
+    two = replace(one, ratios=(1.3, 0.8), lost_share=0.5)
+    assert one.stretched(table).seconds[0, :, :, 0] == pytest.approx(table.seconds[0, :, :, 0] * [[1.2], [1.0]])
+    assert one.mean(two) == replace(one, ratios=(1.25, 0.9), lost_share=0.5)
+    assert one.change(two) == 0.8 and one.change(one) == 1.0
+    assert str(one) == "sparse 1.200, dense 1.000"
 
 
 def test_a_rehearsal_that_loses_time_is_repeated_once_and_takes_the_certificate(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     host = SmallHost(rehearsal_preempted=(0.5, 0.0))
-    assert run(monkeypatch, host).certified and len(host.rehearsals) == 3
-    host = SmallHost(rehearsal_preempted=(0.5,))
+    assert run(monkeypatch, host).certified and len(host.rehearsals) == 8
+    host = SmallHost(rehearsal_preempted=(0.5, 0.5, 0.0))
     whole = run(monkeypatch, host)
-    assert not whole.certified and len(host.rehearsals) == 4 and "in the rehearsal at" in whole.service_cause
+    assert not whole.certified and len(host.rehearsals) == 8
+    assert whole.service_cause.startswith("in the rehearsal before the prediction ")
     assert whole.passed("a") and whole.passed("b") is None
+
+
+def test_a_rehearsal_beside_a_run_that_loses_time_takes_its_model_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run(monkeypatch, SmallHost(rehearsal_preempted=(0.0, 0.0, 0.0, 0.0, 0.5, 0.0)), time_budget_s=55.0)
+    assert [bool(p.rehearsal_cause) for p in whole.points] == [False, True, False, False, False]
+    assert whole.points[1].rehearsal_cause.startswith("in the rehearsal after the run ")
+    assert not whole.certified and all(p.certified for p in whole.points) and whole.passed("b")
+
+
+def test_rehearsals_that_do_not_end_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = SmallHost()
+    host.install(monkeypatch)
+    load = validation.run_load
+
+    def cut_short(pools: Any, source: Any, **options: Any) -> LoadRun:
+        found = load(pools, source, **options)
+        return replace(found, complete=False) if len(host.rehearsals) == 3 and len(host.runs) == 1 else found
+
+    monkeypatch.setattr(validation, "run_load", cut_short)
+    whole = validate(config=CONFIG, seconds=9.0, time_budget_s=55.0)
+    assert whole.causes == ("service times at 0.50x: the rehearsal after the run did not end in time",)
+    assert whole.notes[0].startswith("load-0.50-after does not count: ")
 
 
 @pytest.mark.parametrize(("slowed", "certified"), [(1.04, True), (0.96, True), (1.06, False), (0.94, False)])
@@ -435,6 +516,8 @@ def test_a_load_whose_gate_did_not_pass_is_run_again_where_there_is_time(monkeyp
     whole = run(monkeypatch, host)
     assert whole.certified and len(host.runs) == 6 and [p.share for p in whole.points] == [0.5, 0.7, 0.85, 1.0, 1.1]
     assert host.runs[5]["trace"] is host.runs[1]["trace"], "the same arrivals"
+    host = SmallHost(drifts=(1.0, 1.0, 1.2, 1.0))
+    assert run(monkeypatch, host).certified and len(host.runs) == 6 and len(host.rehearsals) == 9
     hurried = SmallHost(preempted=(0.0, 0.1, 0.0))
     assert not run(monkeypatch, hurried, time_budget_s=55.0).certified and len(hurried.runs) == 5
 
@@ -472,11 +555,11 @@ def test_a_workload_with_its_own_slas(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_budget_sizes_the_runs_and_leaves_out_what_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = run(monkeypatch, SmallHost(), seconds=None, time_budget_s=30.0)
+    whole = run(monkeypatch, SmallHost(), seconds=None, time_budget_s=90.0)
     lengths = [p.queries / p.offered_qps for p in whole.points]
-    # Of 30 s measuring takes 1, rehearsals and full batches 8 with what lies around them, runs 1 each beside their own
-    # length; a fifth of what is left before them is kept for another try. What a run does not use goes to later ones.
-    assert 9.0 < sum(lengths) < 17.0 and whole.complete, "what is left after measuring, simulating and probing"
+    # Of 90 s measuring takes 1, seven rehearsals of 3 s and full batches 28 with what lies around them, runs 1 each
+    # beside their own length; a fifth of what is left before them is kept for another try.
+    assert 35.0 < sum(lengths) < 50.0 and whole.complete, "what is left after measuring, simulating and probing"
     assert lengths[:4] == pytest.approx([lengths[0]] * 4, rel=0.4) and lengths[4] < 0.8 * lengths[3]
     short = run(monkeypatch, SmallHost(), seconds=None, time_budget_s=2.0)
     assert short.points == () and not short.complete and not short.certified
@@ -492,8 +575,9 @@ def test_files_are_written_as_they_come_and_kept_on_ctrl_c(monkeypatch: pytest.M
     assert [p.share for p in partial.points] == [0.5, 0.7]
     names = sorted(str(path.relative_to(place)) for path in place.rglob("*") if path.is_file())
     runs = ["runs/load-0.50.npz", "runs/load-0.70.npz", "runs/load-0.85-interrupted.npz"]
-    before = ["runs/rehearsal-0.50.npz", "runs/rehearsal-0.85.npz", "runs/speed-before.npz"]
-    assert names == [*runs, *before, "service.csv", "validation.json"]
+    beside = [f"runs/load-{share}-{when}.npz" for share in ("0.50", "0.70", "0.85") for when in ("before", "after")]
+    before = ["runs/rehearsal-0.85.npz", "runs/speed-before.npz"]
+    assert names == sorted([*runs, *beside[:-1], *before, "service.csv", "validation.json"])
     document = json.loads((place / "validation.json").read_text())
     assert document["complete"] is False and len(document["points"]) == 2
     assert LoadRun.load(place / runs[0]).throughput_qps == partial.points[0].throughput_qps

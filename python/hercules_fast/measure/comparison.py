@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hercules_fast import _core
-from hercules_fast.measure.rehearsal import busy_s
+from hercules_fast.measure.rehearsal import Rehearsal, busy_s
 from hercules_fast.measure.replaying import replay
 from hercules_fast.queueing import Queries, System, Trace, simulate
 
@@ -26,6 +26,13 @@ TAIL_QUERIES = 10
 """Queries that must lie beyond a percentile before it is judged; the simulator's rule."""
 LATE_S = 50e-6
 """A start later than this was held up: as for the gaps of the noise probe."""
+STRETCHES = 30
+"""Most stretches of a run whose speeds are compared."""
+STRETCH_PARTS = 100
+"""Fewest services in one: their own spread is then a few per cent of its speed."""
+SPEED_LIMIT = 0.10
+"""Most that services of one stretch may be faster or slower than those of the whole run: 0.02 is seen on a quiet
+machine, 0.1 to 0.3 where others take caches and memory for a second."""
 SHORT_RUNS = (40, 200)
 """Fewest and most replications behind the band of chance: 40 have one beyond either end of a 95 % band."""
 SIMULATED_QUERIES = 2_000_000
@@ -36,7 +43,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Expected:
-    """What the model says of a load, before it is run. Tuples run over ``percentiles``."""
+    """What the model says of a load. Tuples run over ``percentiles``."""
 
     qps: float
     percentiles: tuple[float, ...]
@@ -53,8 +60,19 @@ class Expected:
     simulation's, so that the run is a typical one. Chosen before anything is run."""
 
 
-def expect(system: System, arrivals: Queries, queries: int, *, percentiles: Sequence[float], seed: int = 0) -> Expected:
-    """Simulate a load at length and many times at the length of a run of ``queries``, and draw the run's arrivals."""
+def expect(
+    system: System,
+    arrivals: Queries,
+    queries: int,
+    *,
+    percentiles: Sequence[float],
+    seed: int = 0,
+    trace: Trace | None = None,
+) -> Expected:
+    """Simulate a load at length and many times at the length of a run of ``queries``, and draw the run's arrivals.
+
+    ``trace``: those of the run, where it has them already.
+    """
     percentiles = tuple(map(float, percentiles))
     options: dict[str, Any] = {"seed": seed, "allow_unstable": True, "threads": 1}  # none stays beside the run
     long = simulate(system, arrivals, percentiles=percentiles, **options)
@@ -70,10 +88,11 @@ def expect(system: System, arrivals: Queries, queries: int, *, percentiles: Sequ
     found = percentiles_ms(latencies_ms.reshape(runs, queries) * 1e-3, percentiles)
     keeps_up = long.stable and arrivals.qps < long.bottleneck_qps
     target = np.array(long.latency_ms) if keeps_up else np.median(found, axis=0)
-    rates = np.array([queries / arrival_s[-1] for arrival_s, _ in drawn])
-    off = np.column_stack([found / target, rates / arrivals.qps])
-    typical = int(np.argmin(np.nanmax(np.abs(np.log(off)), axis=1)))
-    trace = Trace(arrival_s=drawn[typical][0], sizes=drawn[typical][1])
+    if trace is None:
+        rates = np.array([queries / arrival_s[-1] for arrival_s, _ in drawn])
+        off = np.column_stack([found / target, rates / arrivals.qps])
+        typical = int(np.argmin(np.nanmax(np.abs(np.log(off)), axis=1)))
+        trace = Trace(arrival_s=drawn[typical][0], sizes=drawn[typical][1])
     own = simulate(system, trace, **options)
     assert own.latencies_ms is not None
     low, high = np.percentile(found, (2.5, 97.5), axis=0)
@@ -126,10 +145,16 @@ class LoadPoint:
     """What a query took beyond its replay, p50 and p99: generator's lag, waking threads, passing results on."""
     lost_share: float
     """Share of the run's time that the machine took away."""
+    speed_change: float
+    """Seconds of service in the stretch of the run that differs most, over what they are in the whole run, less 1."""
     certified: bool
-    """Whether the run's noise gate passed; a run whose gate did not shows nothing."""
+    """Whether the run's noise gate passed, little time lost at a steady speed; else the run shows nothing."""
     cause: str
     """Why not, in words."""
+    rehearsals: tuple[Rehearsal, ...] = ()
+    """Before the run and after it, at its load; the service model is half-way between them."""
+    rehearsal_cause: str = ""
+    """Why the service model is not certified here, in words; empty where it is."""
 
     @property
     def replay_error(self) -> tuple[float, ...] | None:
@@ -180,8 +205,15 @@ def compare(
         handover_us = (float(p50), float(p99))
     busy_s = float(np.nansum(run.service_s()))
     lost_share = share_lost(run, polls=polls)
-    certified = lost_share <= lost_share_limit
-    lost = f"{lost_share:.2%} of the run's time was lost to others; allowed are {lost_share_limit:.0%}"
+    change = speed_change(run)
+    causes = []
+    if lost_share > lost_share_limit:
+        causes.append(f"{lost_share:.2%} of the run's time was lost to others; allowed are {lost_share_limit:.0%}")
+    if abs(change) > SPEED_LIMIT:
+        causes.append(
+            f"for a while the same services took {1 + change:.2f} times as long as in the whole run; allowed is "
+            f"{1 - SPEED_LIMIT:g} to {1 + SPEED_LIMIT:g}"
+        )
     return LoadPoint(
         share=share,
         qps=expected.qps,
@@ -201,8 +233,9 @@ def compare(
         dispatch_lag_us=(run.dispatch_lag_us(50.0), run.dispatch_lag_us(99.0)),
         handover_us=handover_us,
         lost_share=lost_share,
-        certified=certified,
-        cause="" if certified else lost,
+        speed_change=change,
+        certified=not causes,
+        cause="; ".join(causes),
     )
 
 
@@ -225,6 +258,30 @@ def late_share(run: LoadRun) -> float:
         ready_s[own[1:]] = np.maximum(ready_s[own[1:]], end_s[own[:-1]])
     late_s = start_s - ready_s
     return float(late_s[late_s > LATE_S].sum() / (run.threads[0] * run.duration_s))
+
+
+def speed_change(run: LoadRun) -> float:
+    """How services of the stretch of ``run`` that differs most compare with those of the whole run, less 1.
+
+    Others on a host slow caches and memory down for a second or two without taking a core. A service is laid beside the
+    median of the run's own services of such a size, so that a wrong model of them is no excuse. 0 where services are
+    too few to tell.
+    """
+    found = [0.0]
+    for start_s, service_s in zip(run.start_s, run.service_s(), strict=True):
+        ended = np.flatnonzero(~np.isnan(service_s))
+        order = ended[np.argsort(start_s[ended], kind="stable")]
+        stretches = min(len(order) // STRETCH_PARTS, STRETCHES)
+        if stretches < 3:
+            continue
+        items, seconds = run.part_items[order], service_s[order]
+        by_size = np.array_split(np.argsort(items, kind="stable"), stretches)
+        sizes = [items[group].mean() for group in by_size]
+        usual_s = np.interp(items, sizes, [np.median(seconds[group]) for group in by_size])
+        places = np.array_split(np.arange(len(order)), stretches)
+        speeds = np.array([seconds[own].sum() / usual_s[own].sum() for own in places])
+        found.append(float(max(speeds / np.median(speeds) - 1.0, key=abs)))
+    return max(found, key=abs)
 
 
 def percentiles_ms(latency_s: Floats, percentiles: Sequence[float]) -> Floats:

@@ -1,8 +1,8 @@
 """Services under load, beside those that were measured with every thread always busy.
 
 A thread that has waited finds caches that others have used meanwhile, so its next service takes longer; how much, the
-load decides. A rehearsal is a short run under open-loop load, with arrivals of its own, at a low and at a high load. It
-says how many times the table's seconds services really take there; between the two loads the factor is linear.
+load decides, and whoever else is on the host. A rehearsal is a short run under open-loop load, with arrivals of its
+own. It says how many times the table's seconds services really take there.
 """
 
 from __future__ import annotations
@@ -24,30 +24,37 @@ __all__ = ["Rehearsal", "busy_s", "service_ratios"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rehearsal:
-    """Loads that were run before the prediction, by rising load."""
+    """What a short run under load showed of the services."""
 
     stages: tuple[str, ...]
     """Of the configuration."""
-    qps: tuple[float, ...]
-    ratios: tuple[tuple[float, ...], ...]
-    """By load and stage: seconds of service over those of the table."""
-    lost_share: tuple[float, ...]
-    """By load: share of the time that the machine took away."""
+    qps: float
+    ratios: tuple[float, ...]
+    """By stage: seconds of service over those of the table."""
+    lost_share: float
+    """Share of the time that the machine took away."""
 
     def __str__(self) -> str:
-        def one(qps: float, ratios: tuple[float, ...]) -> str:
-            named = zip(self.stages, ratios, strict=True)
-            told = ", ".join(f"{stage} {ratio:.3f}" if len(ratios) > 1 else f"{ratio:.3f}" for stage, ratio in named)
-            return f"{told} at {qps:,.1f} q/s"
+        if len(self.ratios) == 1:
+            return f"{self.ratios[0]:.3f}"
+        return ", ".join(f"{stage} {ratio:.3f}" for stage, ratio in zip(self.stages, self.ratios, strict=True))
 
-        return ", ".join(map(one, self.qps, self.ratios))
-
-    def stretched(self, table: ServiceTable, qps: float) -> ServiceTable:
-        """``table`` with the seconds of each stage as they are at a load of ``qps`` queries per second."""
+    def stretched(self, table: ServiceTable) -> ServiceTable:
+        """``table`` with the seconds of each stage as they were in the rehearsal."""
         seconds = table.seconds.copy()
-        for k, stage in enumerate(self.stages):
-            seconds[:, table.stage_index(stage)] *= np.interp(qps, self.qps, [at_load[k] for at_load in self.ratios])
+        for stage, ratio in zip(self.stages, self.ratios, strict=True):
+            seconds[:, table.stage_index(stage)] *= ratio
         return replace(table, seconds=seconds)
+
+    def mean(self, other: Rehearsal) -> Rehearsal:
+        """Services half-way between the two."""
+        ratios = tuple(float(r) for r in np.mean((self.ratios, other.ratios), axis=0))
+        return replace(self, ratios=ratios, lost_share=max(self.lost_share, other.lost_share))
+
+    def change(self, later: Rehearsal) -> float:
+        """How many times as long services took later; of the stage that changed most."""
+        ratios = (after / before for before, after in zip(self.ratios, later.ratios, strict=True))
+        return max(ratios, key=lambda ratio: abs(ratio - 1.0))
 
 
 def service_ratios(run: LoadRun, system: System) -> tuple[float, ...]:

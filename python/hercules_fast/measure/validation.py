@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import time
@@ -46,14 +45,15 @@ BATCHES = (1, 4, 16, 64, 128, 256, 512, 1024)
 SERVER = "this-host"
 MOST_BYTES = 1 << 30
 """Of all tables, unless something else is said: far beyond any cache, and soon filled."""
-PROBE_S = 0.5
-SERVICE_SHARE = 0.25
+PROBE_S = 1.0
+"""Long enough that one gap of some milliseconds does not decide."""
+SERVICE_SHARE = 0.2
 """Of the time budget, for service times."""
-REHEARSAL_S = 4.0
-REHEARSAL_SHARE = 0.06
+REHEARSAL_S = 3.0
+REHEARSAL_SHARE = 0.04
 """Of the time that is left, for one rehearsal."""
 REHEARSALS = 2
-"""Most of them at a load: another where the gate did not pass."""
+"""Most of them before the prediction: another where the gate did not pass."""
 LEAST_REHEARSED = 50
 """Queries."""
 SPEED_S = 1.0
@@ -61,7 +61,9 @@ SPEED_S = 1.0
 LEAST_TIMED = 3
 """Full batches."""
 DRIFT_LIMIT = 0.05
-"""Most change of their time between the two: others on the host slow caches and memory down without taking a core."""
+"""Most change of services' time between two rehearsals of a load, and of full batches': others on the host slow caches
+and memory down without taking a core. A service half of it off moves the tail of a queue that is busy for three
+quarters of the time by four times as much, which is what level b allows."""
 LONGEST_RUN_S = 30.0
 SHORTEST_RUN_S = 1.0
 OVERLOAD_LENGTH = 0.5
@@ -69,7 +71,7 @@ OVERLOAD_LENGTH = 0.5
 AGAIN_SHARE = 0.2
 """Of the time for runs, kept for those whose gate did not pass."""
 AROUND_RUN_S = 1.5
-"""Kept free for each run's simulations, and for its end."""
+"""Kept free for the simulations of each run, and for its end; another half for each rehearsal beside it."""
 DRAIN_S = 5.0
 PRECISION = 0.01
 """Relative half-width of the predicted max load's 95 % interval."""
@@ -86,7 +88,7 @@ def validate(
     sla: Sla | Sequence[Sla] | None = None,
     loads: Sequence[float] = (0.5, 0.7, 0.85),
     seconds: float | None = None,
-    time_budget_s: float = 100.0,
+    time_budget_s: float = 110.0,
     seed: int = 0,
     rows_scale: float | None = None,
     max_bytes: int | None = None,
@@ -98,14 +100,14 @@ def validate(
     """Predict the max load of a model on this machine, run it at several loads, and compare.
 
     In order: the machine's noise; the model with random weights; its service times; the best configuration of the
-    search on them; a rehearsal, short runs that say how long services take under load, and the max load by it; runs
-    under open-loop load at ``loads``, at 1.0 and at 1.1 of that; noise again. Full batches are timed before the runs
-    and after them: where the machine's speed changed, nothing is certified. A load whose noise gate did not pass is
-    run again where time is left.
+    search on them; a rehearsal, a short run that says how long services take under load, and the max load by it; runs
+    under open-loop load at ``loads``, each between two rehearsals, and at 1.0 and 1.1 of the max load; noise again.
+    Full batches are timed before the runs and after them: where the machine's speed changed, nothing is certified. A
+    load whose gates did not pass is run again where time is left.
 
     Three levels are judged, on the runs whose noise gate passed: (a) each run against the simulator with that run's
-    own service times, (b) the runs at ``loads`` against the service model with fresh arrivals, (c) the measured max
-    load against the predicted one. See ``docs/this-host.md``.
+    own service times, (b) the runs at ``loads`` against the service model, as rehearsed around them, with fresh
+    arrivals, (c) the measured max load against the predicted one. See ``docs/this-host.md``.
 
     Where a machine has two cores or more, the generator has the last one and the model the others, whose idle threads
     poll; with one core, or where ``config`` takes them all, all sleep where there is nothing to do.
@@ -254,8 +256,12 @@ class _Session:
     speed_before_s: tuple[float, ...] = ()
     """Mean seconds of a full batch by pool, all threads busy; empty where it is not known."""
     speed_after_s: tuple[float, ...] = ()
-    expected: dict[float, Expected] = field(default_factory=dict)
-    """By share of the predicted max load."""
+    rehearsal_s: float = 0.0
+    """Length of one."""
+    rehearsed: int = 0
+    """Rehearsals so far; each has arrivals of its own."""
+    traces: dict[float, Trace] = field(default_factory=dict)
+    """Arrivals of the runs, by share of the predicted max load."""
     points: list[LoadPoint] = field(default_factory=list)
 
     @property
@@ -286,15 +292,15 @@ class _Session:
             self.prediction = self._choose(self.service, table)
         pools = self._pools(engine, self.prediction.config)
         with self._step("rehearsal"):
-            self.prediction = self._rehearse(self.prediction, pools, table)
+            self.prediction = self._rehearse_prediction(self.prediction, pools, table)
             self.speed_before_s = self._speed("before", pools, table)
         self.first_run = time.monotonic()
         for share in self.shares:
             with self._step(f"run at {share:.2f}x"):
                 self._run_at(share, pools, table)
-        for share in [point.share for point in self.points if not point.certified]:
+        for share in [point.share for point in self.points if not _counts(point)]:
             with self._step(f"run at {share:.2f}x again"):
-                self._run_again(share, pools)
+                self._run_again(share, pools, table)
         with self._step("noise after"):
             self.speed_after_s = self._speed("after", pools, table)
             self.noise_after = noise_probe(self.cpus.all, seconds=PROBE_S)
@@ -376,46 +382,43 @@ class _Session:
             raise InputError(f"sla: is {_words(work.slas)}; a query alone takes {reached} in {config.describe()}")
         return found.qps, found.interval_qps, found.limit
 
-    def _rehearse(self, chosen: Prediction, pools: tuple[Pool, ...], table: ServiceTable) -> Prediction:
-        """Short runs at the lowest and the highest of the loads, and the max load with services as they were there."""
-        work, config = self.workload, chosen.config
+    def _rehearse_prediction(self, chosen: Prediction, pools: tuple[Pool, ...], table: ServiceTable) -> Prediction:
+        """A short run at the highest of the loads, and the max load with services as they were there."""
         length_s = REHEARSAL_S if self.seconds is None else min(REHEARSAL_S, self.seconds)
-        length_s = min(length_s, REHEARSAL_SHARE * max(self.deadline - time.monotonic(), 0.0))
-        loads: list[float] = []
-        ratios: list[tuple[float, ...]] = []
-        lost: list[float] = []
-        for number, share in enumerate(sorted({self.loads[0], self.loads[-1]})):
-            qps = share * chosen.qps
-            source = Queries(qps=qps, arrivals=work.arrivals, sizes=work.sizes)
-            queries = min(round(qps * length_s), MOST_QUERIES)
-            if queries < LEAST_REHEARSED:
-                continue  # too few to tell, and more would take too long
-            run, lost_share = None, math.inf
-            for attempt in range(REHEARSALS):
-                name = f"rehearsal-{share:.2f}" + ("-again" if attempt else "")
-                seed = _other(self.seed, REHEARSALS * number + attempt)
-                found = self._loaded(name, pools, source, config.batch, queries=queries, seed=seed)
-                found_lost = share_lost(found, polls=self.cpus.generator is not None)
-                if run is None or found_lost < lost_share:
-                    run, lost_share = found, found_lost
-                if lost_share <= LOST_SHARE_LIMIT:
-                    break
-            assert run is not None
-            if run.complete:
-                loads.append(qps)
-                ratios.append(service_ratios(run, System.from_table(table, config)))
-                lost.append(lost_share)
-            else:
-                self.notes.append(
-                    f"the rehearsal at {share:.2f}x does not count: {run.unfinished} queries had not ended"
-                )
-        if not loads:
+        self.rehearsal_s = min(length_s, REHEARSAL_SHARE * max(self.deadline - time.monotonic(), 0.0))
+        share, found = self.loads[-1], None
+        for attempt in range(REHEARSALS):
+            name = f"rehearsal-{share:.2f}" + ("-again" if attempt else "")
+            tried = self._rehearse(name, share * chosen.qps, pools, table, chosen.config)
+            if tried is not None and (found is None or tried.lost_share < found.lost_share):
+                found = tried
+            if tried is None or tried.lost_share <= LOST_SHARE_LIMIT:
+                break
+        if found is None:
             return chosen
-        rehearsal = Rehearsal(
-            stages=tuple(pool.name for pool in pools), qps=tuple(loads), ratios=tuple(ratios), lost_share=tuple(lost)
+        qps, interval, limit = self._max_load(found.stretched(table), chosen.config)
+        return replace(chosen, rehearsal=found, qps=qps, interval_qps=interval, limit=limit)
+
+    def _rehearse(
+        self, name: str, qps: float, pools: tuple[Pool, ...], table: ServiceTable, config: SchedulingConfig
+    ) -> Rehearsal | None:
+        """One short run under a load of ``qps``; None where too few queries would come to tell, or they did not end."""
+        queries = min(round(qps * self.rehearsal_s), MOST_QUERIES)
+        if queries < LEAST_REHEARSED:
+            return None  # more of them would take too long
+        source = Queries(qps=qps, arrivals=self.workload.arrivals, sizes=self.workload.sizes)
+        seed = _other(self.seed, self.rehearsed)
+        self.rehearsed += 1
+        run = self._loaded(name, pools, source, config.batch, queries=queries, seed=seed)
+        if not run.complete:
+            self.notes.append(f"{name} does not count: {run.unfinished} queries had not ended")
+            return None
+        return Rehearsal(
+            stages=tuple(pool.name for pool in pools),
+            qps=qps,
+            ratios=service_ratios(run, System.from_table(table, config)),
+            lost_share=share_lost(run, polls=self.cpus.generator is not None),
         )
-        qps, interval, limit = self._max_load(rehearsal.stretched(table, loads[-1]), config)
-        return replace(chosen, rehearsal=rehearsal, qps=qps, interval_qps=interval, limit=limit)
 
     def _pools(self, engine: Engine, config: SchedulingConfig) -> tuple[Pool, ...]:
         """The configuration's threads, each on CPUs of its own."""
@@ -438,7 +441,7 @@ class _Session:
         return tuple(float(np.mean(own)) for own in run.service_s()) if run.complete else ()
 
     def _run_at(self, share: float, pools: tuple[Pool, ...], table: ServiceTable) -> None:
-        """One load: predict, run, compare; left out, with a note, where the time is over."""
+        """One load: draw its arrivals, run, compare; left out, with a note, where the time is over."""
         assert self.prediction is not None
         qps, config, work = share * self.prediction.qps, self.prediction.config, self.workload
         length_s = self._length_s(share)
@@ -448,35 +451,50 @@ class _Session:
             return
         most = min(MOST_QUERIES, MOST_PARTS // -(-work.sizes.max_items // config.batch))
         queries = min(max(round(qps * length_s), 1), most)
-        percentiles = sorted({*PERCENTILES, *(float(sla.percentile) for sla in work.slas)})
-        source = Queries(qps=qps, arrivals=work.arrivals, sizes=work.sizes)
-        rehearsal = self.prediction.rehearsal
-        system = System.from_table(table if rehearsal is None else rehearsal.stretched(table, qps), config)
-        self.expected[share] = expect(system, source, queries, percentiles=percentiles, seed=self.seed)
-        self.points.append(self._load(f"load-{share:.2f}", share, pools))
+        self.traces[share] = self._expect(share, queries, table, self.prediction.rehearsal).trace
+        self.points.append(self._load(f"load-{share:.2f}", share, pools, table))
 
-    def _run_again(self, share: float, pools: tuple[Pool, ...]) -> None:
-        """A load whose gate did not pass, once more where there is time; the new run counts where its gate does."""
+    def _run_again(self, share: float, pools: tuple[Pool, ...], table: ServiceTable) -> None:
+        """A load whose gates did not pass, once more where there is time; the new run counts where its gates do."""
         place = [point.share for point in self.points].index(share)
-        needed_s = self.points[place].seconds + AROUND_RUN_S + PROBE_S
-        if self.deadline - time.monotonic() >= needed_s:
-            point = self._load(f"load-{share:.2f}-again", share, pools)
-            if point.certified:
-                self.points[place] = point
+        if self.deadline - time.monotonic() < self.points[place].seconds + self._around_s(share) + PROBE_S + SPEED_S:
+            return
+        point = self._load(f"load-{share:.2f}-again", share, pools, table)
+        if _counts(point):
+            self.points[place] = point
 
-    def _load(self, name: str, share: float, pools: tuple[Pool, ...]) -> LoadPoint:
-        """Run what is expected at ``share``, keep the record as ``name``, and compare."""
+    def _expect(self, share: float, queries: int, table: ServiceTable, rehearsal: Rehearsal | None) -> Expected:
+        """What the model says of a run at ``share``, with services as they were in ``rehearsal``."""
         assert self.prediction is not None
-        expected, config = self.expected[share], self.prediction.config
-        run = self._loaded(name, pools, expected.trace, config.batch)
-        return compare(
+        work = self.workload
+        percentiles = sorted({*PERCENTILES, *(float(sla.percentile) for sla in work.slas)})
+        source = Queries(qps=share * self.prediction.qps, arrivals=work.arrivals, sizes=work.sizes)
+        stretched = table if rehearsal is None else rehearsal.stretched(table)
+        system = System.from_table(stretched, self.prediction.config)
+        trace = self.traces.get(share)
+        return expect(system, source, queries, percentiles=percentiles, seed=self.seed, trace=trace)
+
+    def _load(self, name: str, share: float, pools: tuple[Pool, ...], table: ServiceTable) -> LoadPoint:
+        """Run the arrivals at ``share``, between two rehearsals where level b judges it, and compare."""
+        assert self.prediction is not None
+        qps, config = share * self.prediction.qps, self.prediction.config
+        before = after = None
+        if share in self.loads:
+            before = self._rehearse(f"{name}-before", qps, pools, table, config)
+        run = self._loaded(name, pools, self.traces[share], config.batch)
+        if before is not None:
+            after = self._rehearse(f"{name}-after", qps, pools, table, config)
+        rehearsal = self.prediction.rehearsal if before is None or after is None else before.mean(after)
+        point = compare(
             run,
-            expected,
+            self._expect(share, len(run.arrival_s), table, rehearsal),
             share=share,
             buffer=config.buffer,
             lost_share_limit=LOST_SHARE_LIMIT,
             polls=self.cpus.generator is not None,
         )
+        rehearsals = tuple(one for one in (before, after) if one is not None)
+        return replace(point, rehearsals=rehearsals, rehearsal_cause=_rehearsal_cause(rehearsals))
 
     def _loaded(
         self, name: str, pools: tuple[Pool, ...], source: Queries | Trace, batch: int, **options: Any
@@ -510,9 +528,14 @@ class _Session:
         if self.seconds is not None:
             return self.seconds * part[share]
         coming = [s for s in self.shares if s >= share]
-        left_s = self.deadline - time.monotonic() - PROBE_S - SPEED_S - AROUND_RUN_S * len(coming)
+        left_s = self.deadline - time.monotonic() - PROBE_S - SPEED_S - sum(map(self._around_s, coming))
         left_s -= AGAIN_SHARE * (self.deadline - self.first_run)
         return min(left_s / sum(part[s] for s in coming), LONGEST_RUN_S) * part[share]
+
+    def _around_s(self, share: float) -> float:
+        """Time that the run at ``share`` needs beside its own length."""
+        beside = 2 * (self.rehearsal_s + AROUND_RUN_S / 2) if share in self.loads else 0.0
+        return AROUND_RUN_S + beside
 
     def interrupted(self, stop: KeyboardInterrupt) -> None:
         """Keep what an interrupted step had finished."""
@@ -526,9 +549,8 @@ class _Session:
         service = self.service
         causes = [] if service is None or service.certified else [service.cause]
         rehearsal = None if self.prediction is None else self.prediction.rehearsal
-        for qps, lost in () if rehearsal is None else zip(rehearsal.qps, rehearsal.lost_share, strict=True):
-            if lost > LOST_SHARE_LIMIT:
-                causes.append(f"in the rehearsal at {qps:,.0f} q/s {lost:.2%} of the time was lost to others")
+        if rehearsal is not None and rehearsal.lost_share > LOST_SHARE_LIMIT:
+            causes.append(_lost("before the prediction", rehearsal))
         speed = list(zip(self.speed_before_s, self.speed_after_s, strict=False))
         if self.noise_after is not None and not speed:
             causes.append("whether the machine's speed changed is not known: full batches did not end in time")
@@ -594,6 +616,33 @@ class _Folder:
     def write(self, name: str, content: bytes) -> None:
         """Write one file, all or nothing."""
         write_atomically(self.place(name), content)
+
+
+def _counts(point: LoadPoint) -> bool:
+    """Whether the gates of a run, and of the rehearsals beside it, passed."""
+    return point.certified and not point.rehearsal_cause
+
+
+def _rehearsal_cause(around: Sequence[Rehearsal]) -> str:
+    """Why the service model of a run is not certified, by the rehearsals beside it; empty where it is."""
+    if not around:
+        return ""
+    if len(around) < 2:
+        return "the rehearsal after the run did not end in time"
+    before, after = around
+    found = ((when, one) for when, one in (("before", before), ("after", after)) if one.lost_share > LOST_SHARE_LIMIT)
+    causes = [_lost(f"{when} the run", one) for when, one in found]
+    change = before.change(after)
+    if abs(change - 1.0) > DRIFT_LIMIT:
+        causes.append(
+            f"the machine's speed changed: services took {change:.3f} times as long in the rehearsal after the run as "
+            f"before it; allowed is {1 - DRIFT_LIMIT:g} to {1 + DRIFT_LIMIT:g}"
+        )
+    return "; ".join(causes)
+
+
+def _lost(when: str, rehearsal: Rehearsal) -> str:
+    return f"in the rehearsal {when} {rehearsal.lost_share:.2%} of the time was lost to others"
 
 
 def _other(seed: int, draw: int) -> int:

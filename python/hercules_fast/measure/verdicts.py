@@ -37,7 +37,7 @@ class Prediction:
 
     config: SchedulingConfig
     rehearsal: Rehearsal | None
-    """How long services take under load; None before it was run."""
+    """How long services take under load, at the highest of ``loads``; None before it was run."""
     unrehearsed_qps: float
     """The max load by the table of service times alone, on which the configuration was chosen."""
     qps: float
@@ -105,6 +105,8 @@ class Validation:
         for point in self.points:
             if not point.certified:
                 yield f"run at {point.share:.2f}x: {point.cause}"
+            if point.rehearsal_cause:
+                yield f"service times at {point.share:.2f}x: {point.rehearsal_cause}"
         if not self.points:
             yield "no load was run"
 
@@ -135,10 +137,6 @@ class Validation:
     def _shown(self) -> list[LoadPoint]:
         return [point for point in self.points if point.certified]
 
-    def _left_out(self, points: Sequence[LoadPoint]) -> list[str]:
-        noisy = [f"{point.share:.2f}x" for point in points if not point.certified]
-        return [f"left out, not certified: {', '.join(noisy)}"] if noisy else []
-
     def _queue_level(self) -> Level:
         facts, held = [], []
         for point in self._shown():
@@ -152,15 +150,14 @@ class Validation:
             worst = max(known, key=abs)
             held.append(abs(worst) <= REPLAY_TOLERANCE)
             facts.append(f"{point.share:.2f}x: {worst:+.1%} at worst; allowed {REPLAY_TOLERANCE:.0%}")
-        return _level("a", held, facts + self._left_out(self.points))
+        return _level("a", held, facts + _left_out(self.points, self._shown()))
 
     def _model_level(self) -> Level:
         facts: list[str] = []
         held: list[bool] = []
         judged = [point for point in self.points if point.share in self.loads]
-        for point in judged:
-            if not point.certified or not self.service_certified:
-                continue
+        shown = [point for point in judged if point.certified and not point.rehearsal_cause]
+        for point in shown if self.service_certified else ():
             for k, percentile in enumerate(point.percentiles):
                 allowed = MODEL_TOLERANCE.get(percentile)
                 if allowed is None:
@@ -179,7 +176,7 @@ class Validation:
                 )
         if judged and not self.service_certified:
             facts.append(_UNCERTIFIED_TIMES)
-        return _level("b", held, facts + self._left_out(judged))
+        return _level("b", held, facts + _left_out(judged, shown))
 
     def _load_level(self) -> Level:
         if self.prediction is None or not self.service_certified:
@@ -191,7 +188,7 @@ class Validation:
         held = [abs(found / claimed - 1.0) <= MAX_LOAD_TOLERANCE] if not math.isnan(found) else []
         if 0.0 < found < math.inf:
             facts[-1] += f", {found / claimed:.3f} of the prediction; allowed 1 +- {MAX_LOAD_TOLERANCE:g}"
-        return _level("c", held, facts + self._left_out(self.points))
+        return _level("c", held, facts + _left_out(self.points, self._shown()))
 
     def _meets(self, point: LoadPoint) -> bool:
         return all(self._latency(point, sla) <= sla.latency_ms for sla in self.slas)
@@ -257,7 +254,8 @@ class Validation:
             lines.append(f"predicted max load: {p.qps:,.1f} q/s{known}, limited by {p.limit}")
             if p.rehearsal is not None:
                 lines.append(
-                    f"services under load, over their table: {p.rehearsal}; by it {p.unrehearsed_qps:,.1f} q/s"
+                    f"services under load, over their table: {p.rehearsal} at {p.rehearsal.qps:,.1f} q/s; by the "
+                    f"table {p.unrehearsed_qps:,.1f} q/s"
                 )
             else:
                 lines.append("services were not rehearsed under load: too few queries in the time that was left")
@@ -307,6 +305,11 @@ class Validation:
     def to_json(self) -> str:
         """:meth:`to_dict` as text."""
         return json.dumps(self.to_dict(), indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
+def _left_out(points: Sequence[LoadPoint], shown: Sequence[LoadPoint]) -> list[str]:
+    noisy = [f"{point.share:.2f}x" for point in points if point not in shown]
+    return [f"left out, not certified: {', '.join(noisy)}"] if noisy else []
 
 
 def _level(name: str, held: Sequence[bool], facts: Sequence[str]) -> Level:

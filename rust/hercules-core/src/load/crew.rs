@@ -96,10 +96,10 @@ impl<S: Service> Floor<S> {
             cell.thread.store(seat as i32, Ordering::Relaxed);
             let (switches_before, cpu_before) = (switches(), thread_cpu_ns());
             let outcome = service.serve(job.name, job.items, taken.payload);
-            let cpu_ns = thread_cpu_ns() - cpu_before;
-            let end_ns = now_ns();
+            let (cpu_ns, preempted) = (thread_cpu_ns() - cpu_before, switches() != switches_before);
+            let end_ns = now_ns(); // last: the system calls above are part of the service, not of the hand-over
             let outcome = outcome.and_then(|payload| {
-                cell.preempted.store(switches() != switches_before, Ordering::Relaxed);
+                cell.preempted.store(preempted, Ordering::Relaxed);
                 cell.cpu_ns.store(cpu_ns, Ordering::Relaxed);
                 cell.end_ns.store(end_ns, Ordering::Release);
                 self.hand_on(pool, job, payload, service)
