@@ -30,7 +30,7 @@ MAX_PARTS = 1 << 27
 SERVICE_BYTES = 200
 """Memory that the record of a service takes at the most, copies and all (measured)."""
 SECONDS = Bound(0.0, 1e6)
-MAX_CPU = 1023
+MAX_CPU = 8191
 
 Worker: TypeAlias = Callable[[int, int, Any], object]
 """``worker(query, items, payload)``: one service. ``payload``: what the pool before returned for this part, or None."""

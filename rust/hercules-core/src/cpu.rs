@@ -2,8 +2,8 @@
 //! threads bound to CPUs.
 
 use crate::error::{Error, Result};
-use std::fmt;
 use std::sync::OnceLock;
+use std::{fmt, io};
 
 /// Name of the environment variable that caps the tier.
 pub const ISA_VARIABLE: &str = "HERCULES_FAST_ISA";
@@ -89,25 +89,23 @@ fn detect() -> Isa {
 /// CPUs have numbers below this: what the kernel can be built for.
 pub const MAX_CPUS: usize = 8192;
 
-/// Bind the calling thread to these CPUs. False where the system refuses: none of them exists or is allowed.
+/// Bind the calling thread to these CPUs; an error where the system refuses, say since none of them exists.
 #[cfg(target_os = "linux")]
-pub fn pin_this_thread(cpus: &[usize]) -> bool {
+pub fn pin_this_thread(cpus: &[usize]) -> io::Result<()> {
     const BITS: usize = libc::c_ulong::BITS as usize;
     let mut mask: [libc::c_ulong; MAX_CPUS / BITS] = [0; _];
     for &cpu in cpus {
-        match mask.get_mut(cpu / BITS) {
-            Some(word) => *word |= 1 << (cpu % BITS),
-            None => return false,
-        }
+        *mask.get_mut(cpu / BITS).ok_or(io::ErrorKind::InvalidInput)? |= 1 << (cpu % BITS);
     }
     // SAFETY: the call reads as many bytes of `mask` as it is told; 0 is the calling thread.
-    unsafe { libc::sched_setaffinity(0, size_of_val(&mask), mask.as_ptr().cast()) == 0 }
+    let failed = unsafe { libc::sched_setaffinity(0, size_of_val(&mask), mask.as_ptr().cast()) };
+    if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Other systems do not bind threads to CPUs.
 #[cfg(not(target_os = "linux"))]
-pub fn pin_this_thread(_cpus: &[usize]) -> bool {
-    false
+pub fn pin_this_thread(_cpus: &[usize]) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 #[cfg(test)]

@@ -69,7 +69,7 @@ pub fn spin_gaps(cpus: &[usize], seconds: f64, least_gap_s: f64, control: &Contr
     let (window, least) = (Duration::from_secs_f64(seconds), Duration::from_secs_f64(least_gap_s));
     let ready = AtomicUsize::new(0);
     let spin = |id: usize| {
-        let pinned = cpu::pin_this_thread(&[id]);
+        let pinned = cpu::pin_this_thread(&[id]).is_ok();
         ready.fetch_add(1, Ordering::AcqRel);
         while ready.load(Ordering::Acquire) < cpus.len() && !control.cancelled() {
             thread::yield_now(); // two of them may stand on one CPU

@@ -1,15 +1,8 @@
 //! What the system says of time and threads: the monotonic clock, a thread's own CPU time, and how often a core was
-//! taken away from it. Elsewhere than on Linux, CPU time is wall time, no switch is seen, and nothing is pinned.
-
-use std::io;
-
-/// Most CPUs that a thread can be pinned to.
-pub const MAX_CPUS: usize = 1024;
+//! taken away from it. Elsewhere than on Linux, CPU time is wall time and no switch is seen.
 
 #[cfg(target_os = "linux")]
 mod system {
-    use std::io;
-
     fn read(clock: libc::clockid_t) -> i64 {
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: writes one timespec. These clocks exist on every Linux, so the call cannot fail.
@@ -51,24 +44,10 @@ mod system {
         // SAFETY: reads one number; 0 is the calling thread. Refused without the right to do so, which is no fault.
         unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const first) };
     }
-
-    pub fn pin(cpus: &[usize]) -> io::Result<()> {
-        // SAFETY: an empty set of CPUs is all zeros; every number lies in it (checked by the plan); the call reads it
-        // with its size.
-        let failed = unsafe {
-            let mut set: libc::cpu_set_t = std::mem::zeroed();
-            for &cpu in cpus {
-                libc::CPU_SET(cpu, &mut set);
-            }
-            libc::sched_setaffinity(0, size_of_val(&set), &raw const set)
-        };
-        if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-    }
 }
 
 #[cfg(not(target_os = "linux"))]
 mod system {
-    use std::io;
     use std::sync::OnceLock;
     use std::time::{Duration, Instant};
 
@@ -92,10 +71,6 @@ mod system {
     pub fn wake_exactly() {}
 
     pub fn come_first() {}
-
-    pub fn pin(_: &[usize]) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
 }
 
 /// The monotonic clock, in nanoseconds.
@@ -126,9 +101,4 @@ pub fn wake_exactly() {
 /// Ask that the calling thread runs as soon as it wants to, whatever else wants its CPU; most systems ask for a privilege.
 pub fn come_first() {
     system::come_first();
-}
-
-/// Let the calling thread run on `cpus` only, each below [`MAX_CPUS`].
-pub fn pin(cpus: &[usize]) -> io::Result<()> {
-    system::pin(cpus)
 }

@@ -1,9 +1,10 @@
 //! Threads that serve chained lines, and what they record.
 
-use super::clock::{self, now_ns, switches, thread_cpu_ns};
+use super::clock::{now_ns, switches, thread_cpu_ns};
 use super::line::{Job, Line};
 use super::{GRACE, GRACE_INTERRUPTED, MAX_POOLS, MAX_SERVICES, MAX_WORKERS, Pool, Service, check_cpus, reserved};
 use crate::control::Control;
+use crate::cpu;
 use crate::error::{Error, Result};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -75,7 +76,7 @@ impl<S: Service> Floor<S> {
     }
 
     fn pin(&self, who: &str, cpus: &[usize]) -> bool {
-        match clock::pin(cpus) {
+        match cpu::pin_this_thread(cpus) {
             Ok(()) => true,
             Err(error) => {
                 locked(&self.notes).push(format!("{who} could not be pinned to CPUs {cpus:?}: {error}"));

@@ -20,6 +20,7 @@ pub use line::Job;
 pub use server::Server;
 
 use crate::control::Control;
+use crate::cpu;
 use crate::error::{Error, Result};
 use crew::Crew;
 use std::time::Duration;
@@ -228,8 +229,8 @@ pub fn run<S: Service>(
 }
 
 fn check_cpus(field: &str, cpus: &[usize]) -> Result<()> {
-    match cpus.iter().find(|&&cpu| cpu >= clock::MAX_CPUS) {
-        Some(cpu) => Err(Error::invalid(field, format!("is {cpu}; allowed are CPUs below {}", clock::MAX_CPUS))),
+    match cpus.iter().find(|&&cpu| cpu >= cpu::MAX_CPUS) {
+        Some(cpu) => Err(Error::invalid(field, format!("is {cpu}; allowed are CPUs below {}", cpu::MAX_CPUS))),
         None => Ok(()),
     }
 }

@@ -190,10 +190,10 @@ fn a_server_takes_queries_from_anywhere_up_to_its_capacity() {
 #[test]
 fn a_cpu_that_cannot_be_had_is_noted_and_nothing_else() {
     let mut pools = vec![pool(&Nap::of(1), 1, None)];
-    pools[0].cpus = vec![vec![clock::MAX_CPUS - 1]];
+    pools[0].cpus = vec![vec![cpu::MAX_CPUS - 1]];
     let outcome = run(pools, all_at_once(3), None, 60.0, &Control::new()).unwrap();
     assert!(outcome.report.latency_ns.iter().all(|&ns| ns != NEVER));
-    assert!(outcome.report.notes[0].starts_with("thread 0 of pool 0 could not be pinned to CPUs [1023]"));
+    assert!(outcome.report.notes[0].starts_with("thread 0 of pool 0 could not be pinned to CPUs [8191]"));
 }
 
 #[test]
