@@ -68,8 +68,8 @@ LONGEST_RUN_S = 30.0
 SHORTEST_RUN_S = 1.0
 OVERLOAD_LENGTH = 0.5
 """An overloaded run is so much shorter: its backlog grows as long as it lasts."""
-AGAIN_SHARE = 0.2
-"""Of the time for runs, kept for those whose gate did not pass."""
+AGAIN_SHARE = 0.25
+"""Of the time for runs, kept for those whose gates did not pass: enough for one between two rehearsals."""
 AROUND_RUN_S = 1.5
 """Kept free for the simulations of each run, and for its end; another half for each rehearsal beside it."""
 DRAIN_S = 5.0
@@ -88,7 +88,7 @@ def validate(
     sla: Sla | Sequence[Sla] | None = None,
     loads: Sequence[float] = (0.5, 0.7, 0.85),
     seconds: float | None = None,
-    time_budget_s: float = 110.0,
+    time_budget_s: float = 114.0,
     seed: int = 0,
     rows_scale: float | None = None,
     max_bytes: int | None = None,
