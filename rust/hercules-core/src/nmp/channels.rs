@@ -1,10 +1,10 @@
 //! Several channels side by side, each with its own bags.
 
+use super::crew::{Crew, Ending, help};
 use super::{Hardware, Mode, Outcome, Plan, Program};
 use crate::control::Control;
 use crate::error::{Error, Result};
-use crate::pool;
-use rayon::prelude::*;
+use crate::helpers;
 
 /// Bags of all channels, sorted by channel.
 #[derive(Debug, Clone)]
@@ -59,7 +59,14 @@ impl Lookups {
     ) -> Result<Outcome> {
         hardware.check()?;
         self.check()?;
-        let one = |bounds: &[usize]| {
+        let crew = |bounds: &[usize]| {
+            let lookups = self.offsets[bounds[1]] - self.offsets[bounds[0]];
+            let most = self.accesses[bounds[0]..bounds[1]].iter().max();
+            hardware.crew(mode, threads, lookups, most.copied().unwrap_or(1))
+        };
+        let crews: Vec<Crew> = self.channels.windows(2).map(crew).collect();
+        let one = |bounds: &[usize], crew: &Crew| {
+            let _ending = Ending(crew);
             let bags = bounds[0]..bounds[1];
             let (first, last) = (self.offsets[bags.start], self.offsets[bags.end]);
             if first == last {
@@ -73,10 +80,18 @@ impl Lookups {
                 accesses: &self.accesses[bags.clone()],
                 results: &self.results[bags],
             };
-            hardware.run(&program, mode, plan, control)
+            hardware.run(&program, mode, plan, crew, control)
         };
-        let outcomes: Vec<Outcome> =
-            pool::install(threads, || self.channels.par_windows(2).map(one).collect::<Result<_>>())??;
+        // A thread that finds no channel to begin helps with the ranks of the others.
+        let helping = if mode == Mode::Host { 0 } else { threads.min(crews.len() * hardware.ranks) - 1 };
+        let outcomes = helpers::share(threads, crews.len() + helping, |i| match crews.get(i) {
+            Some(crew) => Some(one(&self.channels[i..=i + 1], crew)),
+            None => {
+                help(&crews, i - crews.len() + 1);
+                None
+            }
+        });
+        let outcomes: Vec<Outcome> = outcomes.into_iter().flatten().collect::<Result<_>>()?;
         let mut all = Outcome::default();
         let ranks = hardware.ranks * outcomes.len();
         for outcome in outcomes {

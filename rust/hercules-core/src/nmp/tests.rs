@@ -6,6 +6,7 @@ use crate::dram::controller::{Page, Request, Scheduler, Settings};
 use crate::dram::mapping::Mapping;
 use crate::dram::reference::Reference;
 use crate::dram::tests::ddr4_2400r;
+use crate::error::Result;
 use crate::rng::{Purpose, Stream};
 
 const MAPPING: &str = "row bank group rank column";
@@ -60,8 +61,14 @@ impl Bags {
     }
 }
 
+fn try_run(hardware: &Hardware, bags: &Bags, mode: Mode, plan: Plan) -> Result<Outcome> {
+    hardware.check()?;
+    let crew = hardware.crew(mode, 1, bags.addresses.len(), bags.accesses[0]);
+    hardware.run(&bags.program(), mode, plan, &crew, None)
+}
+
 fn run(hardware: &Hardware, bags: &Bags, packet: usize) -> Outcome {
-    hardware.run(&bags.program(), Mode::Nmp, Plan { packet, tags: 0 }, None).unwrap()
+    try_run(hardware, bags, Mode::Nmp, Plan { packet, tags: 0 }).unwrap()
 }
 
 /// (coming in, last data) of the reads of one rank, stepped from the first cycle.
@@ -171,7 +178,7 @@ fn threads_and_channels_change_nothing() {
 fn packets_end_where_their_tags_do() {
     let bags = Bags::random(4, 40, 10, 1, 1 << 20);
     let packets =
-        |packet, tags| hardware(2).run(&bags.program(), Mode::Nmp, Plan { packet, tags }, None).unwrap().packets;
+        |packet, tags| try_run(&hardware(2), &bags, Mode::Nmp, Plan { packet, tags }).unwrap().packets;
     assert_eq!([packets(0, 0), packets(0, 16), packets(100, 0), packets(100, 5), packets(64, 16)], [1, 1, 4, 8, 7]);
 }
 
@@ -197,7 +204,7 @@ fn sums_come_over_the_channel_one_after_another() {
 fn a_column_split_opens_every_rank_for_every_vector() {
     let bags = Bags::random(6, 20, 20, 4, 1 << 20);
     let near = run(&hardware(4), &bags, 0);
-    let split = hardware(4).run(&bags.program(), Mode::ColumnSplit, Plan { packet: 0, tags: 0 }, None).unwrap();
+    let split = try_run(&hardware(4), &bags, Mode::ColumnSplit, Plan { packet: 0, tags: 0 }).unwrap();
     assert_eq!(near.activity.counts.reads, split.activity.counts.reads);
     // Four instead of one, less the rows that are still open.
     let (one, four) = (near.activity.counts.activates, split.activity.counts.activates);
@@ -208,7 +215,7 @@ fn a_column_split_opens_every_rank_for_every_vector() {
 #[test]
 fn the_host_moves_every_vector() {
     let bags = Bags::random(7, 20, 20, 2, 1 << 20);
-    let host = hardware(2).run(&bags.program(), Mode::Host, Plan { packet: 0, tags: 0 }, None).unwrap();
+    let host = try_run(&hardware(2), &bags, Mode::Host, Plan { packet: 0, tags: 0 }).unwrap();
     assert_eq!(host.activity.transfers, 800);
     assert_eq!(host.activity.counts.reads, 800);
 }
@@ -220,7 +227,7 @@ fn what_does_not_fit_is_named() {
         let mut hardware = hardware(4);
         change(&mut hardware);
         let plan = Plan { packet: 0, tags: 0 };
-        hardware.run(&bags.program(), Mode::Nmp, plan, None).unwrap_err().to_string()
+        try_run(&hardware, &bags, Mode::Nmp, plan).unwrap_err().to_string()
     };
     for (change, expected) in [
         ((|h| h.fifo = 0) as fn(&mut Hardware), "fifo: is 0"),
