@@ -8,8 +8,8 @@ use crate::helpers;
 
 /// Bags of all channels, sorted by channel.
 #[derive(Debug, Clone)]
-pub struct Lookups {
-    pub addresses: Vec<u64>,
+pub struct Lookups<'a> {
+    pub addresses: &'a [u64],
     pub cacheable: Option<Vec<bool>>,
     pub offsets: Vec<usize>,
     pub accesses: Vec<u32>,
@@ -18,7 +18,7 @@ pub struct Lookups {
     pub channels: Vec<usize>,
 }
 
-impl Lookups {
+impl Lookups<'_> {
     fn check(&self) -> Result<()> {
         let bags = self.accesses.len();
         let rises = |bounds: &[usize], end: usize| {
@@ -97,7 +97,11 @@ impl Lookups {
         for outcome in outcomes {
             all.cycles = all.cycles.max(outcome.cycles);
             all.gather_cycles = all.gather_cycles.max(outcome.gather_cycles);
-            all.latency.extend(outcome.latency);
+            if all.latency.is_empty() {
+                all.latency = outcome.latency; // of one channel: not copied
+            } else {
+                all.latency.extend(outcome.latency);
+            }
             all.reads_by_rank.extend(outcome.reads_by_rank);
             all.row_hits += outcome.row_hits;
             all.cache_hits += outcome.cache_hits;

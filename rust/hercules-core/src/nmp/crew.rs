@@ -62,10 +62,8 @@ pub(super) struct Rank {
     pub log: RankLog,
 }
 
-#[derive(Default)]
 pub(super) struct RankLog {
-    /// Of each read: the place of its bag in `bags`.
-    owners: Vec<u32>,
+    /// Of each read; until it has its data, the place of its bag in `bags` instead.
     pub latency: Vec<u32>,
     /// Bags that came here, and the cycle of their last data.
     pub bags: Vec<(u32, u64)>,
@@ -93,8 +91,9 @@ impl Observer for Following<'_> {
 
     #[inline]
     fn finished(&mut self, id: usize, came_in: u64, cycle: u64) {
-        self.log.latency[id] = u32::try_from(cycle - came_in).unwrap_or(u32::MAX);
-        let bag = &mut self.log.bags[self.log.owners[id] as usize];
+        let latency = u32::try_from(cycle - came_in).unwrap_or(u32::MAX);
+        let place = std::mem::replace(&mut self.log.latency[id], latency);
+        let bag = &mut self.log.bags[place as usize];
         bag.1 = bag.1.max(cycle);
     }
 }
@@ -129,7 +128,7 @@ struct Seat {
 }
 
 impl Seat {
-    fn new(hardware: &Hardware, most: usize) -> Self {
+    fn new(hardware: &Hardware, most: usize, reads: usize) -> Self {
         let ring = most.next_power_of_two();
         let memory = Controller::new(&hardware.standard, 1, hardware.settings, false);
         Self {
@@ -137,7 +136,7 @@ impl Seat {
             answered: Answered::default(),
             slots: (0..ring).map(|_| Slot::default()).collect(),
             leavings: (0..ring).map(|_| AtomicU64::new(0)).collect(),
-            rank: Mutex::new(Rank { memory, log: RankLog::default() }),
+            rank: Mutex::new(Rank { memory, log: RankLog { latency: Vec::with_capacity(reads), bags: Vec::new() } }),
         }
     }
 
@@ -174,9 +173,8 @@ impl Seat {
             if log.bags.last().is_none_or(|last| last.0 != delivery.bag) {
                 log.bags.push((delivery.bag, 0));
             }
-            log.owners.extend(std::iter::repeat_n((log.bags.len() - 1) as u32, delivery.accesses as usize));
+            log.latency.extend(std::iter::repeat_n((log.bags.len() - 1) as u32, delivery.accesses as usize));
         }
-        log.latency.resize(log.owners.len(), 0);
         let reads = (first..end).flat_map(|number| {
             let delivery = self.slot(number).get();
             (0..u64::from(delivery.accesses)).map(move |k| {
@@ -255,10 +253,10 @@ impl Drop for Ending<'_> {
 
 impl Crew {
     /// So many fresh `ranks` that lie as `mapping` says, run by up to `threads` threads; at `most` so many instructions
-    /// wait before one.
-    pub fn new(hardware: &Hardware, mapping: Mapping, ranks: usize, threads: usize, most: usize) -> Self {
+    /// wait before one, and there are about so many `reads` in all.
+    pub fn new(hardware: &Hardware, mapping: Mapping, ranks: usize, threads: usize, most: usize, reads: usize) -> Self {
         Self {
-            seats: (0..ranks).map(|_| Seat::new(hardware, most)).collect(),
+            seats: (0..ranks).map(|_| Seat::new(hardware, most, reads / ranks + reads / ranks / 8)).collect(),
             mapping,
             access_bytes: hardware.standard.access_bytes(),
             threads: threads.clamp(1, ranks.max(1)),

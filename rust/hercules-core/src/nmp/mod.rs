@@ -6,8 +6,8 @@
 //! read is back.
 //!
 //! Ranks touch each other through the delivery alone. So a rank runs, without looking at the others, until it has taken in
-//! what was delivered to it; then it is known when its queue had room, and more can be delivered. The ranks of a round may
-//! run on as many threads as there are: what they do does not depend on it.
+//! what was delivered to it; then it is known when its queue had room, and more can be delivered. [`crew`] spreads the
+//! ranks over threads: what they do does not depend on it.
 
 mod cache;
 mod channels;
@@ -241,10 +241,11 @@ impl Hardware {
         let ranks = if mode == Mode::Host { 0 } else { self.ranks };
         // A vector needs one place in the queue, however many pieces of it a rank gets.
         let pieces = accesses.min(MAX_ACCESSES) as usize;
-        Crew::new(self, mapping, ranks, threads, (self.fifo + pieces).min(pieces * lookups))
+        let reads = pieces * lookups;
+        Crew::new(self, mapping, ranks, threads, (self.fifo + pieces).min(reads), reads)
     }
 
-    /// Run the lookups of one channel; `crew` is a fresh one that others may help.
+    /// Run the lookups of one channel; `crew` is a fresh one, whose ranks others may run too.
     fn run(
         &self,
         program: &Program<'_>,

@@ -157,7 +157,7 @@ fn threads_and_channels_change_nothing() {
     let hardware = Hardware { cache_bytes: 16 << 10, ..hardware(8) };
     let bags = Bags::random(3, 90, 40, 2, 1 << 12);
     let lookups = Lookups {
-        addresses: bags.addresses,
+        addresses: &bags.addresses,
         cacheable: None,
         offsets: bags.offsets,
         accesses: bags.accesses,
@@ -175,10 +175,47 @@ fn threads_and_channels_change_nothing() {
 }
 
 #[test]
+fn helpers_change_nothing_whatever_the_queues() {
+    // In the last mapping a vector comes back to a rank: several pieces go into a queue that has room for one.
+    for (fifo, vector, mapping) in [(1, 1, MAPPING), (32, 2, MAPPING), (1, 16, "row bank group column:5 rank column:2")]
+    {
+        let mut hardware = Hardware { fifo, ..hardware(4) };
+        hardware.mapping = Mapping::new(mapping, &hardware.standard, 1, 4).unwrap();
+        let bags = Bags::random(9, 20, 40, vector, 1 << 12);
+        let Bags { offsets, accesses, results, .. } = bags;
+        let channels = vec![0, 20];
+        let lookups = Lookups { addresses: &bags.addresses, cacheable: None, offsets, accesses, results, channels };
+        for mode in [Mode::Nmp, Mode::ColumnSplit] {
+            for packet in [0, 7, 300] {
+                let run = |threads| lookups.run(&hardware, mode, Plan { packet, tags: 0 }, threads, None).unwrap();
+                let one = run(1);
+                assert_eq!(one.latency.len() as u64, one.activity.counts.reads);
+                for threads in [2, 3, 9] {
+                    assert_eq!(run(threads), one, "{threads} threads, packet {packet}, {mode:?}, {mapping}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_helper_that_panics_is_not_waited_for() {
+    let crew = hardware(2).crew(Mode::Nmp, 2, 10, 1);
+    let broken = std::thread::scope(|scope| {
+        let helper = scope.spawn(|| {
+            let _rank = crew.ranks().next();
+            panic!("while it holds a rank");
+        });
+        helper.join().is_err()
+    });
+    let waited = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| crew.wait_for_all(&crew.queues(4))));
+    assert!(broken && waited.is_err());
+}
+
+#[test]
 fn packets_end_where_their_tags_do() {
     let bags = Bags::random(4, 40, 10, 1, 1 << 20);
-    let packets =
-        |packet, tags| try_run(&hardware(2), &bags, Mode::Nmp, Plan { packet, tags }).unwrap().packets;
+    let packets = |packet, tags| try_run(&hardware(2), &bags, Mode::Nmp, Plan { packet, tags }).unwrap().packets;
     assert_eq!([packets(0, 0), packets(0, 16), packets(100, 0), packets(100, 5), packets(64, 16)], [1, 1, 4, 8, 7]);
 }
 
