@@ -84,12 +84,12 @@ impl Lookups<'_> {
         };
         // A thread that finds no channel to begin helps with the ranks of the others.
         let helping = if mode == Mode::Host { 0 } else { threads.min(crews.len() * hardware.ranks) - 1 };
-        let outcomes = helpers::share(threads, crews.len() + helping, |i| match crews.get(i) {
-            Some(crew) => Some(one(&self.channels[i..=i + 1], crew)),
-            None => {
+        let outcomes = helpers::share(threads, crews.len() + helping, |i| {
+            if i >= crews.len() {
                 help(&crews, i - crews.len() + 1);
-                None
+                return None;
             }
+            Some(one(&self.channels[i..=i + 1], &crews[i]))
         });
         let outcomes: Vec<Outcome> = outcomes.into_iter().flatten().collect::<Result<_>>()?;
         let mut all = Outcome::default();
