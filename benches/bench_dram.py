@@ -8,6 +8,9 @@ commands follow each other: a random read takes three, each found by one pass ov
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from statistics import median
+from time import perf_counter
 
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ from tests.oracle.test_dram_oracle import CASES, EXPECTED, trace
 from tests.reference import dram_traces
 
 from hercules_fast import _core
-from hercules_fast.memory import NmpTable, gather_table, simulate_dram, simulate_nmp, uniform_rows
+from hercules_fast.memory import NmpResult, NmpTable, gather_table, simulate_dram, simulate_nmp, uniform_rows
 
 pytestmark = pytest.mark.skipif(_core.build_info()["debug_assertions"], reason="a debug build is not worth timing")
 
@@ -34,18 +37,47 @@ def test_host(benchmark: Callable, name: str) -> None:
     rate(benchmark, reads.size)
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("name", ["O10", "O11", "O12"])
-def test_near_memory(benchmark: Callable, name: str, threads: int) -> None:
+def near_memory(name: str) -> Callable[[int], NmpResult]:
+    """The case as a function of the number of threads."""
     case = CASES[name]
     shape = case["trace"]
     _, rows = dram_traces.vector_rows(shape)
     work = rows.astype(np.int64), np.arange(0, rows.size, shape["pooling"])
     tables = [NmpTable(rows=1 << shape["log2_rows"], dim=shape["vec_bytes"] // 4)] * shape["tables"]
     settings = {"ranks": case["ranks"], "packet": case["packet"], "cache_kb": case.get("cache_kb", 0)}
-    found = benchmark(lambda: simulate_nmp(*work, tables, baseline=False, threads=threads, **settings))
+    return lambda threads: simulate_nmp(*work, tables, baseline=False, threads=threads, **settings)
+
+
+@pytest.mark.parametrize("name", ["O10", "O11", "O12"])
+def test_near_memory(benchmark: Callable, name: str) -> None:
+    job = near_memory(name)
+    found = benchmark(job, 1)
     assert found.total_cycles == pytest.approx(EXPECTED[name]["ramulator21_rowhit_first"]["total_cycles"], rel=0.02)
     rate(benchmark, EXPECTED[name]["requests"])
+
+
+@pytest.mark.parametrize("name", ["O10", "O11", "O12"])
+def test_ranks_on_two_threads(benchmark: Callable, name: str) -> None:
+    """Medians of runs that take turns; the limit is what two whole jobs at once, of a thread each, gain here."""
+    job, alone, both = near_memory(name), list[float](), list[float]()
+    expected = job(1)
+
+    def seconds(work: Callable[[], object]) -> float:
+        start = perf_counter()
+        work()
+        return perf_counter() - start
+
+    with ThreadPoolExecutor(2) as two:
+
+        def others() -> None:
+            both.append(seconds(lambda: list(two.map(job, [1, 1]))))
+            alone.append(seconds(lambda: job(1)))
+
+        found = benchmark.pedantic(job, args=(2,), setup=others, rounds=25, warmup_rounds=2)
+    assert found.total_cycles == expected.total_cycles
+    assert np.array_equal(found.latency_cycles, expected.latency_cycles)
+    benchmark.extra_info["times_one_thread"] = median(alone) / benchmark.stats.stats.median
+    benchmark.extra_info["limit"] = 2 * median(alone) / median(both)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -246,7 +246,8 @@ def simulate_nmp(
     """
     dimm = _overridden(dimm, ranks, fifo, inst_per_cycle, cache_kb, cache_ways)
     standard = as_standard(dimm.standard)
-    work = _Work.of(indices, offsets, tables, standard, dimm.ranks, order)
+    core = standard.core()
+    work = _Work.of(indices, offsets, tables, core, dimm.ranks, order)
     check_whole({"packet": packet, "psum_tags": psum_tags, "hot_threshold": hot_threshold})
     check_whole({"window": window, "gap": gap, "age_limit": age_limit})
     if not 0 <= dimm.cache_kb <= 2**20:
@@ -257,7 +258,7 @@ def simulate_nmp(
 
     def run(mode: Mode) -> NmpResult:
         found: dict[str, Any] = _core.simulate_nmp(
-            standard.core(),
+            core,
             work.addresses,
             cacheable,
             work.offsets,
@@ -356,7 +357,7 @@ class _Work:
         indices: npt.NDArray[np.int64],
         offsets: npt.NDArray[np.int64],
         tables: Sequence[NmpTable],
-        standard: DramStandard,
+        standard: _core.DramStandard,
         ranks: int,
         order: Order,
     ) -> _Work:

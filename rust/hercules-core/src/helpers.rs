@@ -1,4 +1,4 @@
-//! Threads that help a caller with work of well below a millisecond.
+//! Threads that help a caller with short work: of well below a millisecond, or in parts of some microseconds.
 //!
 //! A pool is wrong for it twice over. Whoever wakes the threads of a pool goes to sleep itself, and a scheduler that looks
 //! at one CPU only may then leave all of them there for milliseconds (seen with two threads on a virtual machine: half of

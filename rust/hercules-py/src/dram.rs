@@ -15,7 +15,7 @@ use pyo3::types::PyDict;
 use std::collections::BTreeMap;
 
 /// Most accesses of one run: 8 GiB of addresses.
-const MAX_ACCESSES: usize = 1 << 30;
+pub const MAX_ACCESSES: usize = 1 << 30;
 
 /// A checked DRAM standard.
 #[pyclass(frozen, module = "hercules_fast._core")]

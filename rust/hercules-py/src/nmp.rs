@@ -2,7 +2,7 @@
 #![allow(clippy::needless_pass_by_value)] // PyO3 hands extracted arguments over by value
 
 use crate::call::watched_alone;
-use crate::dram::{DramStandard, addresses_of, counts_dict, energy_dict, settings};
+use crate::dram::{DramStandard, MAX_ACCESSES, addresses_of, counts_dict, energy_dict, settings};
 use crate::error::CoreError;
 use crate::list::{List, check_entries};
 use hercules_core::dram::Mapping;
@@ -11,6 +11,7 @@ use hercules_core::pool;
 use numpy::{IntoPyArray, PyReadonlyArray1, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
+use std::borrow::Cow;
 
 const MAX_BAGS: usize = 1 << 28;
 
@@ -74,8 +75,13 @@ pub fn simulate_nmp<'py>(
         }
         None => None,
     };
+    // The caller's own array where it can be: a copy would be a part of the time that threads cannot share.
+    let addresses = match addresses.as_slice() {
+        Ok(own) if own.len() <= MAX_ACCESSES => Cow::Borrowed(own),
+        _ => Cow::Owned(addresses_of("addresses", &addresses)?),
+    };
     let lookups = Lookups {
-        addresses: addresses_of("addresses", &addresses)?,
+        addresses: &addresses,
         cacheable,
         offsets: offsets.as_array().iter().map(|at| usize::try_from(*at).unwrap_or(usize::MAX)).collect(),
         accesses: counts_of("accesses", &accesses)?,

@@ -1,15 +1,15 @@
 //! Several channels side by side, each with its own bags.
 
+use super::crew::{Crew, Ending, help};
 use super::{Hardware, Mode, Outcome, Plan, Program};
 use crate::control::Control;
 use crate::error::{Error, Result};
-use crate::pool;
-use rayon::prelude::*;
+use crate::helpers;
 
 /// Bags of all channels, sorted by channel.
 #[derive(Debug, Clone)]
-pub struct Lookups {
-    pub addresses: Vec<u64>,
+pub struct Lookups<'a> {
+    pub addresses: &'a [u64],
     pub cacheable: Option<Vec<bool>>,
     pub offsets: Vec<usize>,
     pub accesses: Vec<u32>,
@@ -18,7 +18,7 @@ pub struct Lookups {
     pub channels: Vec<usize>,
 }
 
-impl Lookups {
+impl Lookups<'_> {
     fn check(&self) -> Result<()> {
         let bags = self.accesses.len();
         let rises = |bounds: &[usize], end: usize| {
@@ -59,7 +59,14 @@ impl Lookups {
     ) -> Result<Outcome> {
         hardware.check()?;
         self.check()?;
-        let one = |bounds: &[usize]| {
+        let crew = |bounds: &[usize]| {
+            let lookups = self.offsets[bounds[1]] - self.offsets[bounds[0]];
+            let most = self.accesses[bounds[0]..bounds[1]].iter().max();
+            hardware.crew(mode, threads, lookups, most.copied().unwrap_or(1))
+        };
+        let crews: Vec<Crew> = self.channels.windows(2).map(crew).collect();
+        let one = |bounds: &[usize], crew: &Crew| {
+            let _ending = Ending(crew);
             let bags = bounds[0]..bounds[1];
             let (first, last) = (self.offsets[bags.start], self.offsets[bags.end]);
             if first == last {
@@ -73,16 +80,28 @@ impl Lookups {
                 accesses: &self.accesses[bags.clone()],
                 results: &self.results[bags],
             };
-            hardware.run(&program, mode, plan, control)
+            hardware.run(&program, mode, plan, crew, control)
         };
-        let outcomes: Vec<Outcome> =
-            pool::install(threads, || self.channels.par_windows(2).map(one).collect::<Result<_>>())??;
+        // A thread that finds no channel to begin helps with the ranks of the others.
+        let helping = if mode == Mode::Host { 0 } else { threads.min(crews.len() * hardware.ranks) - 1 };
+        let outcomes = helpers::share(threads, crews.len() + helping, |i| {
+            if i >= crews.len() {
+                help(&crews, i - crews.len() + 1);
+                return None;
+            }
+            Some(one(&self.channels[i..=i + 1], &crews[i]))
+        });
+        let outcomes: Vec<Outcome> = outcomes.into_iter().flatten().collect::<Result<_>>()?;
         let mut all = Outcome::default();
         let ranks = hardware.ranks * outcomes.len();
         for outcome in outcomes {
             all.cycles = all.cycles.max(outcome.cycles);
             all.gather_cycles = all.gather_cycles.max(outcome.gather_cycles);
-            all.latency.extend(outcome.latency);
+            if all.latency.is_empty() {
+                all.latency = outcome.latency; // of one channel: not copied
+            } else {
+                all.latency.extend(outcome.latency);
+            }
             all.reads_by_rank.extend(outcome.reads_by_rank);
             all.row_hits += outcome.row_hits;
             all.cache_hits += outcome.cache_hits;

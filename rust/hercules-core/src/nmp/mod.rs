@@ -6,11 +6,12 @@
 //! read is back.
 //!
 //! Ranks touch each other through the delivery alone. So a rank runs, without looking at the others, until it has taken in
-//! what was delivered to it; then it is known when its queue had room, and more can be delivered. The ranks of a round may
-//! run on as many threads as there are: what they do does not depend on it.
+//! what was delivered to it; then it is known when its queue had room, and more can be delivered. [`crew`] spreads the
+//! ranks over threads: what they do does not depend on it.
 
 mod cache;
 mod channels;
+mod crew;
 #[cfg(test)]
 mod tests;
 
@@ -19,13 +20,16 @@ use crate::dram::{self, Activity, Controller, Mapping, Observer, Place, Request,
 use crate::error::{Error, Result};
 use cache::Cache;
 pub use channels::Lookups;
-use rayon::prelude::*;
+use crew::{Crew, Delivery};
 
 /// Lookups between two looks at the flag that asks to stop.
 const POLL: usize = 1 << 16;
 
 /// Most entries of an instruction queue and of a cycle's delivery.
 pub const MAX_FIFO: usize = 1 << 16;
+
+/// Most accesses of a vector, and of a sum.
+const MAX_ACCESSES: u32 = 1 << 16;
 
 /// The memory of one channel and what sits on its DIMMs.
 #[derive(Debug, Clone)]
@@ -135,8 +139,8 @@ impl Program<'_> {
                 return Err(Error::invalid(format!("offsets[{}]", bag + 1), "is below the one before"));
             }
             for (name, count) in [("accesses", self.accesses[bag]), ("results", self.results[bag])] {
-                if !(1..=1 << 16).contains(&count) {
-                    let message = format!("is {count}; allowed is from 1 to {}", 1 << 16);
+                if !(1..=MAX_ACCESSES).contains(&count) {
+                    let message = format!("is {count}; allowed is from 1 to {MAX_ACCESSES}");
                     return Err(Error::invalid(format!("{name}[{bag}]"), message));
                 }
             }
@@ -157,108 +161,6 @@ struct Piece {
     rank: usize,
     address: u64,
     accesses: u32,
-}
-
-/// One rank: its memory, and what it was told and did.
-struct Rank {
-    memory: Controller,
-    /// Pieces delivered and not yet taken in, with the cycle of their delivery.
-    delivered: Vec<(Piece, u64)>,
-    log: RankLog,
-    instructions: usize,
-    /// `instructions` modulo the length of the queue: where the ring of `log` says when there is room for the next.
-    turn: usize,
-}
-
-#[derive(Default)]
-struct RankLog {
-    /// Of each instruction that is coming in: its accesses, and the place of its bag in `bags`; the first is at `next`.
-    coming: Vec<(u32, u32)>,
-    next: usize,
-    /// Accesses of the first one that have come in.
-    taken: u32,
-    /// Of each read that came in: the place of its bag.
-    owners: Vec<u32>,
-    latency: Vec<u32>,
-    /// Bags that came here, and the cycle of their last data.
-    bags: Vec<(u32, u64)>,
-    /// Cycles in which instructions left the queue: the last `fifo`, in a ring.
-    left: Vec<u64>,
-    leavings: usize,
-    place: usize,
-}
-
-impl Observer for RankLog {
-    #[inline]
-    fn came_in(&mut self, _id: usize, cycle: u64) {
-        let (accesses, place) = self.coming[self.next];
-        self.owners.push(place);
-        self.latency.push(0);
-        self.taken += 1;
-        if self.taken == accesses {
-            (self.next, self.taken) = (self.next + 1, 0);
-            self.left[self.place] = cycle;
-            self.place = if self.place + 1 == self.left.len() { 0 } else { self.place + 1 };
-            self.leavings += 1;
-        }
-    }
-
-    #[inline]
-    fn finished(&mut self, id: usize, came_in: u64, cycle: u64) {
-        self.latency[id] = u32::try_from(cycle - came_in).unwrap_or(u32::MAX);
-        let bag = &mut self.bags[self.owners[id] as usize];
-        bag.1 = bag.1.max(cycle);
-    }
-}
-
-impl Rank {
-    fn new(hardware: &Hardware) -> Self {
-        let log = RankLog { left: vec![0; hardware.fifo], ..RankLog::default() };
-        Self {
-            memory: Controller::new(&hardware.standard, 1, hardware.settings, false),
-            delivered: Vec::new(),
-            log,
-            instructions: 0,
-            turn: 0,
-        }
-    }
-
-    /// First cycle in which the queue has room for one more instruction; `None` while that depends on what the rank does
-    /// with those delivered.
-    #[inline]
-    fn room_at(&self) -> Option<u64> {
-        let fifo = self.log.left.len();
-        match self.instructions.checked_sub(fifo) {
-            None => Some(0),
-            Some(k) if k < self.log.leavings => Some(self.log.left[self.turn] + 1),
-            Some(_) => None,
-        }
-    }
-
-    #[inline]
-    fn deliver(&mut self, bag: u32, piece: Piece, cycle: u64) {
-        if self.log.bags.last().is_none_or(|last| last.0 != bag) {
-            self.log.bags.push((bag, 0));
-        }
-        self.log.coming.push((piece.accesses, (self.log.bags.len() - 1) as u32));
-        self.delivered.push((piece, cycle));
-        self.instructions += 1;
-        self.turn = if self.turn + 1 == self.log.left.len() { 0 } else { self.turn + 1 };
-    }
-
-    /// Take in what was delivered; `mapping` tells the bank of an address, of whose number the rank is left out.
-    fn run(&mut self, mapping: &Mapping, access_bytes: u64, to_the_end: bool) -> Result<()> {
-        let reads = self.delivered.drain(..).flat_map(|(piece, cycle)| {
-            (0..u64::from(piece.accesses)).map(move |k| {
-                let place = mapping.place(piece.address + k * access_bytes);
-                let bank = mapping.split_bank(place.bank).1;
-                Request { not_before: cycle, bank, row: place.row, column: place.column, write: false }
-            })
-        });
-        self.memory.run(reads, to_the_end, None, &mut self.log)?;
-        self.log.coming.drain(..std::mem::take(&mut self.log.next));
-        Ok(())
-    }
 }
 
 /// A bag on its way: cycle of its last data, and the DIMMs that hold parts of its sum.
@@ -333,13 +235,31 @@ impl Hardware {
         Ok(Some(vec![Cache::new(sets, self.cache_ways); self.ranks]))
     }
 
-    /// Run the lookups of one channel. Call it inside a pool ([`crate::pool::install`]).
-    pub fn run(&self, program: &Program<'_>, mode: Mode, plan: Plan, control: Option<&Control>) -> Result<Outcome> {
-        self.check()?;
+    /// The ranks of one channel, for one run of `lookups` of up to so many `accesses` on up to `threads` threads.
+    fn crew(&self, mode: Mode, threads: usize, lookups: usize, accesses: u32) -> Crew {
+        let mapping = if mode == Mode::ColumnSplit { self.mapping.of_one_rank() } else { self.mapping.clone() };
+        let ranks = if mode == Mode::Host { 0 } else { self.ranks };
+        // A vector needs one place in the queue, however many pieces of it a rank gets.
+        let pieces = accesses.min(MAX_ACCESSES) as usize;
+        let reads = pieces * lookups;
+        Crew::new(self, mapping, ranks, threads, (self.fifo + pieces).min(reads), reads)
+    }
+
+    /// Run the lookups of one channel; `crew` is a fresh one, whose ranks others may run too.
+    fn run(
+        &self,
+        program: &Program<'_>,
+        mode: Mode,
+        plan: Plan,
+        crew: &Crew,
+        control: Option<&Control>,
+    ) -> Result<Outcome> {
         program.check(&self.mapping, self.standard.access_bytes())?;
         match mode {
             Mode::Host => self.run_on_host(program, control),
-            Mode::Nmp | Mode::ColumnSplit => self.run_near_memory(program, mode == Mode::ColumnSplit, plan, control),
+            Mode::Nmp | Mode::ColumnSplit => {
+                self.run_near_memory(program, mode == Mode::ColumnSplit, plan, crew, control)
+            }
         }
     }
 
@@ -348,25 +268,14 @@ impl Hardware {
         program: &Program<'_>,
         split: bool,
         plan: Plan,
+        crew: &Crew,
         control: Option<&Control>,
     ) -> Result<Outcome> {
         let access_bytes = self.standard.access_bytes();
         let line = program.accesses.iter().max().map_or(access_bytes, |most| u64::from(*most) * access_bytes);
         let mut caches = self.caches(if split { line.div_ceil(self.ranks as u64) } else { line })?;
         let of_one_rank = self.mapping.of_one_rank();
-        let mapping = if split { &of_one_rank } else { &self.mapping };
-        let mut ranks: Vec<Rank> = (0..self.ranks).map(|_| Rank::new(self)).collect();
-        // Let every rank take in what was delivered to it.
-        let run = |ranks: &mut [Rank], to_the_end: bool| {
-            if control.is_some_and(Control::cancelled) {
-                return Err(Error::Cancelled);
-            }
-            if ranks.len() > 1 && rayon::current_num_threads() > 1 {
-                ranks.par_iter_mut().try_for_each(|rank| rank.run(mapping, access_bytes, to_the_end))
-            } else {
-                ranks.iter_mut().try_for_each(|rank| rank.run(mapping, access_bytes, to_the_end))
-            }
-        };
+        let mut queues = crew.queues(self.fifo);
         let mut bags = vec![Bag { done: 0, dimms: 0 }; program.bags()];
         let mut out = Outcome::default();
         let (mut cycle, mut used) = (1, 0);
@@ -399,14 +308,19 @@ impl Hardware {
                 if used == self.inst_per_cycle {
                     (cycle, used) = (cycle + 1, 0);
                 }
-                let room =
-                    |ranks: &[Rank]| pieces.iter().try_fold(0, |at, piece| Some(ranks[piece.rank].room_at()?.max(at)));
-                let room_at = if let Some(at) = room(&ranks) {
-                    at
-                } else {
-                    run(&mut ranks, false)?;
-                    room(&ranks).ok_or_else(|| Error::Internal("a rank took in less than was delivered".into()))?
-                };
+                let mut room_at = 0;
+                for piece in &pieces {
+                    let queue = &mut queues[piece.rank];
+                    let room = if let Some(room) = queue.room_at() {
+                        room
+                    } else {
+                        if control.is_some_and(Control::cancelled) {
+                            return Err(Error::Cancelled);
+                        }
+                        crew.wait_for_room(piece.rank, queue)
+                    };
+                    room_at = room_at.max(room);
+                }
                 if room_at > cycle {
                     (cycle, used) = (room_at, 0);
                 }
@@ -415,18 +329,18 @@ impl Hardware {
                     bags[bag].done = bags[bag].done.max(cycle + 1); // all of it from caches
                 }
                 for piece in &pieces {
-                    ranks[piece.rank].deliver(bag as u32, *piece, cycle);
+                    let Piece { rank, address, accesses } = *piece;
+                    queues[rank].deliver(Delivery { cycle, address, accesses, bag: bag as u32 });
                 }
             }
             first = end;
-            run(&mut ranks, true)?;
-            let back = ranks.iter().map(|rank| rank.memory.last_data()).max().unwrap_or(0);
+            let back = crew.wait_for_all(&queues);
             if back > cycle {
                 (cycle, used) = (back, 0);
             }
         }
         out.gather_cycles = cycle;
-        for rank in &ranks {
+        for rank in crew.ranks() {
             for (bag, done) in &rank.log.bags {
                 let bag = &mut bags[*bag as usize];
                 bag.done = bag.done.max(*done);
@@ -434,12 +348,13 @@ impl Hardware {
         }
         let transfers = self.return_sums(program, &bags, &mut out);
         out.activity = Activity { transfers, rank_cycles: out.cycles * self.ranks as u64, ..Activity::default() };
-        for rank in ranks {
+        out.latency.reserve_exact(crew.ranks().map(|rank| rank.log.latency.len()).sum());
+        for mut rank in crew.ranks() {
             out.activity.counts.add(&rank.memory.state().counts);
             out.activity.open_cycles += rank.memory.state().open_cycles(out.cycles);
             out.row_hits += rank.memory.row_hits();
             out.reads_by_rank.push(rank.log.latency.len() as u64);
-            out.latency.extend(rank.log.latency);
+            out.latency.append(&mut rank.log.latency);
         }
         Ok(out)
     }

@@ -6,6 +6,7 @@ use crate::dram::controller::{Page, Request, Scheduler, Settings};
 use crate::dram::mapping::Mapping;
 use crate::dram::reference::Reference;
 use crate::dram::tests::ddr4_2400r;
+use crate::error::Result;
 use crate::rng::{Purpose, Stream};
 
 const MAPPING: &str = "row bank group rank column";
@@ -60,8 +61,14 @@ impl Bags {
     }
 }
 
+fn try_run(hardware: &Hardware, bags: &Bags, mode: Mode, plan: Plan) -> Result<Outcome> {
+    hardware.check()?;
+    let crew = hardware.crew(mode, 1, bags.addresses.len(), bags.accesses[0]);
+    hardware.run(&bags.program(), mode, plan, &crew, None)
+}
+
 fn run(hardware: &Hardware, bags: &Bags, packet: usize) -> Outcome {
-    hardware.run(&bags.program(), Mode::Nmp, Plan { packet, tags: 0 }, None).unwrap()
+    try_run(hardware, bags, Mode::Nmp, Plan { packet, tags: 0 }).unwrap()
 }
 
 /// (coming in, last data) of the reads of one rank, stepped from the first cycle.
@@ -150,7 +157,7 @@ fn threads_and_channels_change_nothing() {
     let hardware = Hardware { cache_bytes: 16 << 10, ..hardware(8) };
     let bags = Bags::random(3, 90, 40, 2, 1 << 12);
     let lookups = Lookups {
-        addresses: bags.addresses,
+        addresses: &bags.addresses,
         cacheable: None,
         offsets: bags.offsets,
         accesses: bags.accesses,
@@ -168,10 +175,47 @@ fn threads_and_channels_change_nothing() {
 }
 
 #[test]
+fn helpers_change_nothing_whatever_the_queues() {
+    // In the last mapping a vector comes back to a rank: several pieces go into a queue that has room for one.
+    for (fifo, vector, mapping) in [(1, 1, MAPPING), (32, 2, MAPPING), (1, 16, "row bank group column:5 rank column:2")]
+    {
+        let mut hardware = Hardware { fifo, ..hardware(4) };
+        hardware.mapping = Mapping::new(mapping, &hardware.standard, 1, 4).unwrap();
+        let bags = Bags::random(9, 20, 40, vector, 1 << 12);
+        let Bags { offsets, accesses, results, .. } = bags;
+        let channels = vec![0, 20];
+        let lookups = Lookups { addresses: &bags.addresses, cacheable: None, offsets, accesses, results, channels };
+        for mode in [Mode::Nmp, Mode::ColumnSplit] {
+            for packet in [0, 7, 300] {
+                let run = |threads| lookups.run(&hardware, mode, Plan { packet, tags: 0 }, threads, None).unwrap();
+                let one = run(1);
+                assert_eq!(one.latency.len() as u64, one.activity.counts.reads);
+                for threads in [2, 3, 9] {
+                    assert_eq!(run(threads), one, "{threads} threads, packet {packet}, {mode:?}, {mapping}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_helper_that_panics_is_not_waited_for() {
+    let crew = hardware(2).crew(Mode::Nmp, 2, 10, 1);
+    let broken = std::thread::scope(|scope| {
+        let helper = scope.spawn(|| {
+            let _rank = crew.ranks().next();
+            panic!("while it holds a rank");
+        });
+        helper.join().is_err()
+    });
+    let waited = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| crew.wait_for_all(&crew.queues(4))));
+    assert!(broken && waited.is_err());
+}
+
+#[test]
 fn packets_end_where_their_tags_do() {
     let bags = Bags::random(4, 40, 10, 1, 1 << 20);
-    let packets =
-        |packet, tags| hardware(2).run(&bags.program(), Mode::Nmp, Plan { packet, tags }, None).unwrap().packets;
+    let packets = |packet, tags| try_run(&hardware(2), &bags, Mode::Nmp, Plan { packet, tags }).unwrap().packets;
     assert_eq!([packets(0, 0), packets(0, 16), packets(100, 0), packets(100, 5), packets(64, 16)], [1, 1, 4, 8, 7]);
 }
 
@@ -197,7 +241,7 @@ fn sums_come_over_the_channel_one_after_another() {
 fn a_column_split_opens_every_rank_for_every_vector() {
     let bags = Bags::random(6, 20, 20, 4, 1 << 20);
     let near = run(&hardware(4), &bags, 0);
-    let split = hardware(4).run(&bags.program(), Mode::ColumnSplit, Plan { packet: 0, tags: 0 }, None).unwrap();
+    let split = try_run(&hardware(4), &bags, Mode::ColumnSplit, Plan { packet: 0, tags: 0 }).unwrap();
     assert_eq!(near.activity.counts.reads, split.activity.counts.reads);
     // Four instead of one, less the rows that are still open.
     let (one, four) = (near.activity.counts.activates, split.activity.counts.activates);
@@ -208,7 +252,7 @@ fn a_column_split_opens_every_rank_for_every_vector() {
 #[test]
 fn the_host_moves_every_vector() {
     let bags = Bags::random(7, 20, 20, 2, 1 << 20);
-    let host = hardware(2).run(&bags.program(), Mode::Host, Plan { packet: 0, tags: 0 }, None).unwrap();
+    let host = try_run(&hardware(2), &bags, Mode::Host, Plan { packet: 0, tags: 0 }).unwrap();
     assert_eq!(host.activity.transfers, 800);
     assert_eq!(host.activity.counts.reads, 800);
 }
@@ -220,7 +264,7 @@ fn what_does_not_fit_is_named() {
         let mut hardware = hardware(4);
         change(&mut hardware);
         let plan = Plan { packet: 0, tags: 0 };
-        hardware.run(&bags.program(), Mode::Nmp, plan, None).unwrap_err().to_string()
+        try_run(&hardware, &bags, Mode::Nmp, plan).unwrap_err().to_string()
     };
     for (change, expected) in [
         ((|h| h.fifo = 0) as fn(&mut Hardware), "fifo: is 0"),
