@@ -261,14 +261,14 @@ def validation_text(found: Validation) -> str:
                 *(
                     f"{100 * p.lost_share:.2f}%",
                     f"{p.speed_change:+.1%}",
-                    "yes" if p.certified and not p.rehearsal_cause else "NO",
+                    "ok" if p.certified and not p.rehearsal_cause else "NO",
                 ),
             )
             for p in found.points
         ]
         header = (
             *("load", "q/s", "offered", "served", "queries", "busy"),
-            *("rehearsed", "service", "lag us", "hand-over us", "lost", "speed", "certified"),
+            *("rehearsed", "service", "lag us", "hand-over us", "lost", "speed", "gates"),
         )
         blocks.append("\n".join(["Runs", text_table(header, lag, align=">" * (len(header) - 1) + "<")]))
         rows = [row for point in found.points for row in _latency_rows(point)]
@@ -283,7 +283,7 @@ _VALIDATION_WORDS = (
     "and after the run, of the slowest stage; service: the run's over those of the model, which is half-way between; "
     "lag: the generator's, p50 and p99; hand-over: what a query took beyond its replay, p50 and p99; lost: share of "
     "the time that the machine took away; speed: how much longer the same services took in the stretch of the run that "
-    "differs most",
+    "differs most; gates: whether all passed, those of the rehearsals too",
     "replay: the simulator with the run's own service times; model: a long simulation with fresh arrivals; own "
     "arrivals: the model with those of the run; by chance: where 95 % of the model's own runs of this length lie "
     "(* the measured figure does not); beside each its distance from the measured figure",
