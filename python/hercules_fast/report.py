@@ -261,7 +261,7 @@ def validation_text(found: Validation) -> str:
                 *(
                     f"{100 * p.lost_share:.2f}%",
                     f"{p.speed_change:+.1%}",
-                    "ok" if p.certified and not p.rehearsal_cause else "NO",
+                    "ok" if p.counts_for_model else "NO",
                 ),
             )
             for p in found.points

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -336,6 +337,18 @@ def run(monkeypatch: pytest.MonkeyPatch, host: SmallHost, **options: Any) -> Val
     return validate(**{"config": CONFIG, "seconds": 9.0} | options)
 
 
+def cut_short(monkeypatch: pytest.MonkeyPatch, host: SmallHost, which: Callable[[Any], bool]) -> None:
+    """Install ``host``; of its runs, those that ``which`` tells from their source end before all is served."""
+    host.install(monkeypatch)
+    load = validation.run_load
+
+    def run(pools: Any, source: Any, **options: Any) -> LoadRun:
+        found = load(pools, source, **options)
+        return replace(found, complete=not which(source))
+
+    monkeypatch.setattr(validation, "run_load", run)
+
+
 def test_a_model_that_is_right_passes_at_every_level(monkeypatch: pytest.MonkeyPatch) -> None:
     host = SmallHost()
     whole = run(monkeypatch, host)
@@ -443,14 +456,7 @@ def test_a_rehearsal_beside_a_run_that_loses_time_takes_its_model_away(monkeypat
 
 def test_rehearsals_that_do_not_end_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     host = SmallHost()
-    host.install(monkeypatch)
-    load = validation.run_load
-
-    def cut_short(pools: Any, source: Any, **options: Any) -> LoadRun:
-        found = load(pools, source, **options)
-        return replace(found, complete=False) if len(host.rehearsals) == 3 and len(host.runs) == 1 else found
-
-    monkeypatch.setattr(validation, "run_load", cut_short)
+    cut_short(monkeypatch, host, lambda _: len(host.rehearsals) == 3 and len(host.runs) == 1)
     whole = validate(config=CONFIG, seconds=9.0, time_budget_s=55.0)
     assert whole.causes == ("service times at 0.50x: the rehearsal after the run did not end in time",)
     assert whole.notes[0].startswith("load-0.50-after does not count: ")
@@ -471,16 +477,7 @@ def test_a_machine_whose_speed_changes_is_not_certified(
 
 def test_a_speed_that_is_not_known_takes_the_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
     """Full batches that do not end in time leave a run that is not complete."""
-    host = SmallHost()
-    host.install(monkeypatch)
-    load = validation.run_load
-
-    def cut_short(pools: Any, source: Any, **options: Any) -> LoadRun:
-        found = load(pools, source, **options)
-        timed = isinstance(source, Trace) and not source.arrival_s.any()
-        return replace(found, complete=False) if timed else found
-
-    monkeypatch.setattr(validation, "run_load", cut_short)
+    cut_short(monkeypatch, SmallHost(), lambda source: isinstance(source, Trace) and not source.arrival_s.any())
     whole = validate(config=CONFIG, seconds=9.0)
     assert not whole.certified and "speed changed is not known" in whole.service_cause
     assert whole.passed("a") and whole.passed("b") is None

@@ -157,6 +157,11 @@ class LoadPoint:
     """Why the service model is not certified here, in words; empty where it is."""
 
     @property
+    def counts_for_model(self) -> bool:
+        """Whether the gates of the run, and of the rehearsals beside it, passed."""
+        return self.certified and not self.rehearsal_cause
+
+    @property
     def replay_error(self) -> tuple[float, ...] | None:
         """Replayed over measured, less 1."""
         return _errors(self.replay_ms, self.measured_ms)

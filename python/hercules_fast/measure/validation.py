@@ -260,8 +260,8 @@ class _Session:
     """Length of one."""
     rehearsed: int = 0
     """Rehearsals so far; each has arrivals of its own."""
-    traces: dict[float, Trace] = field(default_factory=dict)
-    """Arrivals of the runs, by share of the predicted max load."""
+    expected: dict[float, Expected] = field(default_factory=dict)
+    """By share of the predicted max load: by the rehearsal before the prediction, with the arrivals of the run."""
     points: list[LoadPoint] = field(default_factory=list)
 
     @property
@@ -298,7 +298,7 @@ class _Session:
         for share in self.shares:
             with self._step(f"run at {share:.2f}x"):
                 self._run_at(share, pools, table)
-        for share in [point.share for point in self.points if not _counts(point)]:
+        for share in [point.share for point in self.points if not point.counts_for_model]:
             with self._step(f"run at {share:.2f}x again"):
                 self._run_again(share, pools, table)
         with self._step("noise after"):
@@ -451,7 +451,7 @@ class _Session:
             return
         most = min(MOST_QUERIES, MOST_PARTS // -(-work.sizes.max_items // config.batch))
         queries = min(max(round(qps * length_s), 1), most)
-        self.traces[share] = self._expect(share, queries, table, self.prediction.rehearsal).trace
+        self.expected[share] = self._expect(share, queries, table, self.prediction.rehearsal)
         self.points.append(self._load(f"load-{share:.2f}", share, pools, table))
 
     def _run_again(self, share: float, pools: tuple[Pool, ...], table: ServiceTable) -> None:
@@ -460,10 +460,17 @@ class _Session:
         if self.deadline - time.monotonic() < self.points[place].seconds + self._around_s(share) + PROBE_S + SPEED_S:
             return
         point = self._load(f"load-{share:.2f}-again", share, pools, table)
-        if _counts(point):
+        if point.counts_for_model:
             self.points[place] = point
 
-    def _expect(self, share: float, queries: int, table: ServiceTable, rehearsal: Rehearsal | None) -> Expected:
+    def _expect(
+        self,
+        share: float,
+        queries: int,
+        table: ServiceTable,
+        rehearsal: Rehearsal | None,
+        trace: Trace | None = None,
+    ) -> Expected:
         """What the model says of a run at ``share``, with services as they were in ``rehearsal``."""
         assert self.prediction is not None
         work = self.workload
@@ -471,23 +478,23 @@ class _Session:
         source = Queries(qps=share * self.prediction.qps, arrivals=work.arrivals, sizes=work.sizes)
         stretched = table if rehearsal is None else rehearsal.stretched(table)
         system = System.from_table(stretched, self.prediction.config)
-        trace = self.traces.get(share)
         return expect(system, source, queries, percentiles=percentiles, seed=self.seed, trace=trace)
 
     def _load(self, name: str, share: float, pools: tuple[Pool, ...], table: ServiceTable) -> LoadPoint:
         """Run the arrivals at ``share``, between two rehearsals where level b judges it, and compare."""
         assert self.prediction is not None
         qps, config = share * self.prediction.qps, self.prediction.config
-        before = after = None
+        expected, before, after = self.expected[share], None, None
         if share in self.loads:
             before = self._rehearse(f"{name}-before", qps, pools, table, config)
-        run = self._loaded(name, pools, self.traces[share], config.batch)
+        run = self._loaded(name, pools, expected.trace, config.batch)
         if before is not None:
             after = self._rehearse(f"{name}-after", qps, pools, table, config)
-        rehearsal = self.prediction.rehearsal if before is None or after is None else before.mean(after)
+        if before is not None and after is not None:
+            expected = self._expect(share, len(run.arrival_s), table, before.mean(after), expected.trace)
         point = compare(
             run,
-            self._expect(share, len(run.arrival_s), table, rehearsal),
+            expected,
             share=share,
             buffer=config.buffer,
             lost_share_limit=LOST_SHARE_LIMIT,
@@ -555,11 +562,7 @@ class _Session:
         if self.noise_after is not None and not speed:
             causes.append("whether the machine's speed changed is not known: full batches did not end in time")
         drift = max((after / before - 1.0 for before, after in speed), key=abs, default=0.0)
-        if abs(drift) > DRIFT_LIMIT:
-            causes.append(
-                f"the machine's speed changed: a full batch took {1 + drift:.3f} times as long after the runs as "
-                f"before; allowed is {1 - DRIFT_LIMIT:g} to {1 + DRIFT_LIMIT:g}"
-            )
+        causes += _changed(1.0 + drift, "a full batch", "after the runs as before")
         return Validation(
             model=self.workload.name,
             slas=self.workload.slas,
@@ -618,11 +621,6 @@ class _Folder:
         write_atomically(self.place(name), content)
 
 
-def _counts(point: LoadPoint) -> bool:
-    """Whether the gates of a run, and of the rehearsals beside it, passed."""
-    return point.certified and not point.rehearsal_cause
-
-
 def _rehearsal_cause(around: Sequence[Rehearsal]) -> str:
     """Why the service model of a run is not certified, by the rehearsals beside it; empty where it is."""
     if not around:
@@ -632,13 +630,16 @@ def _rehearsal_cause(around: Sequence[Rehearsal]) -> str:
     before, after = around
     found = ((when, one) for when, one in (("before", before), ("after", after)) if one.lost_share > LOST_SHARE_LIMIT)
     causes = [_lost(f"{when} the run", one) for when, one in found]
-    change = before.change(after)
-    if abs(change - 1.0) > DRIFT_LIMIT:
-        causes.append(
-            f"the machine's speed changed: services took {change:.3f} times as long in the rehearsal after the run as "
-            f"before it; allowed is {1 - DRIFT_LIMIT:g} to {1 + DRIFT_LIMIT:g}"
-        )
+    causes += _changed(before.change(after), "services", "in the rehearsal after the run as before it")
     return "; ".join(causes)
+
+
+def _changed(times: float, what: str, where: str) -> list[str]:
+    """The cause, if ``what`` took so many ``times`` as long that it is not the same machine any more."""
+    if abs(times - 1.0) <= DRIFT_LIMIT:
+        return []
+    allowed = f"allowed is {1 - DRIFT_LIMIT:g} to {1 + DRIFT_LIMIT:g}"
+    return [f"the machine's speed changed: {what} took {times:.3f} times as long {where}; {allowed}"]
 
 
 def _lost(when: str, rehearsal: Rehearsal) -> str:

@@ -156,7 +156,7 @@ class Validation:
         facts: list[str] = []
         held: list[bool] = []
         judged = [point for point in self.points if point.share in self.loads]
-        shown = [point for point in judged if point.certified and not point.rehearsal_cause]
+        shown = [point for point in judged if point.counts_for_model]
         for point in shown if self.service_certified else ():
             for k, percentile in enumerate(point.percentiles):
                 allowed = MODEL_TOLERANCE.get(percentile)
