@@ -558,6 +558,8 @@ def test_the_budget_sizes_the_runs_and_leaves_out_what_does_not_fit(monkeypatch:
     # beside their own length; a quarter of what is left before them is kept for another try.
     assert 28.0 < sum(lengths) < 45.0 and whole.complete, "what is left after measuring, simulating and probing"
     assert lengths[:4] == pytest.approx([lengths[0]] * 4, rel=0.4) and lengths[4] < 0.8 * lengths[3]
+    tight = run(monkeypatch, SmallHost(), seconds=None, time_budget_s=38.0)
+    assert tight.complete and tight.points[0].seconds > 1.0, "what is kept for second tries goes to first ones"
     short = run(monkeypatch, SmallHost(), seconds=None, time_budget_s=2.0)
     assert short.points == () and not short.complete and not short.certified
     assert short.notes[0] == "no run at 0.50x: the time budget was over"

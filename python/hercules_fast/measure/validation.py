@@ -536,8 +536,10 @@ class _Session:
             return self.seconds * part[share]
         coming = [s for s in self.shares if s >= share]
         left_s = self.deadline - time.monotonic() - PROBE_S - SPEED_S - sum(map(self._around_s, coming))
-        left_s -= AGAIN_SHARE * (self.deadline - self.first_run)
-        return min(left_s / sum(part[s] for s in coming), LONGEST_RUN_S) * part[share]
+        parts = sum(part[s] for s in coming)
+        least_s = SHORTEST_RUN_S / OVERLOAD_LENGTH * parts  # first tries come before second ones
+        left_s -= min(AGAIN_SHARE * (self.deadline - self.first_run), max(left_s - least_s, 0.0))
+        return min(left_s / parts, LONGEST_RUN_S) * part[share]
 
     def _around_s(self, share: float) -> float:
         """Time that the run at ``share`` needs beside its own length."""
